@@ -1,0 +1,323 @@
+"""What plugins offer and what they are given: descriptors that hold typed functions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+
+from harness.types import (
+    Artifact,
+    Availability,
+    Capabilities,
+    Model,
+    Options,
+    Placement,
+    Precision,
+    Purpose,
+    SplitName,
+    TensorSpec,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Arrays = Mapping[str, Array]
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Items of one split.
+
+    Attributes:
+        inputs: Array by input name, items first: shape [n, …].
+        labels: Shape [n, …]; ``None`` where there are none.
+    """
+
+    inputs: Arrays
+    labels: Array | None = None
+
+
+class Data(Protocol):
+    """The workload's data as a build step sees it; asking for the test split raises ``PluginError``."""
+
+    def split(self, name: SplitName) -> Split:
+        """Return a split, memory-mapped and read-only."""
+        ...
+
+
+class WorkloadView(Protocol):
+    """What a method may know of the workload it compresses."""
+
+    @property
+    def name(self) -> str:
+        """Name of the workload."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """classification, regression or none."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """Inputs in call order, batch dimension first."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Output names in order."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the metric."""
+        ...
+
+    def build(self, *, width: float = 1.0, depth: float = 1.0) -> Any:
+        """Return a fresh untrained ``torch.nn.Module``; raises ``Unsupported`` where the workload has only a file."""
+        ...
+
+    def loss(self, outputs: Any, labels: Any) -> Any:
+        """Return the task loss of torch tensors; raises ``Unsupported`` where the workload has no labels."""
+        ...
+
+    def score(self, outputs: Arrays, labels: Array) -> Array:
+        """Return per-item statistics of shape [n, k]."""
+        ...
+
+    def aggregate(self, scores: Array) -> float:
+        """Reduce per-item statistics to the metric."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a build step is given: a plugin sees no registry, no store and no command line.
+
+    Attributes:
+        out: An empty folder; whatever the step writes goes here.
+        seed: Seed every random generator with it.
+        threads: CPU threads that the step may use.
+        hardware: The capability fields that the method declared in ``reads``, as attributes;
+            any other raises ``PluginError`` naming the field. ``None`` for fit and export.
+        reference: The workload's trained model; ``None`` while fitting.
+        progress: Call with the share done (0..1) and a few words.
+    """
+
+    out: Path
+    seed: int
+    threads: int
+    data: Data
+    workload: WorkloadView
+    progress: Callable[[float, str], None]
+    log: logging.Logger
+    hardware: Any = None
+    reference: Model | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadSpec(Generic[P]):
+    """A model to compress, with the data that trains, calibrates and judges it.
+
+    Attributes:
+        name: kebab-case.
+        modality: "image", "sequence", "tabular", "pairs", "file" …
+        params: Frozen dataclass of parameters (see ``harness.api.param``).
+        inputs: Params -> arrays by input name in call order, batch dimension first and ``None``.
+        fit: Train, or load, and save the model into ``job.out``.
+        split: Params and split name -> items; deterministic, disjoint between names.
+        score: Model outputs by name and labels -> per-item statistics [n, k], numpy only;
+            ``None`` where there are no labels: then fidelity to the anchor is measured.
+        aggregate: Per-item statistics [n, k] -> the metric.
+        interval: "wilson" where the statistic is one 0/1 column, else "bootstrap".
+        model: (params, *, width, depth) -> untrained torch.nn.Module.
+        loss: Torch outputs and labels -> scalar loss.
+        produces: Format of the fitted model.
+        fingerprint: Content hash of files that the parameters point to, for the cache key.
+        flags: Shown on every cell, such as "synthetic_weights".
+        default: Whether a run that names no workload includes it.
+    """
+
+    name: str
+    modality: str
+    summary: str
+    params: type[P]
+    inputs: Callable[[P], Mapping[str, TensorSpec]]
+    outputs: tuple[str, ...] | Callable[[P], tuple[str, ...]]
+    fit: Callable[[P, Job], Model]
+    split: Callable[[P, SplitName], Split]
+    task: Literal["classification", "regression", "none"] = "classification"
+    metric: str = "accuracy"
+    unit: str = "%"
+    higher_is_better: bool = True
+    interval: Literal["wilson", "bootstrap"] = "wilson"
+    score: Callable[[Arrays, Array], Array] | None = None
+    aggregate: Callable[[Array], float] | None = None
+    model: Callable[..., Any] | None = None
+    loss: Callable[[Any, Any], Any] | None = None
+    produces: str | Callable[[P], str] = "torch"
+    labelled: bool | Callable[[P], bool] = True
+    fingerprint: Callable[[P], str] | None = None
+    flags: tuple[str, ...] = ()
+    default: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec(Generic[P]):
+    """A compression method: one step of a pipeline.
+
+    Attributes:
+        family: "pruning", "quantization", "binarization", "distillation", "decomposition", "none".
+        compress: Model in, model out; writes only into ``job.out``.
+        consumes: Formats it takes; empty means any (a method that only asks for a precision).
+        produces: Format it leaves; ``None`` means the one it took.
+        needs: Any of "training" (labelled train split and loss), "calibration", "torch-model".
+        reads: Capability fields that it adapts to; targets that agree in them share one build.
+        wants: Params -> the precision it asks a target for, so that the plan can say "not applicable".
+        after, before, conflicts: Method names or families.
+        defaults: Pipelines that a run without ``--methods`` measures; ``None`` means the method alone.
+    """
+
+    name: str
+    family: str
+    summary: str
+    params: type[P]
+    compress: Callable[[Model, P, Job], Model]
+    consumes: frozenset[str] = frozenset({"torch"})
+    produces: str | None = None
+    needs: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset()
+    wants: Callable[[P], Precision] | None = None
+    after: frozenset[str] = frozenset()
+    before: frozenset[str] = frozenset()
+    conflicts: frozenset[str] = frozenset()
+    defaults: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExporterSpec:
+    """A way from one model format to another; the plan chains them from a model to what a target accepts.
+
+    Attributes:
+        reads: Which options change the file: subset of {"batch"}.
+        extra: The extra of our distribution that installs what it needs.
+    """
+
+    name: str
+    summary: str
+    consumes: str
+    produces: str
+    export: Callable[[Model, Options, Job], Model]
+    reads: frozenset[str] = frozenset()
+    extra: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSpec(Generic[P]):
+    """A runtime on a device.
+
+    Attributes:
+        accepts: Formats that ``lower`` takes.
+        probe: Build and run a one-op model; never raises for what is merely missing.
+        capabilities: What it can do on this host.
+        lower: Files in, file out, no torch: quantize natively; cached.
+        lower_reads: Which options change the artifact: subset of {"batch", "threads"}.
+        open: The only call that imports the runtime.
+        packages: Distributions whose versions decide whether a stored result may be reused.
+        extra: The extra of our distribution that installs it.
+        ranked: False for targets that run no model, such as ``null``.
+    """
+
+    name: str
+    summary: str
+    params: type[P]
+    accepts: frozenset[str]
+    probe: Callable[[P], Availability]
+    capabilities: Callable[[P], Capabilities]
+    lower: Callable[[Model, P, Options, Job], Artifact]
+    open: Callable[[Artifact, P, Options, Purpose], Session]
+    lower_reads: frozenset[str] = frozenset()
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+    ranked: bool = True
+
+
+@runtime_checkable
+class Session(Protocol):
+    """A loaded model. ``bind``, ``placements``, ``device_memory_bytes`` and ``effective`` are optional."""
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """Inputs by name; ``None`` dimensions are dynamic."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """Outputs by name."""
+        ...
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Run once, synchronously, host arrays in and out."""
+        ...
+
+    def close(self) -> None:
+        """Free all that the session holds."""
+        ...
+
+
+@runtime_checkable
+class SupportsBind(Protocol):
+    """A session that can run with inputs bound before."""
+
+    def bind(self, inputs: Arrays) -> Callable[[], None]:
+        """Return a call that runs on these inputs, compute only."""
+        ...
+
+
+@runtime_checkable
+class SupportsPlacements(Protocol):
+    """A session that knows what ran where; opened with purpose "placement"."""
+
+    def placements(self) -> tuple[Placement, ...]:
+        """Return one entry per executed operator; ``run`` was called before."""
+        ...
+
+
+@runtime_checkable
+class SupportsEffective(Protocol):
+    """A session that can read its options back from the runtime."""
+
+    def effective(self) -> Mapping[str, str]:
+        """Return option -> value in force (threads, precision hints, device)."""
+        ...
+
+
+@runtime_checkable
+class SupportsDeviceMemory(Protocol):
+    """A session on a device with memory of its own."""
+
+    def device_memory_bytes(self) -> int:
+        """Return the bytes that this session holds on the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoParams:
+    """For offers without parameters."""
+
+
+@dataclass(frozen=True)
+class Offer(Generic[P]):
+    """A spec with where it came from."""
+
+    spec: P
+    plugin: str
+    distribution: str
+    version: str
+    source_sha256: str = field(default="", compare=False)

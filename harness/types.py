@@ -1,0 +1,447 @@
+"""The frozen values that flow through the house: standard-library types, units in names, JSON in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.codec import sha256
+
+Status = Literal["ok", "not-applicable", "unavailable", "failed", "timeout", "crashed", "oom"]
+Stage = Literal["plan", "fit", "compress", "export", "lower", "memory", "accuracy", "placement", "latency"]
+SplitName = Literal["train", "calibration", "selection", "test"]
+Purpose = Literal["latency", "memory", "accuracy", "placement"]
+Kind = Literal["measured", "estimated", "simulated", "inferred"]
+NoiseVerdict = Literal["ok", "suspect", "noisy"]
+SpeedVerdict = Literal["faster", "slower", "equivalent", "unresolved", "anchor", "no anchor"]
+
+SCHEMA = 1  # of every stored value; a record of a newer schema is refused by name
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named array: numpy dtype name and shape; the first dimension is the batch, ``None`` where it is free."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A plugin's offer by name with the parameters that were given (defaults are left out)."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a cell is measured."""
+
+    threads: int = 1
+    batch: int = 1
+    scenario: str = "single_stream"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The request: workload x pipeline x target x options."""
+
+    workload: Step
+    pipeline: tuple[Step, ...]
+    target: Step
+    options: Options = Options()
+
+    @property
+    def cell_id(self) -> str:
+        """A hash of the request, equal across hosts and versions, so that history can pair cells."""
+        return sha256(self)[:16]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How activation ranges are found: ``samples`` items of the calibration split, and the statistic."""
+
+    method: Literal["minmax", "percentile", "entropy", "mse", "moving-average"] = "minmax"
+    samples: int = 256
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What arithmetic is wanted; a target realises it natively unless ``realise`` is exact.
+
+    Attributes:
+        weights: "float32", "float16", "bfloat16", "int8", "int4", "binary" …
+        activations: The same names; with scheme "dynamic" found at run time.
+        scheme: "float", "static" (calibrated), "dynamic" or "weight-only".
+        activations_symmetric: ``None`` leaves the choice to the target.
+        overrides: Dtype by parameter name; a name that matches nothing is an error at lowering.
+        encodings: A file of scales, zero points, ranges or codebooks that binds when ``realise`` is exact.
+        storage: How the weights may be stored; "packed" and "sparse" give ``stored_bytes`` below the artifact's.
+    """
+
+    weights: str = "float32"
+    activations: str = "float32"
+    scheme: Literal["float", "static", "dynamic", "weight-only"] = "float"
+    granularity: Literal["per-tensor", "per-channel"] = "per-channel"
+    weights_symmetric: bool = True
+    activations_symmetric: bool | None = None
+    calibration: Calibration | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    realise: Literal["native", "exact"] = "native"
+    encodings: Path | None = None
+    storage: Literal["dense", "packed", "codebook", "sparse"] = "dense"
+
+    @property
+    def name(self) -> str:
+        """The key under which capabilities list it: float32, float16, int8, dynamic-int8, weight-only-int8 …"""
+        return self.weights if self.scheme in {"float", "static"} else f"{self.scheme}-{self.weights}"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a model's lineage, with its own effect.
+
+    Attributes:
+        effect: What the step measured about its result, such as ``selection_score``, ``parameters``,
+            ``nonzero_parameters``, ``macs``.
+    """
+
+    stage: Stage
+    name: str
+    params: Mapping[str, Any]
+    seed: int
+    seconds: float
+    plugin: str
+    version: str
+    effect: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on disk between steps.
+
+    Attributes:
+        format: "torch", "onnx", "tflite" or a format that a plugin brings.
+        path: The file, inside the job's folder or another entry of the cache.
+        inputs: Array by name, in call order, batch dimension first (``None``).
+        outputs: Names in order.
+        names: Parameter name in the torch model -> tensor name in this file, where an exporter renamed it.
+        flags: Facts that every cell made from it shows, such as "synthetic_weights".
+    """
+
+    format: str
+    path: Path
+    inputs: Mapping[str, TensorSpec]
+    outputs: tuple[str, ...]
+    precision: Precision = Precision()
+    lineage: tuple[StepRecord, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a target runs here: a one-op model was built and run, or why not and what to install."""
+
+    available: bool
+    reason: str = ""
+    hint: str = ""
+    runtime: str = ""
+    version: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a target can do on this host, as versioned data.
+
+    Attributes:
+        version: Of this data, such as "2026.11".
+        precisions: Precision name -> how it is realised here.
+        gaps: Precision name -> why this target cannot realise it; the plan prints it.
+        float_precision: The widest float precision: what the anchor runs in.
+        channel_multiple: Channel counts that are a multiple of this use full vector lanes.
+        sparsity: Patterns that have a kernel, such as "2:4".
+        op_gaps: Operator -> what is known not to work.
+        evidence: Field -> how it is known (probe, vendor page, CPU flag).
+    """
+
+    version: str
+    precisions: Mapping[str, str]
+    gaps: Mapping[str, str] = field(default_factory=dict)
+    float_precision: str = "float32"
+    granularity: tuple[str, ...] = ("per-tensor", "per-channel")
+    symmetric_only: bool = False
+    channel_multiple: int = 1
+    sparsity: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu",)
+    dynamic_batch: bool = True
+    op_gaps: Mapping[str, str] = field(default_factory=dict)
+    isa: tuple[str, ...] = ()
+    evidence: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that a runtime loads.
+
+    Attributes:
+        realised: The precision that lowering produced, by name ("float32", "int8" …).
+        how: One line: which quantizer with which settings made it.
+        artifact_bytes: What the runtime loads: ranked.
+        stored_bytes: What a disk or a download needs, where a tested decoder restores the artifact bit by bit.
+        stored_as: How, such as "1-bit packed"; empty where it is the artifact itself.
+    """
+
+    path: Path
+    format: str
+    sha256: str
+    realised: str
+    how: str
+    artifact_bytes: int
+    stored_bytes: int
+    stored_as: str = ""
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One executed operator: which kernel ran it, where, in which precision.
+
+    Attributes:
+        op: Operator type in the field's terms, such as "Conv", "MatMul", "Reorder".
+        precision: Of the arithmetic, such as "float32", "int8".
+        macs: Multiply-accumulates per inference at batch 1, where known.
+        time_share: 0..1, where the runtime has a profiler.
+    """
+
+    op: str
+    name: str
+    kernel: str
+    device: str
+    precision: str
+    macs: int | None = None
+    time_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The share of a model that ran in the precision that was asked for (0..1); ``None`` where not known."""
+
+    wanted: str
+    by_op: float | None
+    by_macs: float | None
+    by_time: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Timed iterations of one member in one round.
+
+    Attributes:
+        ns: Nanoseconds of each iteration (of ``inner_loops`` calls, already divided).
+        cpu_ns: Process CPU time over the batch; with one thread cpu_ns / wall_ns near 1 means undisturbed.
+    """
+
+    round: int
+    position: int
+    ns: tuple[int, ...]
+    wall_ns: int
+    cpu_ns: int
+    involuntary_switches: int
+    voluntary_switches: int
+    major_faults: int
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Evidence about the host around one launch; shares are 0..1, ``None`` where the host does not tell."""
+
+    cpu_wall: float
+    hiccup_before: float
+    hiccup_after: float
+    canary_before_gflops: float
+    canary_after_gflops: float
+    involuntary_switches_per_s: float
+    steal: float | None
+    psi_cpu: float | None
+    throttled: int | None
+    major_faults: int
+    verdict: NoiseVerdict
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One fresh process of one cell inside a launch-set: raw, never summarised away."""
+
+    cell_id: str
+    set_index: int
+    order: int
+    pid: int
+    import_ns: int
+    load_ns: int
+    first_ns: int
+    warmup_iterations: int
+    warmup_ns: int
+    steady: bool
+    inner_loops: int
+    affinity: tuple[int, ...]
+    threads_effective: str
+    batches: tuple[Batch, ...]
+    noise: Noise
+    discarded: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What took a cell out: where, who is to blame, and one sentence."""
+
+    status: Status
+    stage: Stage
+    blame: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LaunchSet:
+    """The durable unit: the anchor and its variants, interleaved, then killed.
+
+    Attributes:
+        group: Hash of the members and options; sets of one group replicate each other.
+        purpose: "variants", or "link" for the set that interleaves the anchors of all targets.
+        failures: Member cell_id -> what happened; that member has no launch here.
+    """
+
+    schema: int
+    group: str
+    index: int
+    purpose: Literal["variants", "link"]
+    anchor: str | None
+    members: tuple[str, ...]
+    started_utc: str
+    seconds: float
+    launches: tuple[Launch, ...]
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point with its two-sided interval; the bounds are ``None`` where the sample cannot carry one."""
+
+    point: float
+    low: float | None
+    high: float | None
+    level: float = 0.95
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Summary of one cell's launches, recomputable from the raw sets.
+
+    Attributes:
+        p50_ns: Median over launches of each launch's median.
+        p90_ns: The same with each launch's p90; ``None`` without the support that it needs.
+        ratio: t(cell) / t(anchor), paired within rounds; below 1 is faster.
+        launches: Launches used; discarded ones are counted apart.
+    """
+
+    p50_ns: Interval
+    p90_ns: float | None
+    p99_ns: float | None
+    min_ns: float
+    mean_ns: float
+    throughput_per_s: float
+    robust_cv: float
+    launches: int
+    discarded: int
+    unsteady: int
+    samples: int
+    first_inference_ns: float
+    ratio: Interval | None
+    ratio_p10: Interval | None
+    verdict: SpeedVerdict
+    noise: NoiseVerdict
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak resident memory of a fresh process (VmHWM), in bytes; ranked is ``peak_bytes``."""
+
+    floor_bytes: int
+    load_peak_bytes: int
+    run_peak_bytes: int
+    peak_bytes: int
+    steady_bytes: int
+    launches: int
+    device_bytes: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The task metric on the test split, and its paired difference from the anchor on the same runtime.
+
+    Attributes:
+        difference: Cell minus anchor, in the metric's own unit; positive is better only if ``higher_is_better``.
+        flips: Share of items whose correctness changed (classification).
+        lost, gained: Items that only the anchor, or only this cell, got right.
+        p_value: Exact McNemar for classification.
+        underpowered: The interval is wider than half the drop that a 99 % gate allows.
+        fidelity: Agreement with the anchor's outputs: ``top1_agreement``, ``sqnr_db``, ``cosine``.
+    """
+
+    metric: str
+    unit: str
+    higher_is_better: bool
+    items: int
+    value: Interval | None
+    difference: Interval | None = None
+    flips: float | None = None
+    lost: int | None = None
+    gained: int | None = None
+    p_value: float | None = None
+    underpowered: bool = False
+    evaluation_batch: int = 1
+    fidelity: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything known about a finished cell."""
+
+    schema: int
+    cell: Cell
+    cell_id: str
+    status: Status
+    inputs_sha256: str
+    host_id: str
+    profile: str
+    labels: Mapping[str, str]
+    stage: Stage | None = None
+    blame: str | None = None
+    reason: str | None = None
+    kind: Kind = "measured"
+    anchor: str | None = None
+    anchor_precision: str | None = None
+    anchor_reason: str | None = None
+    lineage: tuple[StepRecord, ...] = ()
+    artifact: Artifact | None = None
+    latency: Latency | None = None
+    memory: Memory | None = None
+    quality: Quality | None = None
+    placements: tuple[Placement, ...] = ()
+    coverage: Coverage | None = None
+    flags: tuple[str, ...] = ()
+    effective: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    sets: tuple[str, ...] = ()
+    finished_utc: str = ""

@@ -1,0 +1,3 @@
+"""harness_baseline."""
+
+from __future__ import annotations

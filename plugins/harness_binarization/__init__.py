@@ -1,0 +1,3 @@
+"""harness_binarization."""
+
+from __future__ import annotations

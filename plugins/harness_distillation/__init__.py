@@ -1,0 +1,3 @@
+"""harness_distillation."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""harness_pruning."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""harness_quantization."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""harness_torch."""
+
+from __future__ import annotations

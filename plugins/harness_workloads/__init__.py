@@ -1,0 +1,3 @@
+"""harness_workloads."""
+
+from __future__ import annotations

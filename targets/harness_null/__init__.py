@@ -1,0 +1,3 @@
+"""harness_null."""
+
+from __future__ import annotations

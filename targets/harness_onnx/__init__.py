@@ -1,0 +1,3 @@
+"""harness_onnx."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""harness_onnxruntime."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""harness_openvino."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""harness_tensorrt."""
+
+from __future__ import annotations

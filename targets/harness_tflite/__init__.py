@@ -1,0 +1,3 @@
+"""harness_tflite."""
+
+from __future__ import annotations
