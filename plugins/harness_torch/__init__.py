@@ -1,3 +1,24 @@
-"""harness_torch."""
+"""What every method and workload in PyTorch needs: load, save, train, predict count; importing it loads no torch."""
 
 from __future__ import annotations
+
+from harness_torch.counting import macs, nonzero, parameters
+from harness_torch.files import effect, load, new_model, save
+from harness_torch.inference import call, evaluate, example_inputs, tensors
+from harness_torch.training import fit, seed_everything
+
+__all__ = [
+    "call",
+    "effect",
+    "evaluate",
+    "example_inputs",
+    "fit",
+    "load",
+    "macs",
+    "new_model",
+    "nonzero",
+    "parameters",
+    "save",
+    "seed_everything",
+    "tensors",
+]

@@ -1,0 +1,83 @@
+"""Modules on disk, and what a step measured about its result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from harness.api import Job, Model, Precision, TensorSpec, Unsupported
+from harness_torch.counting import macs, nonzero, parameters
+from harness_torch.inference import evaluate, example_inputs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+EFFECT_FILE = "effect.json"
+
+
+def load(model: Model) -> nn.Module:
+    """Return the module of a model in format "torch", on the CPU and in evaluation mode.
+
+    Raises:
+        Unsupported: The model has another format.
+    """
+    if model.format != "torch":
+        raise Unsupported(f"a step in PyTorch cannot read a model of format {model.format!r}")
+    import torch
+
+    # the whole module is pickled; such files come from the cache alone, never from a user
+    module: nn.Module = torch.load(model.path, map_location="cpu", weights_only=False)
+    return module.eval()
+
+
+def save(
+    module: nn.Module, like: Model, job: Job, *, name: str = "model.pt", precision: Precision | None = None
+) -> Model:
+    """Write a module and its effect into the job's folder, and return the model that points to it.
+
+    Args:
+        module: Left in evaluation mode.
+        like: The model it was made from: inputs, outputs, lineage and flags carry over.
+        job: Of the step; ``effect.json`` beside the model is read into the lineage.
+        name: File name.
+        precision: What arithmetic the result wants; that of ``like`` where not given.
+    """
+    import torch
+
+    path = job.out / name
+    module.zero_grad(set_to_none=True)
+    torch.save(module.eval(), path)
+    (job.out / EFFECT_FILE).write_text(json.dumps(effect(module, job), sort_keys=True))
+    return dataclasses.replace(like, format="torch", path=path, precision=precision or like.precision)
+
+
+def new_model(
+    module: nn.Module,
+    job: Job,
+    inputs: Mapping[str, TensorSpec],
+    outputs: tuple[str, ...],
+    *,
+    flags: tuple[str, ...] = (),
+) -> Model:
+    """Write a workload's fitted module and return its model, with no lineage yet."""
+    like = Model("torch", job.out / "model.pt", dict(inputs), tuple(outputs), flags=flags)
+    return save(module, like, job)
+
+
+def effect(module: nn.Module, job: Job) -> dict[str, float]:
+    """Measure what a step left.
+
+    Returns:
+        ``parameters`` and ``nonzero_parameters``; ``macs`` per item; and, where the workload is labelled,
+        ``selection_score``, its metric on the selection split.
+    """
+    facts = {
+        "parameters": float(parameters(module)),
+        "nonzero_parameters": float(nonzero(module)),
+        "macs": float(macs(module, example_inputs(job))),
+    }
+    if job.data.split("selection").labels is not None:
+        facts["selection_score"] = evaluate(module, job)
+    return facts
