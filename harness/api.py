@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.errors import BadModel, HarnessError, MissingDependency, PlanError, Unsupported
 from harness.hookspecs import hookimpl
+from harness.packing import Span, stored_size
 from harness.params import param
 from harness.specs import (
     Data,
@@ -58,6 +59,7 @@ __all__ = [
     "Purpose",
     "Record",
     "Session",
+    "Span",
     "Split",
     "SplitName",
     "StepRecord",
@@ -72,4 +74,5 @@ __all__ = [
     "WorkloadView",
     "hookimpl",
     "param",
+    "stored_size",
 ]
