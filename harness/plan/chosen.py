@@ -1,0 +1,33 @@
+"""A spec that a request names, with its parameters: what the checks look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from harness.grammar import format_step
+from harness.plan.values import Resolved
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A spec (of any kind), the parameters object that its functions take, and the resolved step."""
+
+    spec: Any
+    params: Any
+    resolved: Resolved
+
+    @property
+    def name(self) -> str:
+        """Name of the offer."""
+        return self.resolved.name
+
+    @property
+    def text(self) -> str:
+        """Canonical form in the grammar."""
+        return format_step(self.resolved.step)
+
+    def ask(self, field: str) -> Any:
+        """Return a spec field that is either a value or a function of the parameters."""
+        value = getattr(self.spec, field)
+        return value(self.params) if callable(value) else value
