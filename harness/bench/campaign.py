@@ -1,0 +1,227 @@
+"""Measure what was built: memory, quality and placement, then the launch-sets, each written as it ends."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from harness.bench.blocks import Block, Room, SetPlan, blocks_of, link_plans, set_plans
+from harness.bench.records import CheckPart, Context, Finished, MemoryPart, failed_record, finished_record
+from harness.bench.quality import Judge
+from harness.bench.ui import Ui
+from harness.build import Built
+from harness.measure import Member, measure_memory, run_set
+from harness.plan import PlannedCell, Request
+from harness.plugins import Registry
+from harness.profiles import Profile
+from harness.stats import summarise
+from harness.store import RunStore
+from harness.types import Failure, LaunchSet, Memory, Record
+
+RAM_SHARE = 0.6  # of the memory that is free now may be taken by the members of one set
+T = TypeVar("T")
+ROUNDS_ADDED = 0.5  # share of K that one retry adds (MEASUREMENT.md section 1.8: in steps of 5 at K = 10)
+
+
+@dataclass
+class Campaign:
+    """The measuring half of a run, over the cells that were built."""
+
+    request: Request
+    profile: Profile
+    registry: Registry
+    store: RunStore
+    context: Context
+    ui: Ui
+    built: Mapping[str, Built]
+    cells: tuple[PlannedCell, ...]
+    memory: dict[str, MemoryPart] = field(default_factory=dict)
+    checks: dict[str, CheckPart] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    anchors: dict[str, str | None] = field(default_factory=dict)
+    sets_done: float = 0.0
+
+    def run(self) -> list[Record]:
+        """Measure every cell and write its record; what a resumed run finds on disk is not repeated."""
+        blocks = blocks_of(self.cells)
+        self.ui.stage("memory and accuracy", len(self.cells))
+        for number, block in enumerate(blocks):
+            self._untimed(block, sum(len(other.cells) for other in blocks[:number]))
+        self._sets(blocks)
+        return [self._record(block, planned) for block in blocks for planned in block.cells]
+
+    # -- untimed launches
+
+    def _untimed(self, block: Block, before: int) -> None:
+        with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
+            judge = Judge(self.registry, self.store, self.context, self.request, Path(scratch))
+            if block.anchor is not None:
+                judge.recall = lambda: judge.outputs(block.cells[0], self.member(block.cells[0]), self.built[block.ids[0]])
+            for offset, planned in enumerate(block.cells):
+                cell_id = planned.cell.cell_id
+                self.ui.advance("memory and accuracy", before + offset, _title(planned))
+                self.memory[cell_id] = self._part(cell_id, "memory", MemoryPart, lambda p=planned: self._memory(p))
+                if self.memory[cell_id].failure is None:
+                    self.checks[cell_id] = self._part(
+                        cell_id, "check", CheckPart, lambda p=planned: judge.check(p, self.member(p), self.built[p.cell.cell_id], block)
+                    )
+                failure = self.memory[cell_id].failure or self.checks[cell_id].failure
+                if failure is not None:
+                    self.failures[cell_id] = failure
+        self.ui.advance("memory and accuracy", before + len(block.cells), "")
+
+    def _part(self, cell_id: str, name: str, kind: type[T], make: Callable[[], T]) -> T:
+        found = self.store.part(cell_id, name, kind)
+        if found is None:
+            found = make()
+            self.store.write_part(cell_id, name, found)
+        return found
+
+    def _memory(self, planned: PlannedCell) -> MemoryPart:
+        started = time.monotonic()
+        result = measure_memory(
+            self.member(planned), self.profile,
+            timeout_s=self.request.timeout_s, memory_limit_bytes=self.request.memory_limit_bytes,
+        )
+        seconds = time.monotonic() - started
+        if isinstance(result, Memory):
+            return MemoryPart(memory=result, seconds=seconds)
+        return MemoryPart(failure=result, seconds=seconds)
+
+    def member(self, planned: PlannedCell) -> Member:
+        """Return what a worker needs to open and run a cell."""
+        built = self.built[planned.cell.cell_id]
+        return Member(
+            cell_id=planned.cell.cell_id,
+            plugin=planned.target.plugin,
+            target=planned.cell.target,
+            params=dict(planned.target.params),
+            artifact=built.artifact,
+            options=planned.cell.options,
+            python=self.request.python.get(planned.target.name),
+            evaluation=built.evaluation.folder,
+        )
+
+    # -- launch-sets
+
+    def _alive(self, block: Block) -> list[str]:
+        return [cell_id for cell_id in block.ids if cell_id not in self.failures]
+
+    def _room(self) -> Room:
+        peaks = {cell_id: part.memory.peak_bytes for cell_id, part in self.memory.items() if part.memory}
+        return Room(int(_available_bytes() * RAM_SHARE), peaks)
+
+    def _sets(self, blocks: tuple[Block, ...]) -> None:
+        """Run the replications; in each, every block and every link is visited once, so drift hits all alike."""
+        self.sets_done = 0.0
+        for replication in range(self.profile.sets):
+            due = self._due(blocks, range(replication, replication + 1))
+            if replication == 0:
+                self.ui.stage("latency", len(due) * self.profile.sets)
+            self._run_all(due, blocks)
+        for retry in range(self.profile.retries):
+            noisy = [block for block in blocks if self._needs_more(block)]
+            if not noisy:
+                return
+            first = self.profile.sets + int(retry * self.profile.sets * ROUNDS_ADDED)
+            more = range(first, first + max(1, int(self.profile.sets * ROUNDS_ADDED)))
+            self.ui.note(f"{len(noisy)} groups are noisy: {len(more)} more launch-sets each (retry {retry + 1})")
+            self._run_all(self._due(tuple(noisy), more), blocks)
+
+    def _due(self, blocks: tuple[Block, ...], sets: range) -> list[SetPlan]:
+        plans = [
+            plan
+            for block in blocks
+            for plan in set_plans(block, self._alive(block), sets, self.profile, self.request.seed, self._room())
+        ]
+        ranked = [block for block in blocks if self.registry.targets[block.cells[0].target.name].spec.ranked]
+        alive = {cell_id: True for block in ranked for cell_id in self._alive(block)}
+        return plans + link_plans(ranked, alive, sets)
+
+    def _needs_more(self, block: Block) -> bool:
+        done = self.store.sets(block.block_id)
+        return any(
+            summarise(cell_id, block.anchor, done, self.profile).noise != "ok" for cell_id in self._alive(block)
+        )
+
+    def _run_all(self, due: Iterable[SetPlan], blocks: tuple[Block, ...]) -> None:
+        planned = {item.cell.cell_id: item for block in blocks for item in block.cells}
+        for plan in due:
+            alive = tuple(cell_id for cell_id in plan.members if cell_id not in self.failures)
+            self.ui.advance("latency", self.sets_done, _title_of(plan, planned))
+            stored = self.store.set_at(plan.group, plan.index)
+            if stored is None and alive:
+                stored = self._run_set(plan, [self.member(planned[cell_id]) for cell_id in alive])
+                self.store.write_set(stored)
+            if stored is not None:
+                self.failures.update(stored.failures)
+            self.sets_done += 1
+            self.ui.advance("latency", self.sets_done, "")
+
+    def _run_set(self, plan: SetPlan, members: list[Member]) -> LaunchSet:
+        return run_set(
+            plan.group, plan.index, plan.purpose, plan.anchor if plan.anchor not in self.failures else None, members,
+            self.profile, seed=self.request.seed,
+            timeout_s=self.request.timeout_s, memory_limit_bytes=self.request.memory_limit_bytes,
+        )
+
+    # -- records
+
+    def _record(self, block: Block, planned: PlannedCell) -> Record:
+        record = self._make_record(block, planned)
+        self.store.write_record(record)
+        self.registry.record_written(record)
+        return record
+
+    def _make_record(self, block: Block, planned: PlannedCell) -> Record:
+        cell_id = planned.cell.cell_id
+        built = self.built[cell_id]
+        failure = self.failures.get(cell_id)
+        if failure is not None:
+            return failed_record(planned, failure, self.context, built)
+        anchor = block.anchor if block.anchor not in self.failures else None
+        sets = self.store.sets(block.block_id)
+        own = [item for item in sets if any(launch.cell_id == cell_id for launch in item.launches)]
+        if not own:
+            lost = Failure("failed", "latency", "harness", "no launch-set of this cell finished")
+            return failed_record(planned, lost, self.context, built)
+        done = Finished(
+            planned=planned,
+            built=built,
+            memory=self.memory[cell_id],
+            check=self.checks[cell_id],
+            latency=summarise(cell_id, anchor, sets, self.profile),
+            sets=tuple(self.store.set_name(item) for item in own),
+            anchor=anchor,
+            anchor_precision=self.built[anchor].artifact.realised if anchor else None,
+            latency_seconds=sum(item.seconds / max(1, len(item.members)) for item in own),
+        )
+        return finished_record(done, self.context)
+
+
+def _title(planned: PlannedCell) -> str:
+    return f"{planned.labels['workload']} {planned.labels['method']} on {planned.labels['target']}"
+
+
+def _title_of(plan: SetPlan, planned: Mapping[str, PlannedCell]) -> str:
+    first = planned[plan.members[0]]
+    where = "all targets" if plan.purpose == "link" else first.labels["target"]
+    return f"{first.labels['workload']} on {where}, {len(plan.members)} cells"
+
+
+def _available_bytes() -> int:
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return pages
+
+
+__all__ = ["Campaign"]

@@ -1,0 +1,136 @@
+"""Judge a cell's outputs: the task metric, its paired difference from the anchor, and fidelity."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.bench.blocks import Block
+from harness.bench.records import CheckPart, Context, placement_flags
+from harness.build import Built
+from harness.measure import Member, Untimed, run_untimed
+from harness.plan import PlannedCell, Request
+from harness.plugins import Registry
+from harness.stats import fidelity, quality
+from harness.store import RunStore
+from harness.types import Failure, Quality
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+EVALUATION_BATCH = 32  # where batching cannot change a result; dynamic scales are found per batch, so never there
+
+
+@dataclass
+class Judge:
+    """Evaluates the cells of one block; the anchor's outputs stay on disk until the block is done."""
+
+    registry: Registry
+    store: RunStore
+    context: Context
+    request: Request
+    scratch: Path
+    anchor_outputs: Mapping[str, Path] = field(default_factory=dict)
+    recall: Callable[[], Mapping[str, Path]] = dict
+
+    def check(self, planned: PlannedCell, member: Member, built: Built, block: Block) -> CheckPart:
+        """Run the test split once, reduce the outputs to per-item scores, and read the placement."""
+        started = time.monotonic()
+        ranked = self.registry.targets[planned.target.name].spec.ranked
+        outputs = self.scratch / planned.cell.cell_id
+        result = self._run(planned, member, built, outputs if ranked else None)
+        if isinstance(result, Failure):
+            return CheckPart(failure=result, seconds=time.monotonic() - started)
+        if planned.is_anchor:
+            self.anchor_outputs = result.outputs
+        cover, flags = placement_flags(
+            result.placements, built.model.precision, result.placement_reason, self.context.sparsity(planned)
+        )
+        try:
+            judged = self._quality(planned, built, result, block) if ranked else None
+        except Exception as error:  # score and aggregate are a plugin's; a broken one costs its own cell
+            reason = f"score raised {type(error).__name__}: {error}"
+            blame = f"workload {planned.workload.name}"
+            return CheckPart(failure=Failure("failed", "accuracy", blame, reason), seconds=time.monotonic() - started)
+        self._drop(planned, result.outputs)
+        return CheckPart(
+            quality=judged,
+            placements=result.placements,
+            coverage=cover,
+            effective=result.effective,
+            flags=flags,
+            seconds=time.monotonic() - started,
+        )
+
+    def outputs(self, planned: PlannedCell, member: Member, built: Built) -> Mapping[str, Path]:
+        """Run the test split of the anchor again for its outputs, where a resumed run has only its scores."""
+        again = self.scratch / f"{planned.cell.cell_id}-again"
+        result = self._run(planned, member, built, again)
+        return {} if isinstance(result, Failure) else result.outputs
+
+    def _drop(self, planned: PlannedCell, outputs: Mapping[str, Path]) -> None:
+        if not planned.is_anchor:
+            for path in outputs.values():
+                path.unlink(missing_ok=True)
+
+    def _run(self, planned: PlannedCell, member: Member, built: Built, outputs: Path | None) -> Untimed | Failure:
+        return run_untimed(
+            member,
+            purposes=frozenset({"accuracy", "placement"}) if outputs else frozenset({"placement"}),
+            batch=self._batch(planned, built),
+            items=built.evaluation.items,
+            outputs_to=outputs,
+            timeout_s=self.request.timeout_s,
+            memory_limit_bytes=self.request.memory_limit_bytes,
+        )
+
+    def _batch(self, planned: PlannedCell, built: Built) -> int:
+        state = self.context.state(planned)
+        batch = planned.cell.options.batch
+        free = state is not None and state.capabilities is not None and state.capabilities.dynamic_batch
+        return max(batch, EVALUATION_BATCH) if free and built.model.precision.scheme != "dynamic" else batch
+
+    def _quality(self, planned: PlannedCell, built: Built, result: Untimed, block: Block) -> Quality:
+        spec = self.registry.workloads[planned.workload.name].spec
+        outputs = _load(result.outputs)
+        anchor = None if planned.is_anchor else self._anchor_scores(block)
+        found: dict[str, float] = {}
+        if not planned.is_anchor and not self.anchor_outputs:
+            self.anchor_outputs = self.recall()
+        if not planned.is_anchor and self.anchor_outputs:
+            found = dict(fidelity(outputs, _load(self.anchor_outputs), task=spec.task))
+        scores = None
+        if built.evaluation.labelled and spec.score is not None:
+            scores = spec.score(outputs, _labels(built))
+            self.store.write_scores(planned.cell.cell_id, scores)
+        return quality(
+            scores,
+            anchor,
+            aggregate=spec.aggregate,
+            metric=spec.metric if scores is not None else "fidelity",
+            unit=spec.unit,
+            higher_is_better=spec.higher_is_better,
+            interval=spec.interval,
+            items=built.evaluation.items,
+            seed=self.request.seed,
+            evaluation_batch=self._batch(planned, built),
+            fidelity=found,
+        )
+
+    def _anchor_scores(self, block: Block) -> NDArray[Any] | None:
+        return self.store.scores(block.anchor) if block.anchor is not None else None
+
+
+def _load(paths: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
+    import numpy as np  # not needed until something was measured
+
+    return {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
+
+
+def _labels(built: Built) -> NDArray[Any]:
+    import numpy as np  # as above
+
+    return np.load(built.evaluation.folder / "labels.npy")

@@ -1,0 +1,177 @@
+"""From what was built and measured to one record per cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import harness
+from harness.build import Built
+from harness.codec import sha256
+from harness.plan import PlannedCell, TargetState
+from harness.stats import coverage as cover
+from harness.types import (
+    SCHEMA,
+    Artifact,
+    Coverage,
+    Failure,
+    Latency,
+    Memory,
+    Placement,
+    Precision,
+    Quality,
+    Record,
+)
+
+
+@dataclass(frozen=True)
+class MemoryPart:
+    """The finished memory launch of a cell, or why there is none."""
+
+    memory: Memory | None = None
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class CheckPart:
+    """The finished untimed launch of a cell: quality, placement and options read back."""
+
+    quality: Quality | None = None
+    placements: tuple[Placement, ...] = ()
+    coverage: Coverage | None = None
+    effective: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all records of a run share."""
+
+    host_id: str
+    profile: str
+    states: Mapping[str, TargetState]
+    plugin_sources: Mapping[str, str]
+
+    def state(self, planned: PlannedCell) -> TargetState | None:
+        """Return the probed state of a cell's target."""
+        return self.states.get(planned.labels["target"])
+
+    def sparsity(self, planned: PlannedCell) -> tuple[str, ...]:
+        """Return the sparsity patterns for which the cell's target has a kernel."""
+        state = self.state(planned)
+        return state.capabilities.sparsity if state and state.capabilities else ()
+
+    def inputs_sha256(self, planned: PlannedCell, artifact: Artifact | None) -> str:
+        """Hash all that decides whether a stored result may be reused."""
+        state = self.state(planned)
+        runtime = (state.availability.runtime, state.availability.version) if state else ("", "")
+        plugin = self.plugin_sources.get(planned.target.plugin, "")
+        return sha256([artifact.sha256 if artifact else "", runtime, plugin, harness.__version__, self.host_id])
+
+
+def utc_now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def failed_record(planned: PlannedCell, failure: Failure, context: Context, built: Built | None = None) -> Record:
+    """Return the record of a cell that did not finish: a row with its reason."""
+    return Record(
+        schema=SCHEMA,
+        cell=planned.cell,
+        cell_id=planned.cell.cell_id,
+        status=failure.status,
+        inputs_sha256=context.inputs_sha256(planned, built.artifact if built else None),
+        host_id=context.host_id,
+        profile=context.profile,
+        labels=planned.labels,
+        stage=failure.stage,
+        blame=failure.blame,
+        reason=failure.reason,
+        lineage=built.model.lineage if built else (),
+        artifact=built.artifact if built else None,
+        finished_utc=utc_now(),
+    )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All that one measured cell came to."""
+
+    planned: PlannedCell
+    built: Built
+    memory: MemoryPart
+    check: CheckPart
+    latency: Latency
+    sets: tuple[str, ...]
+    anchor: str | None
+    anchor_precision: str | None
+    latency_seconds: float
+
+
+def finished_record(done: Finished, context: Context) -> Record:
+    """Return the record of a measured cell."""
+    planned, built = done.planned, done.built
+    state = context.state(planned)
+    return Record(
+        schema=SCHEMA,
+        cell=planned.cell,
+        cell_id=planned.cell.cell_id,
+        status="ok",
+        inputs_sha256=context.inputs_sha256(planned, built.artifact),
+        host_id=context.host_id,
+        profile=context.profile,
+        labels=planned.labels,
+        anchor=done.anchor,
+        anchor_precision=done.anchor_precision,
+        anchor_reason=planned.anchor_reason or None,
+        lineage=built.model.lineage,
+        artifact=built.artifact,
+        latency=done.latency,
+        memory=done.memory.memory,
+        quality=done.check.quality,
+        placements=done.check.placements,
+        coverage=done.check.coverage,
+        flags=_flags(done),
+        effective=done.check.effective,
+        provenance=_provenance(state, context, planned),
+        seconds={
+            **built.seconds,
+            "memory": done.memory.seconds,
+            "accuracy": done.check.seconds,
+            "latency": done.latency_seconds,
+        },
+        sets=done.sets,
+        finished_utc=utc_now(),
+    )
+
+
+def _flags(done: Finished) -> tuple[str, ...]:
+    found = [*done.built.model.flags, *done.built.artifact.flags, *done.check.flags]
+    if done.check.quality is not None and done.check.quality.underpowered:
+        found.append("underpowered")
+    if done.latency.noise != "ok":
+        found.append(done.latency.noise)
+    return tuple(dict.fromkeys(found))
+
+
+def _provenance(state: TargetState | None, context: Context, planned: PlannedCell) -> Mapping[str, str]:
+    if state is None:
+        return {}
+    return {
+        "runtime": f"{state.availability.runtime} {state.availability.version}".strip(),
+        "sparsity_kernels": ", ".join(context.sparsity(planned)) or "none",
+        "target_plugin": planned.target.plugin,
+    }
+
+
+def placement_flags(
+    placements: Sequence[Placement], precision: Precision, reason: str, sparsity: Sequence[str]
+) -> tuple[Coverage, tuple[str, ...]]:
+    """Return coverage and flags of a cell from what ran."""
+    found = cover.coverage(placements, precision, reason)
+    return found, cover.flags(placements, precision, found, sparsity) if placements else ()

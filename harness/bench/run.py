@@ -1,0 +1,202 @@
+"""From a request to a finished run folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from harness.bench.campaign import Campaign
+from harness.bench.records import Context, failed_record, utc_now
+from harness.bench.ui import Ui
+from harness.build import BuildEvent, Built, Cache, build_plan, open_pack, probe_targets
+from harness.codec import sha256
+from harness.errors import Interrupted, PlanError
+from harness.measure import slots
+from harness.measure.host import Fingerprint, fingerprint
+from harness.plan import Plan, PlannedCell, Request, TargetState, make_plan, resolve_targets
+from harness.plugins import Registry
+from harness.profiles import profile_named
+from harness.store import RunInfo, RunStore, open_run
+from harness.types import SCHEMA, Failure, Record
+
+_STRICT_FLAGS = ("not_actually_quantised", "precision_leak", "fallback")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run lies and how it ended."""
+
+    folder: Path
+    exit_code: int
+
+
+def effective_cores() -> int:
+    """Return the CPUs that this process may use: affinity, cut by a cgroup quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists():
+        limit, period = quota.read_text().split()
+        if limit != "max":
+            cores = min(cores, -(-int(limit) // int(period)))
+    return max(1, cores)
+
+
+def prepare(request: Request, registry: Registry) -> tuple[Plan, Mapping[str, TargetState]]:
+    """Probe the targets that are asked for and plan the cells."""
+    wanted = resolve_targets(request, registry)
+    states = probe_targets(wanted, python=request.python, timeout_s=min(120.0, request.timeout_s))
+    return make_plan(request, registry, states, effective_cores()), states
+
+
+def package_lock() -> dict[str, str]:
+    """Return the version of every installed distribution."""
+    return {dist.name.lower(): dist.version for dist in importlib.metadata.distributions() if dist.name}
+
+
+def run(
+    request: Request,
+    *,
+    registry: Registry,
+    out: Path,
+    pack: Path | None = None,
+    fresh: bool = False,
+    ui: Ui,
+) -> RunResult:
+    """Plan, build and measure; every cell ends as a record, every finished launch-set is on disk.
+
+    An unfinished run of the same plan on the same host is resumed unless ``fresh``.
+
+    Args:
+        request: What to measure.
+        registry: What plugins offer.
+        out: Root of the results tree.
+        pack: Measure the artifacts of this file instead of building.
+        fresh: Start anew even where an unfinished run could be resumed.
+        ui: Progress and talk.
+
+    Raises:
+        PlanError: The request cannot be planned.
+        Interrupted: The user stopped it; the hint says how to resume.
+    """
+    ui.stage("probing targets", 1)
+    plan, states = prepare(request, registry)
+    if not plan.cells:
+        raise PlanError("nothing to measure: the request names no cell", hint="see 'harness bench --dry-run'")
+    ui.advance("probing targets", 1, "")
+    host = fingerprint()
+    info = _info(request, plan, host, registry, pack)
+    with open_run(out, info, fresh=fresh) as store:
+        ui.note(f"{'resuming' if store.resumed else 'results in'} {store.folder}")
+        try:
+            records = _work(request, plan, states, registry, store, pack, ui)
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped; finished work is in {store.folder}", hint="run the same command again") from None
+        store.finish(fingerprint())
+    return RunResult(store.folder, exit_code(records, strict=request.strict))
+
+
+def _info(request: Request, plan: Plan, host: Fingerprint, registry: Registry, pack: Path | None) -> RunInfo:
+    lock = package_lock()
+    sources = {info.name: _source(registry, info.name) for info in registry.plugins}
+    return RunInfo(
+        schema=SCHEMA,
+        run_id="",
+        request=request,
+        plan_sha256=sha256([plan.plan_sha256, host.host_id, lock, sources, harness.__version__, str(pack or "")]),
+        profile=request.profile,
+        seed=request.seed,
+        started_utc=utc_now(),
+        host_id=host.host_id,
+        host_facts=host.facts,
+        host_state=host.state,
+        packages=lock,
+        plugins={info.name: f"{info.distribution} {info.version}" for info in registry.plugins},
+        command=tuple(sys.argv),
+        harness_version=harness.__version__,
+    )
+
+
+def _source(registry: Registry, plugin: str) -> str:
+    for offers in (registry.workloads, registry.methods, registry.exporters, registry.targets):
+        for offer in offers.values():
+            if offer.plugin == plugin:
+                return offer.source_sha256
+    return ""
+
+
+def _work(
+    request: Request,
+    plan: Plan,
+    states: Mapping[str, TargetState],
+    registry: Registry,
+    store: RunStore,
+    pack: Path | None,
+    ui: Ui,
+) -> list[Record]:
+    sources = {info.name: _source(registry, info.name) for info in registry.plugins}
+    context = Context(store.info.host_id, request.profile, states, sources)
+    records = [_write_failed(planned, planned.impossible, context, store, registry) for planned in plan.cells if planned.impossible]
+    possible = tuple(planned for planned in plan.cells if planned.impossible is None)
+    results = _build(plan, request, registry, pack, ui)
+    built = {cell_id: item for cell_id, item in results.items() if isinstance(item, Built)}
+    for planned in possible:
+        failure = results.get(planned.cell.cell_id)
+        if isinstance(failure, Failure):
+            records.append(_write_failed(planned, failure, context, store, registry))
+    cells = tuple(planned for planned in possible if planned.cell.cell_id in built)
+    if not cells:
+        return records
+    with slots.measuring(on_wait=ui.note):
+        campaign = Campaign(
+            request=request, profile=profile_named(request.profile), registry=registry, store=store,
+            context=context, ui=ui, built=built, cells=cells,
+        )
+        return records + campaign.run()
+
+
+def _write_failed(
+    planned: PlannedCell, failure: Failure | None, context: Context, store: RunStore, registry: Registry
+) -> Record:
+    assert failure is not None  # noqa: S101  narrowed by the callers
+    record = failed_record(planned, failure, context)
+    store.write_record(record)
+    registry.record_written(record)
+    return record
+
+
+def _build(
+    plan: Plan, request: Request, registry: Registry, pack: Path | None, ui: Ui
+) -> Mapping[str, Built | Failure]:
+    started = time.monotonic()
+    opened = False
+
+    def on_event(event: BuildEvent) -> None:
+        nonlocal opened
+        if not opened:
+            ui.stage("building", event.total)
+            opened = True
+        ui.advance("building", event.done + event.fraction, event.text)
+
+    if pack is not None:
+        return open_pack(pack, plan, registry=registry, cache=Cache(), on_event=on_event)
+    results = build_plan(
+        plan, Cache(), registry=registry, workers=effective_cores(), on_event=on_event, slot=slots.building
+    )
+    ui.note(f"built in {time.monotonic() - started:.0f} s")
+    return results
+
+
+def exit_code(records: list[Record], *, strict: bool) -> int:
+    """Return 0 where every cell is ok, not applicable or unavailable, else 1; ``strict`` also counts its flags."""
+    for record in records:
+        if record.status not in {"ok", "not-applicable", "unavailable"}:
+            return 1
+        if strict and any(flag in _STRICT_FLAGS for flag in record.flags):
+            return 1
+    return 0
