@@ -1,0 +1,138 @@
+"""Groups of layers whose channels go together: the dependency graph of torch-pruning, with recurrent layers added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness_pruning.recurrent import fixed_pruner, opaque, recurrent_pruner
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# operators that multiply activations with each other couple their channels in ways that the graph does not show
+_PRODUCTS = ("attention", "bmm", "baddbmm", "softmax")
+
+
+class Groups:
+    """The prunable groups of one module; built by a call, so the module must run on the inputs."""
+
+    def __init__(self, module: nn.Module, inputs: Sequence[Tensor]) -> None:
+        import torch
+        import torch_pruning as tp
+        from torch import nn
+
+        self._names = {layer: name for name, layer in module.named_modules()}
+        recurrent = {type(layer) for layer in self._names if isinstance(layer, nn.RNNBase)}
+        attention = {type(layer) for layer in self._names if isinstance(layer, nn.MultiheadAttention)}
+        pruners = {kind: recurrent_pruner() for kind in recurrent} | {kind: fixed_pruner() for kind in attention}
+        self._roots = [nn.modules.conv._ConvNd, nn.Linear, *recurrent]
+        module.requires_grad_()  # the trace follows gradients
+        with torch.enable_grad(), opaque(module, (nn.RNNBase, nn.MultiheadAttention)):
+            self._graph = tp.DependencyGraph().build_dependency(
+                module, tuple(inputs), lambda net, values: net(*values), customized_pruners=pruners, verbose=False
+            )
+        self._fixed = self._around_products()
+
+    def prunable(self) -> Iterator[Any]:
+        """Yield each group of coupled layers whose channels may go, as torch-pruning's group of all its channels."""
+        for group in self._graph.get_all_groups(root_module_types=self._roots):
+            if all(self._may_go(dep) for dep, _ in group):
+                yield group
+
+    def name(self, group: Any) -> str:
+        """Return the name of the layer that leads a group."""
+        return self._names[group[0].dep.target.module]
+
+    def channels(self, group: Any) -> int:
+        """Return how many channels the leading layer has."""
+        return len(group[0].idxs)
+
+    def scores(self, group: Any, importance: str) -> Tensor:
+        """Return the importance of each channel, summed over all weights that would go with it: shape [channels].
+
+        ``l1`` sums absolute weights, ``l2`` squares, ``taylor`` |weight x gradient| (Molchanov et al., 2019).
+        """
+        import torch
+
+        if importance == "random":
+            return torch.rand(self.channels(group))
+        total = torch.zeros(self.channels(group))
+        for item in group:
+            out = self._graph.is_out_channel_pruning_fn(item.dep.handler)
+            for part in _by_channel(item.dep.target.module, importance, out=out):
+                total.index_add_(0, torch.tensor(item.root_idxs), part[torch.tensor(item.idxs)])
+        return total
+
+    def remove(self, group: Any, channels: Sequence[int]) -> None:
+        """Take channels out of every layer of a group."""
+        group.prune(list(channels))
+
+    def _may_go(self, dep: Any) -> bool:
+        from torch import nn
+
+        layer, node = dep.target.module, dep.target
+        if node.type == self._graph.ops.OPTYPE.OUTPUT or layer in self._fixed:
+            return False
+        if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1:
+            return layer.groups == layer.in_channels == layer.out_channels
+        if isinstance(layer, nn.GroupNorm):
+            return layer.num_groups == 1
+        if isinstance(layer, nn.RNNBase):
+            return not layer.bidirectional and not layer.proj_size
+        out = self._graph.is_out_channel_pruning_fn(dep.handler)
+        return not (out and layer in self._names and not node.outputs)  # a layer that nothing reads is an output
+
+    def _around_products(self) -> set[Any]:
+        """Return the layers right before and after each product of activations, attention layers among them."""
+        from torch import nn
+
+        found: set[Any] = {layer for layer in self._names if isinstance(layer, nn.MultiheadAttention)}
+        for node in self._graph.module2node.values():
+            if node.module not in self._names and any(word in _operator(node) for word in _PRODUCTS):
+                for direction in ("inputs", "outputs"):
+                    found |= self._nearest(node, direction)
+        return found
+
+    def _nearest(self, start: Any, direction: str) -> set[Any]:
+        stack, seen, found = [start], {start}, set()
+        while stack:
+            for node in getattr(stack.pop(), direction):
+                if node in seen:
+                    continue
+                seen.add(node)
+                if node.module in self._names and any(True for _ in node.module.parameters(recurse=False)):
+                    found.add(node.module)
+                else:
+                    stack.append(node)
+        return found
+
+
+def _operator(node: Any) -> str:
+    return node.grad_fn.name().lower() if hasattr(node.grad_fn, "name") else ""
+
+
+def _by_channel(layer: Any, importance: str, *, out: bool) -> Iterator[Tensor]:
+    """Yield for each weight of a layer the sum per output channel, or per input channel: shape [channels]."""
+    from torch import nn
+
+    if isinstance(layer, nn.RNNBase):
+        for name, weight in layer.named_parameters():
+            if name.startswith("weight_ih_l0") and not out:
+                yield _size(weight, importance).sum(0)
+            if name.startswith("weight_") and out:
+                yield _size(weight, importance).sum(1).view(-1, layer.hidden_size).sum(0)  # rows of all gates
+            if out and (name.startswith("weight_hh") or (name.startswith("weight_ih") and not name.endswith("l0"))):
+                yield _size(weight, importance).sum(0)  # columns that read the hidden state
+    elif isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
+        depthwise = getattr(layer, "groups", 1) > 1
+        dim = 0 if out != getattr(layer, "transposed", False) or depthwise else 1
+        size = _size(layer.weight, importance).transpose(0, dim)
+        yield size.flatten(1).sum(1)
+
+
+def _size(weight: Tensor, importance: str) -> Tensor:
+    value = weight.detach()
+    if importance == "taylor":
+        return (value * weight.grad).abs() if weight.grad is not None else value.abs() * 0
+    return value.abs() if importance == "l1" else value.square()
