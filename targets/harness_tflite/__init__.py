@@ -1,3 +1,90 @@
-"""harness_tflite."""
+"""LiteRT (TFLite): a target with XNNPACK kernels, and the exporter from torch that feeds it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.api import (
+    Artifact,
+    Availability,
+    Capabilities,
+    ExporterSpec,
+    Job,
+    Model,
+    Options,
+    Purpose,
+    Session,
+    TargetSpec,
+    hookimpl,
+)
+from harness_tflite.params import Params
+
+# The parts are imported when they are called: listing targets must not pay for them.
+
+
+def export(model: Model, options: Options, job: Job) -> Model:
+    """Convert a torch model for the batch of ``options``."""
+    from harness_tflite import convert
+
+    return convert.export(model, options, job)
+
+
+def probe(params: Params) -> Availability:
+    """Run a one-operator model."""
+    from harness_tflite import probing
+
+    return probing.probe(params)
+
+
+def capabilities(params: Params) -> Capabilities:
+    """Say what LiteRT can do on this host."""
+    from harness_tflite import probing
+
+    return probing.capabilities(params)
+
+
+def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
+    """Quantize where the precision asks for it."""
+    from harness_tflite import lowering
+
+    del params
+    return lowering.lower(model, options, job)
+
+
+def open_session(artifact: Artifact, params: Params, options: Options, purpose: Purpose) -> Session:
+    """Load the artifact; what is measured does not change with the purpose."""
+    from harness_tflite.session import TfliteSession
+
+    del purpose
+    return TfliteSession(artifact, params, options)
+
+
+@hookimpl
+def harness_exporters() -> Iterator[ExporterSpec]:
+    """Offer torch -> tflite."""
+    yield ExporterSpec(
+        name="torch-to-tflite",
+        summary="litert-torch; one file per batch size",
+        consumes="torch",
+        produces="tflite",
+        export=export,
+        reads=frozenset({"batch"}),
+        extra="tflite-convert",
+    )
+
+
+@hookimpl
+def harness_targets() -> Iterator[TargetSpec[Params]]:
+    """Offer LiteRT."""
+    yield TargetSpec(
+        name="tflite",
+        summary="LiteRT (TensorFlow Lite) on the CPU, with XNNPACK",
+        params=Params,
+        accepts=frozenset({"tflite"}),
+        probe=probe,
+        capabilities=capabilities,
+        lower=lower,
+        open=open_session,
+        packages=("ai-edge-litert", "ai-edge-quantizer"),
+        extra="tflite",
+    )

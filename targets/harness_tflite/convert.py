@@ -1,0 +1,117 @@
+"""The way from torch to .tflite: litert-torch, one file per batch size."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import harness_torch
+from harness.api import HarnessError, Job, MissingDependency, Model, Options, Unsupported
+from harness_tflite import flatbuffer
+from harness_tflite.chatter import captured
+
+TOLERANCE = 1e-3  # of the largest output: float32 sums in another order differ by 1e-6, a wrong graph by 1e-1
+
+
+def export(model: Model, options: Options, job: Job) -> Model:
+    """Convert a torch model into ``job.out`` and check its outputs against torch on one batch.
+
+    Inputs and outputs keep the model's names and layouts (images stay NCHW); 64-bit integer inputs become 32-bit.
+
+    Raises:
+        MissingDependency: litert-torch is not installed.
+        Unsupported: The model has an operator that litert-torch cannot lower.
+        HarnessError: The converted model computes something else.
+    """
+    litert_torch = _import_converter(job.log)
+    job.progress(0.2, "converting to TFLite")
+    module = harness_torch.load(model)
+    sample = harness_torch.example_inputs(job, options.batch)
+    path = job.out / "model.tflite"
+    _convert(litert_torch, module, sample, path, job.log)
+    flatbuffer.rename_signature(path, _new_names(model))
+    job.progress(0.9, "checking against torch")
+    _check(module, sample, model, path)
+    return dataclasses.replace(model, format="tflite", path=path, names=weight_names(module, path))
+
+
+def _import_converter(log: logging.Logger) -> Any:
+    try:
+        with captured(log):
+            import litert_torch
+    except ImportError as error:
+        raise MissingDependency(
+            f"litert-torch cannot be imported: {error}", hint="pip install 'compression-harness[tflite-convert]'"
+        ) from error
+    return litert_torch
+
+
+def _convert(litert_torch: Any, module: Any, sample: tuple[Any, ...], path: Path, log: logging.Logger) -> None:
+    try:
+        with captured(log):
+            litert_torch.convert(module.eval(), sample).export(str(path))
+    except Exception as error:  # litert-torch raises whatever torch.export, MLIR or its own passes raise
+        missing = re.search(r"Lowering not found: (\S+)", str(error))
+        if missing:
+            raise Unsupported(f"litert-torch has no lowering for {missing[1]}") from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise HarnessError(f"litert-torch could not convert the model: {first}") from error
+
+
+def _new_names(model: Model) -> dict[str, str]:
+    """Map litert-torch's positional names to the model's."""
+    inputs = {f"args_{index}": name for index, name in enumerate(model.inputs)}
+    outputs = {f"output_{index}": name for index, name in enumerate(model.outputs)}
+    return {**inputs, **outputs}
+
+
+def _check(module: Any, sample: tuple[Any, ...], model: Model, path: Path) -> None:
+    import numpy as np
+    import torch
+    from ai_edge_litert.interpreter import Interpreter
+
+    with torch.inference_mode():
+        wanted = module(*sample)
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    runner = Interpreter(model_path=str(path), num_threads=1).get_signature_runner()
+    types = {name: details["dtype"] for name, details in runner.get_input_details().items()}
+    arrays = {name: value.numpy().astype(types[name]) for name, value in zip(model.inputs, sample, strict=True)}
+    found = runner(**arrays)
+    for name, value in zip(model.outputs, wanted, strict=True):
+        expected = value.numpy()
+        scale = max(float(np.abs(expected).max(initial=0.0)), 1e-6)
+        error = float(np.abs(found[name] - expected).max(initial=0.0)) / scale
+        if not error <= TOLERANCE:  # also catches NaN
+            raise HarnessError(f"output {name!r} of the converted model is off by {error:.2g} of its largest value")
+
+
+def weight_names(module: Any, path: Path) -> dict[str, str]:
+    """Map parameter names to the constant tensors of the file that hold them.
+
+    litert-torch writes the scope of a layer, ``package.Net/torch.nn.modules.conv.Conv2d_stem``, into the names of its
+    tensors. Among those the one of the parameter's size is taken; a parameter that was folded away is left out.
+    """
+    constants = flatbuffer.constants(flatbuffer.open_model(path))
+    found = {}
+    for name, parameter in module.named_parameters():
+        scope = f"{_scope(module, name.split('.')[:-1])};"
+        sizes = {tensor: size for tensor, size in constants.items() if scope in f"{tensor};"}
+        match = next((tensor for tensor, size in sizes.items() if size == parameter.numel()), None)
+        if match is not None:
+            found[name] = match
+    return found
+
+
+def _scope(module: Any, path: list[str]) -> str:
+    parts = [_class_name(module)]
+    for step in path:
+        module = getattr(module, step)
+        parts.append(f"{_class_name(module)}_{step}")
+    return "/".join(parts)
+
+
+def _class_name(module: Any) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"

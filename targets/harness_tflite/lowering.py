@@ -1,0 +1,66 @@
+"""From a .tflite model to the artifact: as it is, or quantized."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from harness.api import Artifact, Job, Model, Options, Unsupported, stored_size
+from harness_tflite import flatbuffer
+from harness_tflite.chatter import captured
+from harness_tflite.quantize import Quantized, quantize
+
+AS_IT_IS = frozenset({"float32", "binary"})  # binarized weights are dense float32 values: LiteRT has no 1-bit kernel
+QUANTIZED = frozenset({"float16", "int8", "dynamic-int8", "weight-only-int8", "weight-only-int4"})
+
+
+def lower(model: Model, options: Options, job: Job) -> Artifact:
+    """Write the artifact into ``job.out``.
+
+    Raises:
+        Unsupported: LiteRT cannot realise the precision.
+    """
+    del options  # the file is already of one batch size
+    name = model.precision.name
+    path = job.out / "model.tflite"
+    if name in AS_IT_IS:
+        shutil.copyfile(model.path, path)
+        return _artifact(model, path, "float32", _as_it_is(name), ())
+    if name not in QUANTIZED:
+        raise Unsupported(f"LiteRT has no kernels for {name}", hint=f"use one of {', '.join(sorted(QUANTIZED))}")
+    job.progress(0.2, f"quantizing to {name}")
+    with captured(job.log):
+        result = quantize(model, lambda: job.data.split("calibration"), path, threads=job.threads)
+    for op, reason in result.left_out.items():
+        job.log.warning("%s stays in float: %s", op, reason)
+    realised = "weight-only-float16" if name == "float16" else name  # the arithmetic is float32
+    return _artifact(model, path, realised, result.how, _flags(result))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _as_it_is(name: str) -> str:
+    return "the file as converted" if name == "float32" else f"the file as converted; {name} weights as dense float32"
+
+
+def _flags(result: Quantized) -> tuple[str, ...]:
+    return tuple(f"float_op:{op}" for op in result.left_out)
+
+
+def _artifact(model: Model, path: Path, realised: str, how: str, flags: tuple[str, ...]) -> Artifact:
+    stored, stored_as = stored_size(path, flatbuffer.weight_spans(path), model.precision.storage)
+    return Artifact(
+        path=path,
+        format="tflite",
+        sha256=_sha256(path),
+        realised=realised,
+        how=how,
+        artifact_bytes=path.stat().st_size,
+        stored_bytes=stored,
+        stored_as=stored_as,
+        flags=flags,
+    )

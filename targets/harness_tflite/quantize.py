@@ -1,0 +1,236 @@
+"""Quantize a .tflite file with ai-edge-quantizer: recipes, calibration, and what to do with operators it cannot do."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.api import Calibration, HarnessError, Model, PlanError, Precision, Split, Unsupported
+from harness_tflite import flatbuffer
+
+# A dynamically quantized depthwise convolution has no XNNPACK kernel and made MobileNetV2 slower than float32.
+DYNAMIC_OPS = ("FULLY_CONNECTED", "CONV_2D")
+_ALIASES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}  # schema name -> the quantizer's
+CALIBRATIONS = {"minmax": "min_max_update", "moving-average": "moving_average_update"}
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized file and how it came about.
+
+    Attributes:
+        left_out: Operator types that stay in float because quantizing them failed, with the reason.
+    """
+
+    path: Path
+    how: str
+    left_out: Mapping[str, str]
+
+
+def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int) -> Quantized:
+    """Write the file that ``model.precision`` asks for.
+
+    Args:
+        model: A float32 .tflite model.
+        data: Called for the calibration split when the scheme is static.
+        out: The file to write.
+        threads: For calibration.
+
+    Raises:
+        Unsupported: LiteRT or its quantizer cannot realise the precision.
+        PlanError: An override matches nothing.
+    """
+    precision = model.precision
+    _check_supported(precision)
+    base = _recipe(precision, _override_scopes(model))
+    ranges = _calibrate(model, base, data, threads) if precision.scheme == "static" else None
+    left_out = _without_failures(model.path, base, ranges, out)
+    return Quantized(out, _describe(precision, left_out), left_out)
+
+
+def _check_supported(precision: Precision) -> None:
+    if precision.realise == "exact":
+        raise Unsupported("ai-edge-quantizer finds its own scales; given encodings cannot bind", hint="use realise=native")
+    if not precision.weights_symmetric:
+        raise Unsupported("LiteRT kernels take symmetric weights only")
+    if precision.scheme == "static" and precision.activations != "int8":
+        raise Unsupported(f"static {precision.activations} activations have no fast kernel in LiteRT")
+    method = (precision.calibration or Calibration()).method
+    if precision.scheme == "static" and method not in CALIBRATIONS:
+        raise Unsupported(f"ai-edge-quantizer has no calibration by {method}", hint=f"use {' or '.join(CALIBRATIONS)}")
+
+
+def _override_scopes(model: Model) -> tuple[str, ...]:
+    """Return a pattern of output names for every operator whose weights stay in float32."""
+    kept = []
+    for name, dtype in model.precision.overrides.items():
+        if dtype not in {"float32", model.precision.weights}:
+            raise Unsupported(f"override {name}={dtype}: LiteRT mixes {model.precision.weights} with float32 only")
+        if name not in model.names:
+            raise PlanError(f"override {name!r} matches no parameter of {model.path.name}")
+        if dtype == "float32":
+            kept.append(model.names[name])
+    return _users(model.path, kept) if kept else ()
+
+
+def _users(path: Path, weights: Sequence[str]) -> tuple[str, ...]:
+    """Return patterns for the output names, by which recipes go, of the operators that take these tensors."""
+    file = flatbuffer.open_model(path)
+    names = flatbuffer.tensor_names(file)
+    wanted = {index for index, name in enumerate(names) if name in weights}
+    users = [node for node in flatbuffer.nodes(file) if wanted & set(node.inputs)]
+    return tuple(re.escape(f"{names[output]};") for node in users for output in node.outputs)
+
+
+def _recipe(precision: Precision, float_scopes: Sequence[str]) -> Any:
+    """Return a function from operators to leave out to a recipe manager."""
+    from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager
+
+    def make(left_out: Sequence[str]) -> Any:
+        manager = recipe_manager.RecipeManager()
+        _add_scheme(manager, precision)
+        keep = algorithm_manager.AlgorithmName.NO_QUANTIZE
+        for op in left_out:
+            manager.add_quantization_config(".*", qtyping.TFLOperationName(op), algorithm_key=keep)
+        for scope in float_scopes:
+            manager.add_quantization_config(scope, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=keep)
+        return manager
+
+    return make
+
+
+def _add_scheme(manager: Any, precision: Precision) -> None:
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
+    op, algorithm = qtyping.TFLOperationName, algorithm_manager.AlgorithmName
+    tensorwise = precision.granularity == "per-tensor"
+    granularity = qtyping.QuantGranularity.TENSORWISE if tensorwise else qtyping.QuantGranularity.CHANNELWISE
+    bits = {"int8": 8, "int4": 4, "float16": 16}[precision.weights]
+    if precision.weights == "float16":
+        manager.add_weight_only_config(".*", op.ALL_SUPPORTED, bits, algorithm_key=algorithm.FLOAT_CASTING)
+    elif precision.scheme == "dynamic":
+        for name in DYNAMIC_OPS:
+            manager.add_dynamic_config(".*", op(name), bits, granularity)
+    elif precision.scheme == "weight-only":
+        manager.add_weight_only_config(".*", op.ALL_SUPPORTED, bits, granularity)
+    else:
+        _add_static(manager, precision, bits, granularity)
+        for name in ("INPUT", "OUTPUT"):  # float32 at the border, as every other target has it
+            manager.add_quantization_config(".*", op(name), algorithm_key=algorithm.NO_QUANTIZE)
+
+
+def _add_static(manager: Any, precision: Precision, bits: int, granularity: Any) -> None:
+    from ai_edge_quantizer import qtyping
+
+    config = qtyping.OpQuantizationConfig(
+        activation_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=8, symmetric=bool(precision.activations_symmetric)
+        ),
+        weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=bits, symmetric=True, granularity=granularity),
+        compute_precision=qtyping.ComputePrecision.INTEGER,
+        explicit_dequantize=False,
+    )
+    manager.add_quantization_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, config)
+
+
+def _calibrate(model: Model, recipe: Any, data: Callable[[], Split], threads: int) -> Any:
+    from ai_edge_quantizer import calibrator
+    from ai_edge_quantizer.utils import qsv_utils
+
+    wanted = model.precision.calibration or Calibration()
+    update = getattr(qsv_utils, CALIBRATIONS[wanted.method])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # keeping all tensors is what calibration is for
+        runner = calibrator.Calibrator(str(model.path), num_threads=threads, qsv_update_func=update)
+    key = next(iter(runner.get_signature_list()), None)
+    runner.calibrate({key: list(batches(model.path, data(), wanted.samples))}, recipe(()))
+    return runner.get_model_qsvs()
+
+
+def batches(path: Path, split: Split, samples: int) -> Iterator[dict[str, Any]]:
+    """Yield whole batches of the size and dtypes that the file takes; the last one is filled up from the start."""
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    details = Interpreter(model_path=str(path)).get_signature_runner().get_input_details()
+    size = int(next(iter(details.values()))["shape"][0])
+    count = min(samples, len(next(iter(split.inputs.values()))))
+    for start in range(0, count, size):
+        items = np.arange(start, start + size) % count
+        yield {name: split.inputs[name][items].astype(entry["dtype"]) for name, entry in details.items()}
+
+
+def _without_failures(path: Path, recipe: Any, ranges: Any, out: Path) -> dict[str, str]:
+    """Quantize; where that fails, find the operator types that fail and leave them in float."""
+    error = _attempt(path, recipe(()), ranges, out)
+    if error is None:
+        return {}
+    types = _quantizable(path)
+    for op in types:  # one culprit is the usual case
+        if _attempt(path, recipe((op,)), ranges, out) is None:
+            return {op: error}
+    return _greedy(path, recipe, ranges, out, types)
+
+
+def _greedy(path: Path, recipe: Any, ranges: Any, out: Path, types: Sequence[str]) -> dict[str, str]:
+    """Add one operator type after the other, and keep those that work."""
+    left_out = dict.fromkeys(types, "not tried")
+    for op in types:
+        others = tuple(name for name in left_out if name != op)
+        error = _attempt(path, recipe(others), ranges, out)
+        if error is None:
+            del left_out[op]
+        else:
+            left_out[op] = error
+    if len(left_out) == len(types) or _attempt(path, recipe(tuple(left_out)), ranges, out) is not None:
+        raise HarnessError(f"ai-edge-quantizer fails on every operator of {path.name}: {next(iter(left_out.values()))}")
+    return left_out
+
+
+def _quantizable(path: Path) -> tuple[str, ...]:
+    """List the operator types of the file that the quantizer knows, the costly ones last."""
+    from ai_edge_quantizer import qtyping
+
+    known = {member.value for member in qtyping.TFLOperationName}
+    names = {node.op for node in flatbuffer.nodes(flatbuffer.open_model(path))}
+    present = {_ALIASES.get(name, name) for name in names} & known
+    return tuple(sorted(present, key=lambda op: (op in {"FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D"}, op)))
+
+
+def _attempt(path: Path, manager: Any, ranges: Any, out: Path) -> str | None:
+    """Quantize, load and run once; return None, or the first line of what went wrong."""
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import quantizer
+
+    try:
+        job = quantizer.Quantizer(str(path), manager.get_quantization_recipe())
+        out.unlink(missing_ok=True)
+        job.quantize(ranges).export_model(str(out))
+        runner = Interpreter(model_path=str(out), num_threads=1).get_signature_runner()
+        details = runner.get_input_details()
+        runner(**{name: np.zeros(entry["shape"], entry["dtype"]) for name, entry in details.items()})
+    except Exception as error:  # the quantizer raises what its numpy code raises; the caller tries without an op
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return None
+
+
+def _describe(precision: Precision, left_out: Mapping[str, str]) -> str:
+    text = {
+        "float": "ai-edge-quantizer float casting: float16 weights, dequantized at load and computed in float32",
+        "dynamic": f"ai-edge-quantizer dynamic: {precision.weights} weights of {' and '.join(DYNAMIC_OPS)} only",
+        "weight-only": f"ai-edge-quantizer: {precision.weights} weights, dequantized and computed in float32",
+        "static": f"ai-edge-quantizer static: {precision.weights} weights, int8 activations, float32 at the border",
+    }[precision.scheme]
+    parts = [text] if precision.weights == "float16" else [text, f"{precision.granularity} weights"]
+    if precision.scheme == "static":
+        wanted = precision.calibration or Calibration()
+        parts.append(f"{wanted.method} over at most {wanted.samples} samples")
+    if precision.overrides:
+        parts.append(f"{sum(dtype == 'float32' for dtype in precision.overrides.values())} overrides in float32")
+    parts += [f"{op} left in float: {reason}" for op, reason in left_out.items()]
+    return "; ".join(parts)

@@ -1,0 +1,130 @@
+"""A LiteRT interpreter as a session: host arrays in and out, one call, no live views."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.api import Artifact, Options, Placement, TensorSpec, Unsupported
+from harness_tflite import flatbuffer
+from harness_tflite.placement import placements
+
+if TYPE_CHECKING:
+    from harness_tflite.params import Params
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+
+class TfliteSession:
+    """A loaded .tflite file.
+
+    Args:
+        artifact: What ``lower`` wrote.
+        params: Whether XNNPACK runs what it can.
+        options: Threads, and the batch that the inputs are resized to where the file has another.
+
+    Raises:
+        Unsupported: The file cannot be resized to the batch.
+    """
+
+    def __init__(self, artifact: Artifact, params: Params, options: Options) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        resolver = OpResolverType.AUTO if params.xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        before = _os_threads()
+        self._path = artifact.path
+        self._xnnpack = params.xnnpack
+        self._interpreter: Any = Interpreter(
+            model_path=str(artifact.path), num_threads=options.threads, experimental_op_resolver_type=resolver
+        )
+        _fit_batch(self._interpreter, options.batch)
+        self._interpreter.allocate_tensors()
+        self._inputs, self._outputs = _details(self._interpreter, artifact.path)
+        self._pool = _os_threads() - before  # XNNPACK starts its threads while tensors are allocated
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """Inputs by name, of fixed shape; 64-bit integers of the workload are 32-bit here and are cast by ``run``."""
+        return {name: _spec(entry) for name, entry in self._inputs.items()}
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """Outputs by name."""
+        return {name: _spec(entry) for name, entry in self._outputs.items()}
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Copy the inputs in, run, and copy the outputs out."""
+        self._set(inputs)
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(entry["index"]) for name, entry in self._outputs.items()}
+
+    def bind(self, inputs: Arrays) -> Callable[[], None]:
+        """Copy the inputs in once; the call only runs."""
+        self._set(inputs)
+        invoke: Callable[[], None] = self._interpreter.invoke
+        return invoke
+
+    def placements(self) -> tuple[Placement, ...]:
+        """Return one entry per operator of the file, in order; LiteRT's Python package has no profiler."""
+        return placements(self._interpreter, batch=_batch(self._interpreter))
+
+    def effective(self) -> Mapping[str, str]:
+        """Return the threads that the runtime started, counted, and whether XNNPACK took part."""
+        delegates = sum(entry["op_name"] == "DELEGATE" for entry in self._interpreter._get_ops_details())
+        threads = f"{1 + self._pool} (the caller and {self._pool} of the runtime's, counted)"
+        return {"threads": threads, "xnnpack": f"{delegates} partitions" if delegates else "off", "device": "cpu"}
+
+    def close(self) -> None:
+        """Free the interpreter."""
+        self._interpreter = None
+
+    def _set(self, inputs: Arrays) -> None:
+        for name, entry in self._inputs.items():
+            self._interpreter.set_tensor(entry["index"], inputs[name].astype(entry["dtype"], copy=False))
+
+
+def _fit_batch(interpreter: Any, batch: int) -> None:
+    """Resize the first dimension of every input where the file was made for another batch."""
+    for entry in interpreter.get_input_details():
+        shape = [int(size) for size in entry["shape"]]
+        if shape and shape[0] != batch:
+            interpreter.resize_tensor_input(entry["index"], [batch, *shape[1:]])
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError as error:
+        raise Unsupported(f"the file cannot be resized to batch {batch}: {str(error).splitlines()[0]}") from error
+
+
+def _details(interpreter: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return tensor details by signature name; by tensor name for a file without a signature."""
+    listed = interpreter.get_input_details(), interpreter.get_output_details()
+    if not interpreter.get_signature_list():
+        return tuple({entry["name"]: entry for entry in entries} for entries in listed)  # type: ignore[return-value]
+    signature = next(iter(interpreter._get_full_signature_list().values()))
+    names = flatbuffer.signature_names(path)
+    by_index = tuple({entry["index"]: entry for entry in entries} for entries in listed)
+    return (
+        {name: by_index[0][signature["inputs"][name]] for name in names[0]},
+        {name: by_index[1][signature["outputs"][name]] for name in names[1]},
+    )
+
+
+def _spec(entry: Mapping[str, Any]) -> TensorSpec:
+    import numpy as np
+
+    return TensorSpec(np.dtype(entry["dtype"]).name, tuple(int(size) for size in entry["shape"]))
+
+
+def _batch(interpreter: Any) -> int:
+    details = interpreter.get_input_details()
+    return int(details[0]["shape"][0]) if details and len(details[0]["shape"]) else 1
+
+
+def _os_threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0
