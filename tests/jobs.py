@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness_torch import fit, new_model
 from sklearn.datasets import load_diabetes, load_digits
 from torch import nn
 
 from harness.api import Job, Model, Split, TensorSpec
+from harness_torch import fit, new_model
 
 
 class TinyCnn(nn.Module):
@@ -60,9 +61,8 @@ class TinyTransformer(nn.Module):
         super().__init__()
         self.embed = nn.Linear(8, width)
         self.position = nn.Parameter(torch.randn(1, 8, width) * 0.02)
-        self.layers = nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True), 2, enable_nested_tensor=False
-        )
+        layer = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.head = nn.Linear(width, 10)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ class TinyMlp(nn.Module):
     def __init__(self, width: int = 32, depth: int = 3) -> None:
         super().__init__()
         sizes = [10, *[width] * (depth - 1)]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.head = nn.Linear(sizes[-1], 1)
 
     def forward(self, row: torch.Tensor) -> torch.Tensor:
