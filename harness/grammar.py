@@ -1,29 +1,31 @@
-"""The grammar of steps, pipelines and sweeps, and its inverse.
+r"""The grammar of steps, pipelines and sweeps, and its inverse.
 
-A step is ``name[:key=value[:key=value …]]``. ``+`` only chains steps into a pipeline. ``,`` only sweeps, inside a value:
-``magnitude-pruning:ratio=0.3,0.5+int8`` is two pipelines. A value that holds ``:``, ``+``, ``,``, ``=``, a quote or a space
-is written in double quotes, with ``\\"`` and ``\\\\`` inside: ``file:path="a,b.onnx"``.
+A step is ``name[:key=value[:key=value …]]``. ``+`` only chains steps into a pipeline. ``,`` only sweeps, inside a
+value: ``magnitude-pruning:ratio=0.3,0.5+int8`` is two pipelines. A value that holds ``:``, ``+``, ``,``, ``=``, a quote
+or a space is written in double quotes, with ``\"`` and ``\\`` inside: ``file:path="a,b.onnx"``.
 
 A list of items (``--methods``) is separated by spaces or commas. A comma sweeps when the item before it ends in a
-``key=value`` and the text after it is not a known name; else it starts a new item:
-``baseline,int8`` is two items, ``magnitude-pruning:ratio=0.3,0.5,int8`` is a sweep and ``int8``. Quotes make a value of a name.
+``key=value`` and the text after it is not a known name; else it starts a new item: ``baseline,int8`` is two items,
+``magnitude-pruning:ratio=0.3,0.5,int8`` is a sweep and ``int8``. Quotes make a value of a name.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.errors import PlanError
 from harness.types import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
 
 _NAME = re.compile(r"[\w.-]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _BARE = re.compile(r'[^:+,="\s]+')
 _SEPARATOR = re.compile(r"\s*,\s*|\s+")
-_SHAPE = "a step is name[:key=value[:key=value …]]; '+' chains steps, ',' sweeps inside a value, quote a value that holds either"
+_SHAPE = "a step is name[:key=value[:key=value …]]; '+' chains steps, ',' sweeps, quote a value that holds either"
 
 
 class _Scanner:
@@ -184,7 +186,9 @@ def split_list(text: str, known: Collection[str] | Mapping[str, Any] = ()) -> tu
         end = match.start() if match else len(text)
         segment, shadow = text[start:end], masked[start:end]
         if not segment:
-            raise PlanError(f"an item is due at character {start + 1} of {text!r}", hint="separate items by one comma or spaces")
+            raise PlanError(
+                f"an item is due at character {start + 1} of {text!r}", hint="separate items by one comma or spaces"
+            )
         if comma and _sweeps(items[-1], shadow, segment, known):
             items[-1] += f",{segment}"
         else:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, PlanError
-from harness.plan.chosen import Chosen
 from harness.plan.values import ANCHOR, TargetState
-from harness.specs import ExporterSpec, Offer
 from harness.types import Failure, Precision, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from harness.plan.chosen import Chosen
+    from harness.specs import ExporterSpec, Offer
 
 
 def _matches(chosen: Chosen, named: Collection[str]) -> bool:
@@ -31,8 +34,8 @@ def check_pipeline(steps: Sequence[Chosen]) -> None:
     """Check what is wrong with a chain of methods on every workload and target.
 
     Raises:
-        PlanError: Its order is ruled out by a method, two methods exclude each other, two ask for a precision, or a step
-            changes nothing.
+        PlanError: Its order is ruled out by a method, two methods exclude each other, two ask for a precision,
+            or a step changes nothing.
     """
     if len(steps) > 1 and any(chosen.name == ANCHOR for chosen in steps):
         rest = "+".join(chosen.text for chosen in steps if chosen.name != ANCHOR)
@@ -44,11 +47,19 @@ def check_pipeline(steps: Sequence[Chosen]) -> None:
     asking = [chosen for chosen in steps if wanted(chosen)]
     if len(asking) > 1:
         names = " and ".join(repr(chosen.name) for chosen in asking)
-        raise PlanError(f"{names} each ask the target for a precision; a pipeline has one", hint="make two pipelines of it")
+        raise PlanError(
+            f"{names} each ask the target for a precision; a pipeline has one", hint="make two pipelines of it"
+        )
 
 
 def _check_order(first: Chosen, second: Chosen) -> None:
-    says = second.name if _matches(first, second.spec.before) else first.name if _matches(second, first.spec.after) else None
+    says = (
+        second.name
+        if _matches(first, second.spec.before)
+        else first.name
+        if _matches(second, first.spec.after)
+        else None
+    )
     if says:
         raise PlanError(
             f"method {second.name!r} comes before {first.name!r}: so says {says!r}",
@@ -71,7 +82,11 @@ def data_problem(workload: Chosen, steps: Sequence[Chosen]) -> Failure | None:
         if "training" in needs and spec.loss is None:
             return _no("not-applicable", workload, f"{who} a training loss; workload {workload.name!r} has none")
         if "torch-model" in needs and spec.model is None:
-            return _no("not-applicable", workload, f"{who} to build the torch model anew; workload {workload.name!r} has only its file")
+            return _no(
+                "not-applicable",
+                workload,
+                f"{who} to build the torch model anew; workload {workload.name!r} has only its file",
+            )
     return None
 
 
@@ -82,12 +97,16 @@ def last_format(workload: Chosen, steps: Sequence[Chosen]) -> str | Failure:
         takes = chosen.spec.consumes
         if takes and at not in takes:
             listed = " or ".join(sorted(takes))
-            return _no("not-applicable", chosen, f"method {chosen.name!r} takes a {listed} model; here it is given {at}")
+            return _no(
+                "not-applicable", chosen, f"method {chosen.name!r} takes a {listed} model; here it is given {at}"
+            )
         at = chosen.spec.produces or at
     return at
 
 
-def export_path(exporters: Mapping[str, Offer[ExporterSpec]], start: str, accepts: Collection[str]) -> tuple[str, ...] | None:
+def export_path(
+    exporters: Mapping[str, Offer[ExporterSpec]], start: str, accepts: Collection[str]
+) -> tuple[str, ...] | None:
     """Return the shortest chain of exporter names from a format to one that is accepted (any, where empty), or None."""
     if not accepts or start in accepts:
         return ()
@@ -112,7 +131,11 @@ def availability_problem(target: Chosen, state: TargetState | None) -> Failure |
     found = state.availability
     if found.available:
         return None
-    return _no("unavailable", target, "; ".join(text for text in (found.reason or "its probe gave no reason", found.hint) if text))
+    return _no(
+        "unavailable",
+        target,
+        "; ".join(text for text in (found.reason or "its probe gave no reason", found.hint) if text),
+    )
 
 
 def precision_problem(target: Chosen, state: TargetState, steps: Sequence[Chosen]) -> Failure | None:
@@ -151,7 +174,11 @@ def _route(
     path = export_path(exporters, at, target.spec.accepts)
     if path is None:
         takes = " or ".join(sorted(target.spec.accepts))
-        return (), _no("not-applicable", target, f"target {target.name!r} takes {takes}; no installed exporter leads there from {at}")
+        return (), _no(
+            "not-applicable",
+            target,
+            f"target {target.name!r} takes {takes}; no installed exporter leads there from {at}",
+        )
     gone = availability_problem(target, state)
     if gone or state is None:
         return path, gone

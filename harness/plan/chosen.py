@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.grammar import format_step
-from harness.plan.values import Resolved
+
+if TYPE_CHECKING:
+    from harness.plan.values import Resolved
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.plan import predict, resolve
 from harness.plan.checks import route
-from harness.plan.chosen import Chosen
-from harness.plan.resolve import Pipeline
 from harness.plan.values import ANCHOR, Plan, PlannedCell, Request, TargetState
 from harness.profiles import profile_named
 from harness.types import Cell, Options, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from harness.plan.chosen import Chosen
+    from harness.plan.resolve import Pipeline
     from harness.plugins import Registry
 
 
@@ -90,7 +91,9 @@ def _anchored(cell: PlannedCell, anchor: PlannedCell | None) -> PlannedCell:
     if anchor is None:
         return dataclasses.replace(cell, anchor_reason=f"the method {ANCHOR!r} is not installed")
     if anchor.impossible is not None:
-        return dataclasses.replace(cell, anchor_reason=f"{ANCHOR} is {anchor.impossible.status}: {anchor.impossible.reason}")
+        return dataclasses.replace(
+            cell, anchor_reason=f"{ANCHOR} is {anchor.impossible.status}: {anchor.impossible.reason}"
+        )
     return dataclasses.replace(cell, anchor=anchor.cell_id)
 
 
@@ -98,13 +101,17 @@ def _predict(rows: Sequence[_Row], request: Request) -> list[PlannedCell]:
     profile = profile_named(request.profile)
     possible = [row for row in rows if row.cell.impossible is None]
     variants = Counter(row.cell.anchor for row in possible if not row.cell.is_anchor)
-    linked = Counter((row.workload.text, row.cell.cell.options) for row in possible if row.cell.is_anchor and row.target.spec.ranked)
+    linked = Counter(
+        (row.workload.text, row.cell.cell.options) for row in possible if row.cell.is_anchor and row.target.spec.ranked
+    )
     builds = predict.Builds()
 
     def seconds(row: _Row) -> float:
         if row.cell.impossible is not None:
             return 0.0
-        total = builds.cell_s(row.workload, row.pipeline.steps, row.cell.exporters, row.target) + predict.measure_s(profile)
+        total = builds.cell_s(row.workload, row.pipeline.steps, row.cell.exporters, row.target) + predict.measure_s(
+            profile
+        )
         if row.cell.is_anchor:
             link = row.target.spec.ranked and linked[row.workload.text, row.cell.cell.options] > 1
             total += predict.anchor_s(profile, variants[row.cell.cell_id], link)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from harness.plan.chosen import Chosen
 from harness.plan.checks import wanted
-from harness.profiles import Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.plan.chosen import Chosen
+    from harness.profiles import Profile
 
 _NS = 1e-9
 
@@ -21,7 +25,9 @@ class Cost:
 
 
 COSTS: Mapping[str, Cost] = {
-    "launch": Cost(0.9, "worker start 0.15, runtime import 0.3-0.4, model load 0.1, hiccup and canary 0.3; 2-core Xeon VM"),
+    "launch": Cost(
+        0.9, "worker start 0.15, runtime import 0.3-0.4, model load 0.1, hiccup and canary 0.3; 2-core Xeon VM"
+    ),
     "untimed": Cost(4.0, "worker start and 450 items at 1-5 ms, plus placement; 2-core Xeon VM"),
     "fit": Cost(30.0, "digits-resnet8, 10 epochs, 20 s quiet to 100 s busy; 2-core Xeon VM"),
     "train-step": Cost(18.0, "a method's default fine-tune has 20 s on the default workload"),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from harness import grammar, params
 from harness.errors import PlanError
@@ -16,6 +15,8 @@ from harness.profiles import profile_named
 from harness.types import Options, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     from harness.plugins import Registry
 
 T = TypeVar("T")
@@ -46,7 +47,9 @@ def workloads(request: Request, registry: Registry) -> tuple[Chosen, ...]:
     """
     texts = request.workloads or tuple(name for name, offer in registry.workloads.items() if offer.spec.default)
     if not texts:
-        raise PlanError("no workload is named and no installed one is a default", hint="name one: harness workloads lists them")
+        raise PlanError(
+            "no workload is named and no installed one is a default", hint="name one: harness workloads lists them"
+        )
     steps = [step for text in texts for step in grammar.expand_steps(text)]
     return _unique((choose(registry, "workload", step) for step in steps), lambda chosen: chosen.text)
 
@@ -73,7 +76,11 @@ def resolve_targets(request: Request, registry: Registry) -> Mapping[str, Resolv
 
 def default_pipelines(registry: Registry) -> tuple[str, ...]:
     """Return what a run without methods measures: each method's defaults, where all that they name is installed."""
-    texts = (text for name, offer in registry.methods.items() for text in (offer.spec.defaults or ((name,) if offer.spec.defaults is None else ())))
+    texts = (
+        text
+        for name, offer in registry.methods.items()
+        for text in (offer.spec.defaults or ((name,) if offer.spec.defaults is None else ()))
+    )
     return tuple(
         dict.fromkeys(text for text in texts if all(step.name in registry.methods for step in grammar.expand(text)[0]))
     )
@@ -132,4 +139,6 @@ def options(request: Request, cores: int) -> tuple[Options, ...]:
     if low is not None:
         raise PlanError(f"batch takes a count of at least 1; got {low}")
     counts = dict.fromkeys(_threads(text, cores) for text in request.threads)
-    return tuple(Options(threads, batch, seed=request.seed) for threads in counts for batch in dict.fromkeys(request.batches))
+    return tuple(
+        Options(threads, batch, seed=request.seed) for threads in counts for batch in dict.fromkeys(request.batches)
+    )

@@ -23,7 +23,7 @@ class Request:
         targets: Steps, or "all".
         threads: Counts, or "all" for every core that this process may use.
         python: Target name -> interpreter in which it lowers and runs.
-        strict: Cells that are not applicable or unavailable also fail the run.
+        strict: A flag that puts a result in doubt also fails the run.
         timeout_s: Per step and per launch.
     """
 
@@ -108,8 +108,12 @@ class Plan:
 
         Availability and limits are left out, so that a retry after installing something resumes too.
         """
-        rows = [[c.cell_id, c.workload.params, [step.params for step in c.pipeline], c.target.params] for c in self.cells]
-        return sha256({"schema": SCHEMA, "profile": self.request.profile, "python": dict(self.request.python), "cells": rows})
+        rows = [
+            [c.cell_id, c.workload.params, [step.params for step in c.pipeline], c.target.params] for c in self.cells
+        ]
+        return sha256(
+            {"schema": SCHEMA, "profile": self.request.profile, "python": dict(self.request.python), "cells": rows}
+        )
 
     @property
     def predicted_s(self) -> float:

@@ -1,0 +1,183 @@
+"""``harness bench``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.common import parse_pythons, parse_size, python_option
+from harness.errors import PlanError
+from harness.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from harness.bench import RunResult
+    from harness.cli.main import App
+    from harness.plan import Request
+    from harness.plugins import Registry
+
+_PATH = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+FORMATS = ("terminal", "md", "csv", "json")
+
+
+def _items(name: str, what: str) -> Any:
+    return click.option(name, multiple=True, metavar="LIST", help=f"{what}; separated by commas or spaces, repeatable.")
+
+
+@click.command("bench", short_help="Compress, build and measure: workloads x methods x targets.")
+@_items("--workloads", "Workloads; default: the default one")
+@_items("--methods", "Pipelines such as int8 or channel-pruning:ratio=0.3,0.5+int8; default: those of every method")
+@_items("--targets", "Targets, or all; default: all")
+@click.option("--profile", type=click.Choice(list(PROFILES)), help="How much is measured; default: quick.")
+@click.option("--threads", metavar="LIST", help="Thread counts, or all, such as 1,all; default: 1.")
+@click.option("--batch", metavar="LIST", help="Batch sizes, such as 1,8; default: 1.")
+@click.option("--model", type=_FILE, help="Your own model: a .onnx, .pt2 or .tflite file.")
+@click.option("--data", type=_FILE, help="A .npz for --model: inputs by name, optional y and calib_*.")
+@click.option(
+    "--workload", "factories", multiple=True, metavar="PKG.MOD:FACTORY", help="Your own PyTorch model and data."
+)
+@click.option("-c", "--config", type=_FILE, help="A bench.toml; options given beside it win.")
+@click.option("--from", "pack", type=_FILE, help="Measure the artifacts of a pack instead of building.")
+@click.option("--out", type=_PATH, default=Path("results"), show_default=True, help="Root of the results tree.")
+@click.option("--dry-run", is_flag=True, help="Print the plan with predicted minutes, and stop.")
+@click.option("--strict", is_flag=True, default=None, help="Also fail where a flag puts a result in doubt.")
+@click.option("--seed", type=int, help="Of every random generator; default: 0.")
+@python_option
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Per step and launch; default: 600.",
+)
+@click.option("--memory-limit", metavar="SIZE", help="Per launch, such as 4GiB.")
+@click.option("--fresh", is_flag=True, help="Start anew where an unfinished run could be resumed.")
+@click.option(
+    "--format", "view", type=click.Choice(FORMATS), default="terminal", show_default=True, help="Of the final board."
+)
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the plan as JSON.")
+@click.pass_obj
+def command(app: App, **options: Any) -> int:
+    """Compress, build and measure: workloads x methods x targets.
+
+    Everything has a default: 'harness bench' alone finds the targets, trains the default workload, runs the
+    default methods and ends with a leaderboard.
+    """
+    from harness.cli.progress import Timed, make_ui
+
+    ui = Timed(make_ui())
+    try:
+        ui.note("loading plugins")
+        registry = app.registry()
+        for problem in registry.problems:
+            ui.note(f"plugin {problem.plugin} ({problem.distribution}) is not fully used: {problem.message}")
+        request = build_request(options, registry)
+        if options["dry_run"]:
+            plan = _plan(request, registry, ui)
+        else:
+            result = _run(request, registry, options, ui)
+    finally:
+        ui.close()
+    if options["dry_run"]:
+        from harness.cli.planview import print_plan
+
+        print_plan(plan, as_json=options["as_json"])
+        return 0
+    return _finish(result, options["view"], ui.summary())
+
+
+def _plan(request: Request, registry: Registry, ui: Any) -> Any:
+    from harness.bench.run import prepare
+
+    ui.note("probing targets")
+    plan, _states = prepare(request, registry)
+    return plan
+
+
+def _run(request: Request, registry: Registry, options: dict[str, Any], ui: Any) -> RunResult:
+    from harness.bench import run
+
+    return run(request, registry=registry, out=options["out"], pack=options["pack"], fresh=options["fresh"], ui=ui)
+
+
+def _finish(result: RunResult, view: str, times: str) -> int:
+    from harness.cli.leaderboard import print_board
+
+    print_board([result.folder], view)
+    click.echo(times, err=True)
+    click.echo(f"results: {result.folder}", err=True)
+    return result.exit_code
+
+
+def build_request(options: dict[str, Any], registry: Registry) -> Request:
+    """Make a request of the options, on top of ``-c bench.toml`` or a pack's own request.
+
+    Raises:
+        PlanError: An option has no meaning here, or does not parse.
+    """
+    import dataclasses
+
+    base = _base(options)
+    targets = ("all", *registry.targets)
+    changes: dict[str, Any] = {
+        "workloads": (*_split(options["workloads"], registry.workloads), *_own(options)),
+        "methods": _split(options["methods"], registry.methods),
+        "targets": _split(options["targets"], targets),
+        "profile": options["profile"],
+        "threads": tuple(re.split(r"[,\s]+", options["threads"].strip())) if options["threads"] else None,
+        "batches": _counts(options["batch"]),
+        "seed": options["seed"],
+        "python": parse_pythons(options["pythons"]),
+        "strict": options["strict"],
+        "timeout_s": options["timeout"],
+        "memory_limit_bytes": parse_size(options["memory_limit"], "--memory-limit"),
+    }
+    return dataclasses.replace(base, **{key: value for key, value in changes.items() if value not in (None, (), {})})
+
+
+def _base(options: dict[str, Any]) -> Request:
+    from harness.config import read_config
+    from harness.plan import Request
+
+    if options["config"] is not None:
+        return read_config(options["config"])
+    if options["pack"] is not None:
+        from harness.build import pack_request
+
+        request: Request = pack_request(options["pack"])
+        return request
+    return Request()
+
+
+def _split(texts: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
+    from harness.grammar import split_list
+
+    return tuple(item for text in texts for item in split_list(text, known))
+
+
+def _own(options: dict[str, Any]) -> tuple[str, ...]:
+    """Return the workloads that --model and --workload stand for."""
+    from harness.grammar import format_step
+    from harness.types import Step
+
+    model, data = options["model"], options["data"]
+    if data is not None and model is None:
+        raise PlanError("--data says what --model runs on; no --model is given")
+    own = [Step("factory", {"target": text}) for text in options["factories"]]
+    if model is not None:
+        if model.suffix not in {".onnx", ".pt2", ".tflite"}:
+            raise PlanError(f"--model takes a .onnx, .pt2 or .tflite file; got {model.name!r}")
+        own.append(Step("file", {"path": str(model.absolute())} | ({"data": str(data.absolute())} if data else {})))
+    return tuple(format_step(step) for step in own)
+
+
+def _counts(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = re.split(r"[,\s]+", text.strip())
+    if not all(part.isdecimal() for part in parts):
+        raise PlanError(f"--batch takes counts such as 1,8; got {text!r}")
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,138 @@
+"""The command line's entry: a static table of commands, so that ``--help`` loads no command."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from harness import __version__
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.plugins import Registry
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "bench": ("harness.cli.bench", "Compress, build and measure: workloads x methods x targets."),
+    "leaderboard": ("harness.cli.leaderboard", "Show the leaderboard of one or more runs."),
+    "targets": ("harness.cli.targets", "List the targets, whether they run here, and what they can do."),
+    "methods": ("harness.cli.methods", "List the compression methods and their parameters."),
+    "workloads": ("harness.cli.workloads", "List the workloads: models with their data."),
+    "plugins": ("harness.cli.plugins", "List the plugins: what they offer, or why they are not used."),
+    "pack": ("harness.cli.pack", "Pack a run's artifacts, to measure them on another host."),
+    "verify": ("harness.cli.verify", "Check that a run's files are whole and its summaries follow from them."),
+    "doctor": ("harness.cli.doctor", "Say what is missing here and what will disturb measurements."),
+    "cache": ("harness.cli.cache", "Show, prune or clear the cache of built models."),
+}
+
+
+@dataclass(frozen=True)
+class App:
+    """What the group's options say.
+
+    Attributes:
+        block: Plugins that are not imported.
+    """
+
+    block: tuple[str, ...] = field(default=())
+
+    def registry(self) -> Registry:
+        """Load the installed plugins."""
+        from harness.plugins import load_registry  # importlib.metadata and pluggy stay off the way of --help
+
+        return load_registry(block=self.block)
+
+
+class StaticGroup(click.Group):
+    """A group that lists its commands from ``COMMANDS`` and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        """Return the names in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  as above
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        from importlib import import_module
+
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or suggest the nearest."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from harness.params import suggest
+
+            ctx.fail(f"no command is called {args[0]!r}; {suggest(args[0], COMMANDS, 'command')}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  as above
+        """Print the table without importing a command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_module, line) in COMMANDS.items()])
+
+
+def _blocked(given: Sequence[str]) -> tuple[str, ...]:
+    names = [name for name in re.split(r"[,\s]+", os.environ.get("HARNESS_BLOCK", "")) if name]
+    for text in given:
+        if not text.startswith("no:") or text == "no:":
+            raise click.BadParameter(f"{text!r} is not no:NAME", param_hint="-p")
+        names.append(text)
+    return tuple(dict.fromkeys(name.removeprefix("no:") for name in names))
+
+
+@click.group(cls=StaticGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "-p", "plugins", multiple=True, metavar="no:NAME",
+    help="Do not import the plugin NAME; repeatable. HARNESS_BLOCK names more.",
+)  # fmt: skip
+@click.version_option(__version__, message="harness %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, plugins: tuple[str, ...]) -> None:
+    """Which model-compression method, on which hardware, is worth it?
+
+    'harness bench --targets all' needs no configuration. Results go to stdout, talk to stderr.
+    """
+    ctx.obj = App(_blocked(plugins))
+
+
+def _fail(error: HarnessError) -> int:
+    click.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+    return error.exit_code
+
+
+def call(args: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code; errors raised on purpose are printed without a traceback."""
+    try:
+        result: Any = cli.main(args=args, prog_name="harness", standalone_mode=False)
+    except HarnessError as error:
+        return _fail(error)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    sys.exit(call())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""``harness methods``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.common import json_option, print_facts, print_json, print_params, print_table
+
+if TYPE_CHECKING:
+    from harness.cli.main import App
+    from harness.specs import MethodSpec, Offer
+
+
+@click.command("methods")
+@click.argument("name", required=False)
+@json_option
+@click.pass_obj
+def command(app: App, *, name: str | None, as_json: bool) -> None:
+    """List the compression methods and their parameters."""
+    registry = app.registry()
+    if name is not None:
+        offer = registry.find("method", name)
+        if as_json:
+            print_json(data(offer))
+        else:
+            show(offer)
+    elif as_json:
+        print_json([data(offer) for offer in registry.methods.values()])
+    else:
+        rows = [
+            (offer.spec.name, offer.spec.family, _params(offer), offer.spec.summary)
+            for offer in registry.methods.values()
+        ]
+        print_table(("method", "family", "parameters", "summary"), rows)
+
+
+def _params(offer: Offer[MethodSpec[Any]]) -> str:
+    from harness.cli.common import default_text
+    from harness.params import describe
+
+    return " ".join(f"{item.name}={default_text(item.default)}" for item in describe(offer.spec.params))
+
+
+def _precision(spec: MethodSpec[Any]) -> str | None:
+    return spec.wants(spec.params()).name if spec.wants else None
+
+
+def data(offer: Offer[MethodSpec[Any]]) -> dict[str, Any]:
+    """Return a method as plain data."""
+    from harness.params import describe
+
+    spec = offer.spec
+    sets = ("consumes", "needs", "reads", "after", "before", "conflicts")
+    return {
+        "name": spec.name,
+        "family": spec.family,
+        "summary": spec.summary,
+        "plugin": offer.plugin,
+        "distribution": offer.distribution,
+        "version": offer.version,
+        **{key: sorted(getattr(spec, key)) for key in sets},
+        "produces": spec.produces,
+        "precision": _precision(spec),
+        "defaults": list(spec.defaults) if spec.defaults is not None else [spec.name],
+        "params": list(describe(spec.params)),
+    }
+
+
+def show(offer: Offer[MethodSpec[Any]]) -> None:
+    """Print one method."""
+    from harness.params import describe
+
+    facts = data(offer)
+    words = {key: ", ".join(value) for key, value in facts.items() if isinstance(value, list) and key != "params"}
+    click.echo(f"{offer.spec.name}: {offer.spec.summary}\n")
+    print_facts([
+        ("family", offer.spec.family),
+        ("plugin", f"{offer.plugin} ({offer.distribution} {offer.version})"),
+        ("takes", words["consumes"] or "any format"),
+        ("leaves", offer.spec.produces or "the format it took"),
+        ("asks a target for", facts["precision"] or ""),
+        ("needs", words["needs"]),
+        ("adapts to", words["reads"]),
+        ("comes after", words["after"]),
+        ("comes before", words["before"]),
+        ("excludes", words["conflicts"]),
+        ("measured by default as", words["defaults"] or "not by default"),
+    ])  # fmt: skip
+    print_params(describe(offer.spec.params))
