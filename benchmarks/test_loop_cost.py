@@ -1,0 +1,73 @@
+"""What the harness itself costs: its timed loop against the bare runtime call, side by side in one run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.measure.loops import timed
+
+CALLS = 200
+ROUNDS = 60
+ALLOWED_NS = 1_000  # 0.1 % of a sample of 1 ms, the shortest that is timed alone (MEASUREMENT.md sections 1.3, 7.4)
+
+
+def _bare(run, feed):
+    for item in feed:
+        run(item)
+
+
+def _session(folder: Path):
+    """A one-layer network in ONNX Runtime with its feed: the smallest call that a user would time."""
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    import numpy as np
+
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    weights = onnx.numpy_helper.from_array(np.eye(64, dtype=np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "one",
+        [helper.make_tensor_value_info("x", floats, [1, 64])],
+        [helper.make_tensor_value_info("y", floats, [1, 64])],
+        [weights],
+    )
+    path = folder / "one.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return (lambda feed: session.run(None, feed)), [{"x": np.ones((1, 64), np.float32)} for _ in range(CALLS)]
+
+
+def _elapsed_ns(call) -> int:
+    before = time.perf_counter_ns()
+    call()
+    return time.perf_counter_ns() - before
+
+
+def test_the_timed_loop_adds_at_most_a_thousandth_of_a_sample(benchmark, tmp_path):
+    run, feed = _session(tmp_path)
+
+    def pair() -> tuple[int, int]:
+        return (
+            _elapsed_ns(lambda: _bare(run, feed)),
+            _elapsed_ns(lambda: timed(run, feed, 10**12)),
+        )
+
+    pair()
+    pairs = [pair() for _ in range(ROUNDS)]
+    benchmark.extra_info["ratio_timed_to_bare"] = statistics.median(ours / bare for bare, ours in pairs)
+    # the least of each: what a shared host adds to some rounds is not the cost of the loop
+    added = (min(ours for _, ours in pairs) - min(bare for bare, _ in pairs)) / CALLS
+    benchmark.extra_info["added_ns_per_iteration"] = added
+    benchmark(lambda: timed(run, feed, 10**12))
+    assert added <= ALLOWED_NS
+
+
+def test_the_bare_call(benchmark, tmp_path):
+    run, feed = _session(tmp_path)
+    benchmark(lambda: _bare(run, feed))
