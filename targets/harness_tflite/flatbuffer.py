@@ -78,12 +78,7 @@ def constants(model: Any) -> dict[str, int]:
 def weight_spans(path: Path) -> tuple[Span, ...]:
     """Return where the constant tensors of two and more dimensions lie in the file."""
     model = open_model(path)
-    channels_last = {
-        index
-        for node in nodes(model)
-        if node.op in _CHANNELS_LAST
-        for index in node.inputs
-    }
+    channels_last = {index for node in nodes(model) if node.op in _CHANNELS_LAST for index in node.inputs}
     spans: dict[int, Span] = {}
     for index, tensor, offset, length in _constants(model):
         shape = tuple(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))
@@ -98,12 +93,12 @@ def _constants(model: Any) -> Iterator[tuple[int, Any, int, int]]:
     graph = model.Subgraphs(0)
     for index in range(graph.TensorsLength()):
         tensor = graph.Tensors(index)
-        offset, length = _place(model, model.Buffers(tensor.Buffer()))
+        offset, length = _place(model.Buffers(tensor.Buffer()))
         if length:
             yield index, tensor, offset, length
 
 
-def _place(model: Any, buffer: Any) -> tuple[int, int]:
+def _place(buffer: Any) -> tuple[int, int]:
     """Return offset and length of a buffer's bytes: behind the flatbuffer for large files, else inside it."""
     if buffer.Offset() > 1:
         return int(buffer.Offset()), int(buffer.Size())
@@ -162,7 +157,7 @@ def signature_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def one_op_model() -> bytes:
     """Return a model that adds two float32 vectors of four items: the probe's."""
-    import flatbuffers
+    import flatbuffers  # type: ignore[import-untyped]  # comes with ai-edge-litert, has no stubs
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT()

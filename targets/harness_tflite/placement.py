@@ -20,7 +20,7 @@ _WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_
 
 
 def placements(interpreter: Any, *, batch: int) -> tuple[Placement, ...]:
-    """Return one entry per operator of the file, in order.
+    """Return one entry per operator that runs, in the order of the file.
 
     The interpreter lists the operators of the file, then one DELEGATE node per partition that XNNPACK took over.
 
@@ -31,8 +31,24 @@ def placements(interpreter: Any, *, batch: int) -> tuple[Placement, ...]:
     listed = interpreter._get_ops_details()
     operators = [entry for entry in listed if entry["op_name"] != "DELEGATE"]
     taken = delegated(operators, [entry for entry in listed if entry["op_name"] == "DELEGATE"])
+    at_load = unpacked_at_load(operators, taken, {int(entry["index"]) for entry in interpreter.get_input_details()})
     tensors = {entry["index"]: entry for entry in interpreter.get_tensor_details()}
-    return tuple(_placement(entry, tensors, batch, xnnpack=entry["index"] in taken) for entry in operators)
+    return tuple(
+        _placement(entry, tensors, batch, xnnpack=entry["index"] in taken)
+        for entry in operators
+        if entry["index"] not in at_load
+    )
+
+
+def unpacked_at_load(operators: Sequence[Mapping[str, Any]], taken: frozenset[int], inputs: set[int]) -> frozenset[int]:
+    """Return the operators that never run: XNNPACK dequantizes and densifies constant weights while it loads."""
+    made = inputs | {int(tensor) for entry in operators for tensor in entry["outputs"]}
+    return frozenset(
+        entry["index"]
+        for entry in operators
+        if entry["op_name"] in {"DEQUANTIZE", "DENSIFY"} and entry["index"] in taken
+        if not made & {int(tensor) for tensor in entry["inputs"]}
+    )
 
 
 def delegated(operators: Sequence[Mapping[str, Any]], partitions: Sequence[Mapping[str, Any]]) -> frozenset[int]:

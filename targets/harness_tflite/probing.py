@@ -6,10 +6,13 @@ import platform
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.api import Availability, Capabilities
 from harness_tflite import flatbuffer
-from harness_tflite.params import Params
+
+if TYPE_CHECKING:
+    from harness_tflite.params import Params
 
 _HINT = "pip install 'compression-harness[tflite]'"
 
@@ -22,7 +25,7 @@ def probe(params: Params) -> Availability:
         total = _add()
     except ImportError as error:
         return Availability(available=False, reason=f"ai-edge-litert cannot be imported: {error}", hint=_HINT)
-    except Exception as error:  # a runtime that is there but does not work: whatever it raises is the reason
+    except Exception as error:  # noqa: BLE001  a runtime that is there but broken: what it raises is the reason
         return Availability(available=False, reason=f"LiteRT failed on a one-operator model: {error}", hint=_HINT)
     if total != [0.0, 2.0, 4.0, 6.0]:
         return Availability(available=False, reason=f"LiteRT added (0, 1, 2, 3) to itself and got {total}", hint=_HINT)

@@ -54,7 +54,7 @@ def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int
 
 def _check_supported(precision: Precision) -> None:
     if precision.realise == "exact":
-        raise Unsupported("ai-edge-quantizer finds its own scales; given encodings cannot bind", hint="use realise=native")
+        raise Unsupported("ai-edge-quantizer finds its own scales; given encodings cannot bind")
     if not precision.weights_symmetric:
         raise Unsupported("LiteRT kernels take symmetric weights only")
     if precision.scheme == "static" and precision.activations != "int8":
@@ -214,7 +214,7 @@ def _attempt(path: Path, manager: Any, ranges: Any, out: Path) -> str | None:
         runner = Interpreter(model_path=str(out), num_threads=1).get_signature_runner()
         details = runner.get_input_details()
         runner(**{name: np.zeros(entry["shape"], entry["dtype"]) for name, entry in details.items()})
-    except Exception as error:  # the quantizer raises what its numpy code raises; the caller tries without an op
+    except Exception as error:  # noqa: BLE001  it raises what its numpy code raises; the caller leaves an op out
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     return None
 

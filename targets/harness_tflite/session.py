@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ from harness_tflite import flatbuffer
 from harness_tflite.placement import placements
 
 if TYPE_CHECKING:
-    from harness_tflite.params import Params
     from numpy.typing import NDArray
+
+    from harness_tflite.params import Params
 
     Arrays = Mapping[str, NDArray[Any]]
 
@@ -125,6 +125,6 @@ def _batch(interpreter: Any) -> int:
 
 def _os_threads() -> int:
     try:
-        return len(os.listdir("/proc/self/task"))
+        return len(list(Path("/proc/self/task").iterdir()))
     except OSError:
         return 0
