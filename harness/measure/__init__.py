@@ -1,3 +1,1 @@
-"""."""
-
-from __future__ import annotations
+"""The measure plane: fresh workers, launch-sets, latency, memory, noise and the host's fingerprint."""

@@ -1,0 +1,187 @@
+"""The processes of one launch-set: started, warmed, run in turn, and killed together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from harness import codec
+from harness.measure import counters, cpus
+from harness.measure.counters import Counters, Disturbance
+from harness.measure.member import Member, Opened, Setup, Warmed, WarmUp
+from harness.measure.noise import Probe
+from harness.measure.process import Worker, WorkerLost
+from harness.profiles import Profile
+from harness.types import Batch, Failure
+
+PROBE_BUDGET_S = 30.0
+WORKER = "harness.measure.worker"
+PROBE = "harness.measure.probe"
+
+
+@dataclass
+class Player:
+    """One member while its set runs."""
+
+    member: Member
+    order: int
+    worker: Worker
+    import_ns: int = 0
+    opened: Opened | None = None
+    warmed: Warmed | None = None
+    batches: list[Batch] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def aside(taken: Sequence[int]) -> Iterator[bool]:
+    """Keep this thread, and what it starts, off the measured CPUs; yields whether other CPUs are left for it."""
+    spare = set(cpus.allowed()) - set(taken)
+    if not spare or not hasattr(os, "sched_setaffinity"):
+        yield False
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, spare)
+    try:
+        yield True
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class Crew:
+    """Players of one attempt, of which only one runs at a time.
+
+    Args:
+        members: In start order.
+        taken: CPUs that the members are pinned to, one after another.
+        alone: No CPU is left beside them, so nothing may start while another warms up.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], profile: Profile, taken: Sequence[int], seed: int, *,
+        alone: bool, timeout_s: float, memory_limit_bytes: int | None,
+    ) -> None:
+        self.members, self.profile, self.taken, self.seed = members, profile, tuple(taken), seed
+        self.alone, self.timeout_s, self.memory_limit_bytes = alone, timeout_s, memory_limit_bytes
+        self.players: dict[str, Player] = {}
+        self.failures: dict[str, Failure] = {}
+        self._stack = contextlib.ExitStack()
+        self._prober: Worker | None = None
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def _worker(self, module: str, python: str | None, threads: int, blame: str, budget_s: float) -> Worker:
+        worker = Worker(module, python=python, threads=threads, blame=blame, stage="latency", budget_s=budget_s)
+        return self._stack.enter_context(worker)
+
+    def start(self) -> None:
+        """Start, load and warm the members one after another; the others are stopped meanwhile.
+
+        While one warms up, the next interpreter already starts on a CPU that is not measured, where there is one.
+        """
+        self._prober = self._worker(PROBE, None, 1, "harness", PROBE_BUDGET_S)
+        waiting = self._launch(0)
+        self._prober.greet()
+        for place in range(len(self.members)):
+            player = waiting or self._launch(place)
+            ready = player is not None and self._open(player)
+            waiting = None if self.alone else self._launch(place + 1)
+            if player is not None and ready:
+                self._warm(player)
+
+    def _launch(self, place: int) -> Player | None:
+        """Start a process and tell it what it will be, without waiting for it."""
+        if place >= len(self.members):
+            return None
+        member = self.members[place]
+        try:
+            worker = self._worker(WORKER, member.python, member.options.threads, member.plugin, self.timeout_s)
+        except WorkerLost as lost:
+            self.failures[member.cell_id] = lost.failure
+            return None
+        setup = Setup(member, "latency", "latency", self.seed, self.taken, self.memory_limit_bytes)
+        worker.tell("configure", setup=codec.to_data(setup))
+        return Player(member, place, worker)
+
+    def _open(self, player: Player) -> bool:
+        with self._guard(player):
+            player.worker.greet()
+            player.worker.answer()
+            player.import_ns = player.worker.since_start_ns()
+            reply = player.worker.ask("open")
+            player.opened = codec.from_data(Opened, reply["opened"], where="a worker's answer")
+            return True
+        return False
+
+    def _warm(self, player: Player) -> None:
+        profile = self.profile
+        budget = WarmUp(
+            profile.warmup_iterations, profile.warmup_ns, profile.warmup_max_ns,
+            profile.batch_iterations, profile.batch_ns, profile.batch_max_ns,
+        )
+        with self._guard(player):
+            reply = player.worker.ask("warm", budget=codec.to_data(budget))
+            player.warmed = codec.from_data(Warmed, reply["warmed"], where="a worker's answer")
+            player.worker.pause()
+            self.players[player.member.cell_id] = player
+
+    @contextlib.contextmanager
+    def _guard(self, player: Player) -> Iterator[None]:
+        """Take a member that fails out of the set; the set goes on."""
+        try:
+            yield
+        except WorkerLost as lost:
+            self.failures[player.member.cell_id] = lost.failure
+            self.players.pop(player.member.cell_id, None)
+            player.worker.kill()
+
+    def rounds(self, order: Sequence[Sequence[str]], first: int) -> tuple[Counters, Counters]:
+        """Run the rounds and return the host's counters before and after them.
+
+        Args:
+            order: Running order of each round, by cell_id.
+            first: Number of the first round.
+        """
+        before = counters.read(self.taken)
+        for number, names in enumerate(order, start=first):
+            for position, name in enumerate(names):
+                if name in self.players:
+                    self._turn(self.players[name], number, position)
+        return before, counters.read(self.taken)
+
+    def _turn(self, player: Player, number: int, position: int) -> None:
+        with self._guard(player):
+            player.worker.proceed()
+            reply = player.worker.ask("batch", round=number, position=position)
+            player.batches.append(codec.from_data(Batch, reply["batch"], where="a worker's answer"))
+            player.worker.pause()
+
+    def probe(self) -> Probe:
+        """Ask the probe process about the measured CPUs; all members are stopped.
+
+        Raises:
+            WorkerLost: The probe itself failed.
+        """
+        if self._prober is None:
+            raise RuntimeError("the crew was not started")
+        reply = self._prober.ask("probe", cpus=list(self.taken[:8]))
+        return Probe(reply["hiccup"], reply["gflops"])
+
+
+def disturbance(window: tuple[Counters, Counters]) -> Disturbance:
+    """Return what disturbed the host between two readings."""
+    return counters.between(*window)
+
+
+def effective_threads(effective: Mapping[str, str]) -> str:
+    """Return the thread count that the runtime reports, under whichever name it does."""
+    for name, value in effective.items():
+        if "thread" in name.lower():
+            return value
+    return "not reported"

@@ -1,0 +1,76 @@
+"""Inputs of a session, made from the evaluation items before anything is timed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import HarnessError
+from harness.types import TensorSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+LEAST_DISTINCT = 8
+CACHE_BYTES = 128 * 2**20  # beyond this no more distinct inputs are needed: no last-level cache here holds twice that
+
+
+def open_items(folder: Path, names: Sequence[str]) -> dict[str, Array]:
+    """Map ``<name>.npy`` of every input into memory, read-only.
+
+    Raises:
+        HarnessError: A file is missing, or the inputs have unequal numbers of items.
+    """
+    arrays: dict[str, Array] = {}
+    for name in names:
+        file = folder / f"{name}.npy"
+        if not file.is_file():
+            raise HarnessError(f"the session takes input {name!r}, the evaluation data has no {file.name}")
+        arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+    if len({len(array) for array in arrays.values()}) > 1:
+        raise HarnessError("the inputs have unequal numbers of items")
+    if not arrays or not len(next(iter(arrays.values()))):
+        raise HarnessError("the evaluation data holds no item")
+    return arrays
+
+
+def batch_of(specs: Mapping[str, TensorSpec], wanted: int) -> int:
+    """Return the batch that a session really takes: ``wanted`` where it is dynamic, else its own."""
+    fixed = {spec.shape[0] for spec in specs.values() if spec.shape and spec.shape[0] is not None}
+    if len(fixed) > 1:
+        raise HarnessError(f"the session's inputs have different fixed batches {sorted(fixed)}")
+    return fixed.pop() if fixed else wanted  # type: ignore[return-value]  # None was filtered out above
+
+
+def take(items: Mapping[str, Array], specs: Mapping[str, TensorSpec], which: Sequence[int]) -> dict[str, Array]:
+    """Copy the items ``which`` into contiguous arrays of the dtype that the session takes."""
+    index = np.asarray(which)
+    return {
+        name: np.ascontiguousarray(array[index], dtype=np.dtype(specs[name].dtype)) for name, array in items.items()
+    }
+
+
+def rotation(
+    folder: Path, specs: Mapping[str, TensorSpec], *, batch: int, distinct: int, seed: int
+) -> list[dict[str, Array]]:
+    """Prepare the inputs that a timed loop rotates through: distinct real items in a seeded order.
+
+    Args:
+        distinct: How many different inputs; fewer where they exceed what any cache holds.
+
+    Returns:
+        One mapping per inference, each of ``batch`` items.
+    """
+    items = open_items(folder, list(specs))
+    total = len(next(iter(items.values())))
+    order = random.Random(seed).sample(range(total), total)
+    size = sum(array[0].nbytes for array in items.values()) * batch
+    count = max(min(distinct, -(-CACHE_BYTES // max(size, 1))), min(LEAST_DISTINCT, distinct))
+    starts = range(0, count * batch, batch)
+    return [take(items, specs, [order[(start + step) % total] for step in range(batch)]) for start in starts]

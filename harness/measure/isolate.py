@@ -1,0 +1,48 @@
+"""What a worker does to itself before it measures: pin, limit, and die with its parent."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
+_OOM_SCORE = "800"  # of -1000..1000: a worker goes before the run that started it
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when the thread that started it ends; a pipe's end does it elsewhere."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+
+
+def offer_to_oom_killer() -> None:
+    """Raise this process's out-of-memory score, so that the kernel does not take the parent instead."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+    except OSError:
+        return  # off Linux, or already higher: nothing is lost but a preference
+
+
+def limit_memory(limit_bytes: int | None) -> None:
+    """Limit the data segment and anonymous maps; address space (RLIMIT_AS) would break runtimes that reserve much."""
+    if limit_bytes is None or sys.platform == "win32":
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+
+
+def pin(cpus: Sequence[int]) -> None:
+    """Run on these CPUs only; threads that start later inherit it."""
+    if cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+
+
+def affinity() -> tuple[int, ...]:
+    """Return the CPUs in force, read back; empty where the platform does not tell."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()

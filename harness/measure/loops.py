@@ -1,0 +1,187 @@
+"""The timed loops. Whatever is not needed between the two clock reads happens before or after them."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.measure.member import Warmed, WarmUp
+from harness.types import Batch
+
+CLOCK_FACTOR = 1000  # an iteration lasts for at least this many clock reads, or runs in an inner loop
+INNER_SAMPLE_NS = 1_000_000  # how long a sample with an inner loop lasts
+SETTLE_BELOW_NS = 10_000_000  # shorter iterations get an untimed one first: refilling the caches would show
+MIN_WINDOW = 10  # iterations in a warm-up window
+MAX_WINDOW_NS = 250_000_000
+TOLERANCE = {"median": 0.02, "quartile": 0.05, "mad": 0.10}  # between two windows (MEASUREMENT 1.5)
+MAD_NOISE = 0.01  # MADs that differ by less than this share of the median agree: theirs is sampling noise
+
+Run = Callable[[Any], Any]
+clock = time.perf_counter_ns
+
+
+def clock_cost_ns(reads: int = 1001) -> float:
+    """Return the median cost of one clock read, found from back-to-back reads."""
+    stamps = [clock() for _ in range(reads)]
+    return quantile([after - before for before, after in zip(stamps, stamps[1:], strict=False)], 0.5)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Return a quantile by linear interpolation (Hyndman and Fan's type 7), without loading more than builtins."""
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * share
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def timed(run: Run, feed: Sequence[Any], max_ns: int) -> list[int]:
+    """Time one call per item of ``feed``; stop after ``max_ns`` with at least one sample.
+
+    Returns:
+        Nanoseconds of each call.
+    """
+    ns = [0] * len(feed)
+    done = 0
+    deadline = clock() + max_ns
+    for item in feed:
+        before = clock()
+        run(item)
+        after = clock()
+        ns[done] = after - before
+        done += 1
+        if after > deadline:
+            break
+    return ns[:done]
+
+
+def timed_groups(run: Run, feed: Sequence[Sequence[Any]], max_ns: int) -> list[int]:
+    """Time one group of calls per item of ``feed``, for runs too short to be timed alone.
+
+    Returns:
+        Nanoseconds of one call, averaged over its group.
+    """
+    ns = [0] * len(feed)
+    done = 0
+    deadline = clock() + max_ns
+    for group in feed:
+        before = clock()
+        for item in group:
+            run(item)
+        after = clock()
+        ns[done] = (after - before) // len(group)
+        done += 1
+        if after > deadline:
+            break
+    return ns[:done]
+
+
+def agree(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Tell whether two windows look alike: medians within 2 %, quartiles 5 %, MAD 10 % (MEASUREMENT 1.5)."""
+    middles = [quantile(window, 0.5) for window in (first, second)]
+    scale = max(min(middles), 1.0)
+    if abs(middles[0] - middles[1]) > TOLERANCE["median"] * scale:
+        return False
+    for share in (0.25, 0.75):
+        sides = [quantile(window, share) for window in (first, second)]
+        if abs(sides[0] - sides[1]) > TOLERANCE["quartile"] * max(min(sides), 1.0):
+            return False
+    mads = [quantile([abs(x - middle) for x in window], 0.5) for window, middle in zip((first, second), middles, strict=True)]
+    return abs(mads[0] - mads[1]) <= max(TOLERANCE["mad"] * min(mads), MAD_NOISE * scale)
+
+
+class Loop:
+    """The state of one session under measurement: its inputs, where it is in them, and how long a run takes.
+
+    Args:
+        run: One synchronous inference.
+        pool: Prepared inputs in the order in which they are rotated.
+    """
+
+    def __init__(self, run: Run, pool: Sequence[Any]) -> None:
+        self.run = run
+        self.pool = pool
+        self.cursor = 0
+        self.inner = 1
+        self.typical_ns = 1.0
+        self.budget: WarmUp | None = None
+
+    def feed(self, samples: int) -> list[Any]:
+        """Return the next inputs: one per sample, or a group of ``inner`` per sample."""
+        count = samples * self.inner
+        size = len(self.pool)
+        items = [self.pool[(self.cursor + step) % size] for step in range(count)]
+        self.cursor = (self.cursor + count) % size
+        if self.inner == 1:
+            return items
+        return [items[start : start + self.inner] for start in range(0, count, self.inner)]
+
+    def sample(self, samples: int, max_ns: int) -> list[int]:
+        """Time ``samples`` samples with garbage collection off."""
+        feed = self.feed(samples)
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return (timed if self.inner == 1 else timed_groups)(self.run, feed, max_ns)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def samples_for(self, ns: float) -> int:
+        """Return how many samples fill ``ns``."""
+        return max(1, math.ceil(ns / (self.typical_ns * self.inner)))
+
+    def warm(self, budget: WarmUp) -> Warmed:
+        """Run until two windows in a row agree, at least and at most as long as the budget says."""
+        self.budget = budget
+        start = clock()
+        cost = clock_cost_ns()
+        first = self.sample(3, budget.max_ns)
+        self._fit_inner(quantile(first, 0.5), cost)
+        window_ns = min(MAX_WINDOW_NS, budget.ns // 2)
+        windows: list[list[int]] = []
+        count, steady = len(first), False
+        while not steady and clock() - start < budget.max_ns:
+            least = max(MIN_WINDOW, self.samples_for(window_ns))
+            windows.append(self.sample(least, budget.max_ns - (clock() - start)))
+            count += len(windows[-1]) * self.inner
+            self._fit_inner(quantile(windows[-1], 0.5), cost)
+            enough = count >= budget.iterations and clock() - start >= budget.ns
+            steady = enough and len(windows) > 1 and agree(windows[-2], windows[-1])
+        return Warmed(count, clock() - start, steady or self._halves(windows), self.inner, cost)
+
+    def _halves(self, windows: Sequence[Sequence[int]]) -> bool:
+        """Judge a model so slow that the cap came within its first two windows."""
+        series = [value for window in windows for value in window]
+        if len(windows) > 2 or len(series) < 6:
+            return False
+        return agree(series[: len(series) // 2], series[len(series) // 2 :])
+
+    def _fit_inner(self, typical_ns: float, cost_ns: float) -> None:
+        self.typical_ns = max(typical_ns, 1.0)
+        short = typical_ns < CLOCK_FACTOR * cost_ns
+        self.inner = math.ceil(INNER_SAMPLE_NS / self.typical_ns) if short else 1
+
+    def batch(self, number: int, position: int) -> Batch:
+        """Run one batch: ``max(batch_iterations, batch_ns)``, at most ``batch_max_ns``.
+
+        The inner loop stays as the warm-up found it, so that samples of one launch are alike.
+        """
+        import resource  # not on every platform; the worker's timed path needs it anyway
+
+        if self.budget is None:
+            raise RuntimeError("a batch was asked for before the warm-up")
+        if self.typical_ns < SETTLE_BELOW_NS:
+            self.run(self.pool[self.cursor])
+        samples = max(self.budget.batch_iterations, self.samples_for(self.budget.batch_ns))
+        before, cpu, wall = resource.getrusage(resource.RUSAGE_SELF), time.process_time_ns(), clock()
+        ns = self.sample(samples, self.budget.batch_max_ns)
+        wall, cpu = clock() - wall, time.process_time_ns() - cpu
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        return Batch(
+            number, position, tuple(ns), wall, cpu,
+            after.ru_nivcsw - before.ru_nivcsw, after.ru_nvcsw - before.ru_nvcsw, after.ru_majflt - before.ru_majflt,
+        )

@@ -1,0 +1,102 @@
+"""The verdict on one launch: evidence against a table of thresholds (MEASUREMENT 1.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.measure.counters import Disturbance
+from harness.types import Batch, Noise, NoiseVerdict
+
+_VM = "one 2-vCPU KVM guest, Xeon 2.5 GHz, 2026; derive again on a quiet host"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where a signal stops being ok and starts being noisy; between the two it is suspect.
+
+    Attributes:
+        better: Whether low or high values are good.
+        origin: Where the numbers come from.
+    """
+
+    ok: float
+    noisy: float
+    better: Literal["low", "high"]
+    unit: str
+    origin: str
+
+    def judge(self, value: float) -> NoiseVerdict:
+        """Return the verdict on one value."""
+        sign = 1.0 if self.better == "low" else -1.0
+        if sign * value <= sign * self.ok:
+            return "ok"
+        return "noisy" if sign * value > sign * self.noisy else "suspect"
+
+
+THRESHOLDS: Mapping[str, Threshold] = {
+    "cpu/wall": Threshold(0.99, 0.97, "high", "", f"measured: quiet 0.98-1.00, loaded 0.29-0.77; {_VM}"),
+    "hiccup": Threshold(0.002, 0.01, "low", "", f"measured: idle up to 0.0007, loaded 0.17-0.56; {_VM}"),
+    "involuntary switches": Threshold(10, 50, "low", "/s", f"measured: quiet 1-6, loaded 90-600; {_VM}"),
+    "steal": Threshold(0.002, 0.01, "low", "", f"measured; blind to contention inside the guest; {_VM}"),
+    "cpu pressure": Threshold(0.02, 0.10, "low", "", "decided"),
+    "throttled periods": Threshold(0, 0, "low", "", "kernel documentation of the CFS bandwidth limit"),
+    "canary drift": Threshold(0.01, 0.03, "low", "", f"measured and decided; {_VM}"),
+    "canary level": Threshold(0.97, 0.90, "high", "", f"measured: two modes 2x apart; {_VM}"),
+    "major faults": Threshold(0, 0, "low", "", "decided"),
+}
+_SEVERITY: tuple[NoiseVerdict, ...] = ("ok", "suspect", "noisy")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One reading of the probe: share of time lost, and the canary's rate."""
+
+    hiccup: float
+    gflops: float
+
+
+def worst(verdicts: Sequence[NoiseVerdict]) -> NoiseVerdict:
+    """Return the worst of some verdicts."""
+    return max(verdicts, key=_SEVERITY.index, default="ok")
+
+
+def assess(
+    batches: Sequence[Batch], before: Probe, after: Probe, host: Disturbance, *, threads: int, clean_gflops: float | None
+) -> Noise:
+    """Judge one launch.
+
+    Args:
+        host: Disturbance over the rounds of its set.
+        threads: cpu/wall near 1 means undisturbed with one thread only; with more it is recorded, not judged.
+        clean_gflops: This host's clean mode; ``None`` until enough probes are known, then the level is not judged.
+    """
+    wall_ns = max(1, sum(batch.wall_ns for batch in batches))
+    cpu_wall = sum(batch.cpu_ns for batch in batches) / wall_ns
+    switches = sum(batch.involuntary_switches for batch in batches) / (wall_ns / 1e9) / max(1, threads)
+    faults = sum(batch.major_faults for batch in batches)
+    level = min(before.gflops, after.gflops) / clean_gflops if clean_gflops else None
+    signals: dict[str, float | None] = {
+        "cpu/wall": cpu_wall if threads == 1 else None,
+        "hiccup": max(before.hiccup, after.hiccup),
+        "involuntary switches": switches,
+        "steal": host.steal,
+        "cpu pressure": host.psi_cpu,
+        "throttled periods": host.throttled,
+        "canary drift": abs(after.gflops / before.gflops - 1),
+        "canary level": level,
+        "major faults": faults,
+    }
+    verdicts = {name: THRESHOLDS[name].judge(value) for name, value in signals.items() if value is not None}
+    reasons = tuple(_reason(name, signals[name], verdict) for name, verdict in verdicts.items() if verdict != "ok")
+    return Noise(
+        cpu_wall, before.hiccup, after.hiccup, before.gflops, after.gflops, switches, host.steal, host.psi_cpu,
+        host.throttled, faults, worst(list(verdicts.values())), reasons,
+    )
+
+
+def _reason(name: str, value: float | None, verdict: NoiseVerdict) -> str:
+    limit = THRESHOLDS[name]
+    sign = "<=" if limit.better == "low" else ">="
+    return f"{verdict}: {name} {value:.4g}{limit.unit} (ok {sign} {limit.ok:g}{limit.unit})"

@@ -1,0 +1,83 @@
+"""A small process that asks the CPU how it is: was it ours (hiccup), and how fast did it compute (canary).
+
+It imports numpy and no runtime, is pinned to the CPUs of a launch-set, and works before and after the set only.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.measure import isolate
+from harness.measure.worker_line import serve, start
+
+GAP_NS = 100_000  # a gap in the clock longer than this was not ours; 20 us would count timer ticks
+SPIN_NS = 100_000_000
+SIZE = 512
+REPEATS = 5
+
+
+def lost_share(spin_ns: int = SPIN_NS, gap_ns: int = GAP_NS) -> float:
+    """Spin on the clock and return the share of time (0..1) in which the CPU was not ours."""
+    clock = time.perf_counter_ns
+    lost = 0
+    begin = last = clock()
+    end = begin + spin_ns
+    while last < end:
+        now = clock()
+        if now - last > gap_ns:
+            lost += now - last
+        last = now
+    return lost / (last - begin)
+
+
+class Canary:
+    """A fixed compute kernel: single-precision matrix product, single thread by the environment."""
+
+    def __init__(self) -> None:
+        chance = np.random.default_rng(0)
+        self.left = chance.standard_normal((SIZE, SIZE), dtype=np.float32)
+        self.right = chance.standard_normal((SIZE, SIZE), dtype=np.float32)
+        self.out = np.empty((SIZE, SIZE), dtype=np.float32)
+        np.matmul(self.left, self.right, out=self.out)
+
+    def gflops(self, repeats: int = REPEATS) -> float:
+        """Return the rate in 10^9 operations per second, from the median of ``repeats``."""
+        ns = []
+        for _ in range(repeats):
+            start_ns = time.perf_counter_ns()
+            np.matmul(self.left, self.right, out=self.out)
+            ns.append(time.perf_counter_ns() - start_ns)
+        return 2 * SIZE**3 / sorted(ns)[repeats // 2]
+
+
+class Prober:
+    """Answers the parent."""
+
+    def __init__(self) -> None:
+        self.canary = Canary()
+
+    def probe(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Probe each CPU in turn; the worst counts."""
+        cpus: list[int] = message["cpus"]
+        lost, gflops = [], []
+        for cpu in cpus or [-1]:
+            isolate.pin((cpu,) if cpu >= 0 else ())
+            gflops.append(self.canary.gflops())
+            lost.append(lost_share(SPIN_NS // max(1, len(cpus))))
+        return {"hiccup": max(lost), "gflops": min(gflops)}
+
+
+def main(argv: list[str]) -> int:
+    """Serve one parent over two descriptors."""
+    line = start(argv)
+    serve(line, {"probe": Prober().probe, "close": lambda message: {}})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,201 @@
+"""The parent's end: start a worker, ask it, stop and continue it, and say what happened when it is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness import codec
+from harness.measure import channel
+from harness.measure.worker_line import MEMORY_WORDS
+from harness.types import Failure, Stage
+
+ENVIRONMENT = (
+    "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME", "CUDA_PATH", "SYSTEMROOT", "COVERAGE_PROCESS_START",
+)  # fmt: skip
+THREADS = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)  # fmt: skip
+TAIL_BYTES = 4000
+EXIT_WAIT_S = 5.0
+
+
+class WorkerLost(Exception):
+    """A worker failed, crashed or hung; ``failure`` says how."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment of a worker: what is allowed, and the thread counts that libraries read."""
+    kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    return kept | dict.fromkeys(THREADS, str(threads)) | {"PYTHONUNBUFFERED": "1"}
+
+
+class Worker:
+    """A fresh process and the conversation with it; a context manager that leaves no process behind.
+
+    The kernel kills the worker when the *thread* that made this object ends, so make it from one that stays.
+
+    Args:
+        module: Module that is run with ``-m``.
+        python: Interpreter; ``None`` for this one.
+        blame: Plugin that failures name.
+        budget_s: Time that all answers together may take; what is spent while others run does not count.
+    """
+
+    def __init__(
+        self, module: str, *, python: str | None, threads: int, blame: str, stage: Stage, budget_s: float
+    ) -> None:
+        self.blame, self.stage, self.left_s = blame, stage, budget_s
+        self.budget_s = budget_s
+        self._asked = ""
+        self._oom_kills = _oom_kills()
+        self._log = tempfile.TemporaryFile()
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        self.started_ns = time.perf_counter_ns()
+        try:
+            self.process = subprocess.Popen(
+                [python or sys.executable, "-P", "-m", module, str(theirs_in), str(theirs_out)],
+                stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, pass_fds=(theirs_in, theirs_out),
+                env=environment(threads), start_new_session=True,
+            )
+        except OSError as error:
+            for descriptor in (ours_in, ours_out):
+                os.close(descriptor)
+            self._log.close()
+            raise WorkerLost(Failure("failed", stage, "harness", f"cannot start {python}: {error}")) from None
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        self.line = channel.Channel(ours_in, ours_out)
+        self._open = True
+
+    @property
+    def pid(self) -> int:
+        """Process number."""
+        return self.process.pid
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.kill()
+
+    def since_start_ns(self) -> int:
+        """Return the time since just before the process was started."""
+        return time.perf_counter_ns() - self.started_ns
+
+    def greet(self) -> None:
+        """Wait for the handshake and check it."""
+        self._asked = "starting"
+        wrong = channel.mismatch(self._receive())
+        if wrong:
+            raise WorkerLost(self.failed("failed", wrong, blame="harness"))
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        """Send a message without waiting for its answer."""
+        self._asked = kind
+        with contextlib.suppress(channel.Closed):  # what became of it is told when the answer is asked for
+            self.line.send({"kind": kind, "stage": self.stage, "blame": self.blame, **fields})
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for the answer to the last message.
+
+        Raises:
+            WorkerLost: The worker reported a failure, is gone, or its time is spent.
+        """
+        reply = self._receive()
+        if reply.get("kind") == "failure":
+            raise WorkerLost(codec.from_data(Failure, reply["failure"], where="a worker's failure"))
+        return reply
+
+    def ask(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Send a message and wait for its answer."""
+        self.tell(kind, **fields)
+        return self.answer()
+
+    def _receive(self) -> dict[str, Any]:
+        start = time.monotonic()
+        try:
+            return self.line.receive(max(0.0, self.left_s))
+        except channel.Late:
+            reason = f"no answer within {self.budget_s:g} s while at {self._asked!r}"
+            raise WorkerLost(self.failed("timeout", reason)) from None
+        except channel.Closed:
+            raise WorkerLost(self._obituary()) from None
+        finally:
+            self.left_s -= time.monotonic() - start
+
+    def pause(self) -> None:
+        """Stop all its threads and wait until they are: some runtimes spin for work that will not come."""
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def proceed(self) -> None:
+        """Let it run again."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
+
+    def failed(self, status: str, reason: str, *, blame: str | None = None) -> Failure:
+        """Return a failure at this worker's stage."""
+        return codec.from_data(
+            Failure, {"status": status, "stage": self.stage, "blame": blame or self.blame, "reason": reason}
+        )
+
+    def tail(self) -> str:
+        """Return the end of what it printed, on one line."""
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - TAIL_BYTES))
+        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
+        return " | ".join(lines[-3:])[-600:]
+
+    def _obituary(self) -> Failure:
+        try:
+            code = self.process.wait(EXIT_WAIT_S)
+        except subprocess.TimeoutExpired:
+            return self.failed("crashed", f"closed its pipe while at {self._asked!r} and stayed alive")
+        said = self.tail()
+        after = f" while at {self._asked!r}" + (f": {said}" if said else "")
+        memory = any(word in said.lower() for word in MEMORY_WORDS)
+        if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
+            return self.failed("oom", f"the kernel killed it for lack of memory{after}")
+        if code < 0:
+            return self.failed("oom" if memory else "crashed", f"died of {signal.Signals(-code).name}{after}")
+        return self.failed("oom" if memory else "crashed", f"exited with status {code}{after}")
+
+    def kill(self) -> None:
+        """Kill it and all that it started; safe to call again."""
+        if not self._open:
+            return
+        self._open = False
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait()
+        self.line.close()
+        self._log.close()
+
+
+def _oom_kills() -> int:
+    try:
+        words = Path("/proc/vmstat").read_text().split()
+    except OSError:
+        return 0
+    return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
+
+

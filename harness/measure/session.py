@@ -1,0 +1,130 @@
+"""What a measuring process does with one session: open, warm, batches, outputs, placements."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness import codec, params
+from harness.errors import HarnessError
+from harness.measure import inputs, isolate
+from harness.measure.loops import Loop
+from harness.measure.member import Opened, Setup, WarmUp
+from harness.plugins import load_registry
+from harness.specs import Session, SupportsDeviceMemory, SupportsEffective, SupportsPlacements, TargetSpec
+
+
+class Bench:
+    """One target's session and what is done with it; each public method answers one kind of message."""
+
+    def __init__(self) -> None:
+        self.setup: Setup
+        self.spec: TargetSpec[Any]
+        self.params: Any
+        self.session: Session | None = None
+        self.loop: Loop | None = None
+
+    def configure(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Load the one plugin; answers when the session could be opened."""
+        self.setup = codec.from_data(Setup, message["setup"], where="setup")
+        member = self.setup.member
+        self.spec = load_registry(only={member.plugin}).find("target", member.target.name).spec
+        self.params = params.build(self.spec.params, member.params, owner=f"target {self.spec.name!r}")
+        return {}
+
+    def open(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Pin, limit, load the artifact and run it once."""
+        isolate.pin(self.setup.cpus)
+        isolate.limit_memory(self.setup.memory_limit_bytes)
+        session, load_ns = self.load(message.get("purpose", self.setup.purpose))
+        batch = self.batch_size(session)
+        pool = inputs.rotation(
+            self.setup.member.evaluation, session.inputs,
+            batch=batch, distinct=self.setup.distinct_inputs, seed=self.setup.seed,
+        )
+        start = time.perf_counter_ns()
+        session.run(pool[0])
+        first_ns = time.perf_counter_ns() - start
+        self.loop = Loop(session.run, pool)
+        opened = Opened(load_ns, first_ns, isolate.affinity(), effective(session))
+        return {"opened": codec.to_data(opened)}
+
+    def load(self, purpose: str) -> tuple[Session, int]:
+        """Open the session for a purpose; the runtime is imported in here."""
+        self.shut()
+        member = self.setup.member
+        start = time.perf_counter_ns()
+        self.session = self.spec.open(member.artifact, self.params, member.options, purpose)  # type: ignore[arg-type]  # checked by the decoder of Setup's sender
+        return self.session, time.perf_counter_ns() - start
+
+    def batch_size(self, session: Session) -> int:
+        """Return the cell's batch; a session fixed to another one is an error, not another measurement."""
+        wanted = self.setup.member.options.batch
+        size = inputs.batch_of(session.inputs, wanted)
+        if size != wanted:
+            raise HarnessError(f"the session takes batches of {size}, the cell asks for {wanted}")
+        return size
+
+    def opened(self) -> tuple[Session, Loop]:
+        """Return what ``open`` made."""
+        if self.session is None or self.loop is None:
+            raise HarnessError("no session is open")
+        return self.session, self.loop
+
+    def warm(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Warm to a steady state."""
+        warmed = self.opened()[1].warm(codec.from_data(WarmUp, message["budget"]))
+        return {"warmed": codec.to_data(warmed)}
+
+    def batch(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Run one timed batch."""
+        return {"batch": codec.to_data(self.opened()[1].batch(message["round"], message["position"]))}
+
+    def infer(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Run some inferences, untimed: the memory launch reads their peak."""
+        session, loop = self.opened()
+        for item in loop.feed(message["count"]):
+            session.run(item)
+        device = session.device_memory_bytes() if isinstance(session, SupportsDeviceMemory) else None
+        return {"device_bytes": device}
+
+    def evaluate(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the items through a session of purpose "accuracy" and write its outputs."""
+        from harness.measure.outputs import write_outputs  # not part of a latency launch
+
+        session, _ns = self.load("accuracy")
+        files, batch = write_outputs(
+            session, self.setup.member.evaluation, Path(message["folder"]), batch=message["batch"], items=message["items"]
+        )
+        return {"outputs": {name: str(path) for name, path in files.items()}, "batch": batch, "effective": effective(session)}
+
+    def placement(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Open for "placement", run a few items and ask what ran where."""
+        self.open({"purpose": "placement"})
+        session, loop = self.opened()
+        answer: dict[str, Any] = {"placements": [], "reason": "", "effective": effective(session)}
+        if not isinstance(session, SupportsPlacements):
+            answer["reason"] = f"target {self.spec.name!r} does not report placements"
+            return answer
+        for item in loop.feed(message["count"]):
+            session.run(item)
+        answer["placements"] = [codec.to_data(placement) for placement in session.placements()]
+        return answer
+
+    def shut(self) -> None:
+        """Close the session, if one is open."""
+        if self.session is not None:
+            self.session.close()
+        self.session = self.loop = None
+
+    def close(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Close the session; the worker ends after the answer."""
+        self.shut()
+        return {}
+
+
+def effective(session: Session) -> dict[str, str]:
+    """Return the options that the runtime says are in force."""
+    return {str(k): str(v) for k, v in session.effective().items()} if isinstance(session, SupportsEffective) else {}
