@@ -100,7 +100,8 @@ def _table() -> Mapping[Any, Callable[[tuple[Any, ...], Mapping[str, Any], Any],
         return count
 
     def recurrent(args: tuple[Any, ...], _kwargs: Mapping[str, Any], _result: Any) -> int:
-        packed = not isinstance(args[3], bool)  # (data, batch_sizes, state, weights, …), else (input, state, weights, …)
+        # (data, batch sizes, state, weights, …) of a packed sequence, else (input, state, weights, with biases, …)
+        packed = not isinstance(args[3], bool)
         return _recurrent(args[0], args[1], args[3] if packed else args[2])
 
     def einsum(args: tuple[Any, ...], _kwargs: Mapping[str, Any], _result: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: TID253  a module is pickled by its class, which must be importable; only functions import this file
 from collections.abc import Sequence
 
 from torch import Tensor, nn

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# ruff: noqa: TID253  a module is pickled by its class, which must be importable; only functions import this file
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,7 +43,7 @@ class Perceptron(nn.Module):
         super().__init__()
         sizes = [features, *[hidden] * layers]
         body: list[nn.Module] = []
-        for into, out in zip(sizes, sizes[1:], strict=False):
+        for into, out in itertools.pairwise(sizes):
             body += [nn.Linear(into, out), nn.ReLU()]
         self.body, self.head = nn.Sequential(*body), nn.Linear(sizes[-1], outputs)
 
