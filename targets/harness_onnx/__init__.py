@@ -1,3 +1,55 @@
-"""harness_onnx."""
+"""Export PyTorch models to ONNX; and the library that several targets lower ONNX files with.
+
+It is public: target plugins import ``qdq``, ``symmetric_qdq``, ``dynamic_int8``, ``to_float16``, ``weight_spans``,
+``macs_by_node`` and ``model_io`` from here. Importing it loads no framework.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.api import ExporterSpec, hookimpl
+from harness_onnx.export import export
+from harness_onnx.graph import (
+    BATCH,
+    TensorSpan,
+    check_file,
+    consumers,
+    macs_by_node,
+    model_io,
+    normalise,
+    raw_tensors,
+    weight_spans,
+)
+from harness_onnx.quantize import calibration_batches, dynamic_int8, qdq, quiet, symmetric_qdq, to_float16
+
+__all__ = [
+    "BATCH",
+    "TensorSpan",
+    "calibration_batches",
+    "check_file",
+    "consumers",
+    "dynamic_int8",
+    "macs_by_node",
+    "model_io",
+    "normalise",
+    "qdq",
+    "quiet",
+    "raw_tensors",
+    "symmetric_qdq",
+    "to_float16",
+    "weight_spans",
+]
+
+
+@hookimpl
+def harness_exporters() -> Iterator[ExporterSpec]:
+    """Offer the way from PyTorch to ONNX."""
+    yield ExporterSpec(
+        name="onnx",
+        summary="torch.onnx.export of the exported program: one file, free batch, checked against PyTorch",
+        consumes="torch",
+        produces="onnx",
+        export=export,
+        extra="torch",
+    )

@@ -1,0 +1,179 @@
+"""PyTorch to ONNX: one file, free batch dimension, checked against the module it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.api import Job, MissingDependency, Model, Options, Unsupported
+from harness_onnx.graph import BATCH, check_file, import_onnx, load, model_io, normalise
+from harness_onnx.quantize import quiet
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+OPSET = 18  # what torch.onnx translates to natively; every target here reads it
+_TOLERANCE = 5e-4  # largest difference over the largest output; float32 kernels that reorder sums differ by ~1e-6
+log = logging.getLogger("harness")
+
+
+def export(model: Model, options: Options, job: Job) -> Model:
+    """Write ``model.onnx`` with the model's own input and output names and check it at batch 1 and 3.
+
+    The exporter of exported programs is tried first, then the tracing one, which takes more models but is
+    deprecated; the one that gives the module's own outputs is kept.
+
+    Raises:
+        Unsupported: Neither gives a file that agrees with the module; both reasons are told.
+    """
+    del options
+    import_onnx()
+    from harness_torch import load as load_module
+
+    module = load_module(model)
+    path = job.out / "model.onnx"
+    failures = []
+    for name, write in (("torch.export", _write_exported), ("tracing", _write_traced)):
+        try:
+            job.progress(0.1, f"exporting by {name}")
+            write(module, model, path)
+            _tidy(path)
+            check_file(path)
+            _compare(module, model, path, _items(model, job))
+        except MissingDependency:
+            raise
+        except Exception as error:  # an exporter may raise anything; the other one is tried, then both are told
+            failures.append(f"{name}: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
+            log.info("export by %s failed: %s", name, error)
+            continue
+        return dataclasses.replace(model, format="onnx", path=path, names=_renamed(module, path))
+    raise Unsupported(f"the model cannot be exported to ONNX with a free batch: {'; '.join(failures)}")
+
+
+def _write_exported(module: nn.Module, model: Model, path: Path) -> None:
+    import torch
+
+    _need_onnxscript()
+    with quiet():
+        program = torch.onnx.export(
+            module,
+            _example(model),
+            dynamo=True,
+            dynamic_shapes=tuple({0: BATCH} for _ in model.inputs),
+            input_names=list(model.inputs),
+            output_names=list(model.outputs),
+            opset_version=OPSET,
+            optimize=True,
+            verify=False,
+            report=False,
+        )
+        assert program is not None  # noqa: S101  with dynamo=True the program is always returned
+        program.save(str(path), external_data=False)
+
+
+def _write_traced(module: nn.Module, model: Model, path: Path) -> None:
+    import torch
+
+    with quiet():
+        torch.onnx.export(
+            module,
+            _example(model),
+            str(path),
+            dynamo=False,
+            dynamic_axes={name: {0: BATCH} for name in (*model.inputs, *model.outputs)},
+            input_names=list(model.inputs),
+            output_names=list(model.outputs),
+            opset_version=OPSET,
+        )
+
+
+def _need_onnxscript() -> None:
+    try:
+        import onnxscript  # noqa: F401  # the exporter imports it
+    except ImportError as error:
+        hint = "pip install 'compression-harness[torch]'"
+        raise MissingDependency(f"exporting to ONNX needs onnxscript: {error}", hint=hint) from error
+
+
+def _example(model: Model) -> tuple[Tensor, ...]:
+    from harness_torch import example_inputs
+
+    return example_inputs(model.inputs, batch=2)  # 0 and 1 would be taken for constants
+
+
+def _tidy(path: Path) -> None:
+    onnx = import_onnx()
+    model = load(path)
+    normalise(model)
+    model.producer_version = ""
+    del model.metadata_props[:]  # they hold stack traces with paths of this host
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.save(model, str(path))
+
+
+def _items(model: Model, job: Job) -> dict[str, NDArray[Any]]:
+    """Return three real items where the workload has calibration data, else seeded ones."""
+    import numpy as np
+
+    arrays = job.data.split("calibration").inputs
+    if set(arrays) == set(model.inputs) and all(len(array) >= 3 for array in arrays.values()):
+        return {name: np.array(arrays[name][:3]) for name in model.inputs}
+    from harness_torch import example_inputs
+
+    return dict(zip(model.inputs, (item.numpy() for item in example_inputs(model.inputs, batch=3)), strict=True))
+
+
+def _compare(module: nn.Module, model: Model, path: Path, items: Mapping[str, NDArray[Any]]) -> None:
+    import numpy as np
+    from harness_torch import call
+
+    names = (tuple(model_io(path)[0]), tuple(model_io(path)[1]))
+    if names != (tuple(model.inputs), model.outputs):
+        raise Unsupported(f"the file's inputs and outputs are {names}, not those of the model")
+    run = _runner(path)
+    for batch in (1, 3):
+        feed = {name: array[:batch] for name, array in items.items()}
+        wanted = call(module, feed, outputs=model.outputs)
+        for name, got in zip(model.outputs, run(feed), strict=True):
+            scale = float(np.abs(wanted[name]).max()) or 1.0
+            if got.shape != wanted[name].shape or not np.abs(got - wanted[name]).max() <= _TOLERANCE * scale:
+                raise Unsupported(f"output {name!r} of the file differs from the module's at batch {batch}")
+
+
+def _runner(path: Path) -> Callable[[Mapping[str, NDArray[Any]]], list[NDArray[Any]]]:
+    """Return a call that runs the file: by ONNX Runtime where it is installed, else by ONNX's reference."""
+    try:
+        import onnxruntime
+    except ImportError:
+        from onnx.reference import ReferenceEvaluator
+
+        reference = ReferenceEvaluator(str(path))
+        return lambda feed: reference.run(None, dict(feed))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda feed: session.run(None, dict(feed))
+
+
+def _renamed(module: nn.Module, path: Path) -> dict[str, str]:
+    """Return parameter name -> initializer name, where folding gave a weight another name or transposed it."""
+    import numpy as np
+
+    onnx = import_onnx()
+    weights = {item.name: onnx.numpy_helper.to_array(item) for item in load(path).graph.initializer}
+    renamed = {}
+    for name, parameter in module.named_parameters():
+        if name in weights or parameter.dim() < 2:
+            continue
+        value = parameter.detach().numpy()
+        for other, array in weights.items():
+            if any(array.shape == form.shape and np.array_equal(array, form) for form in (value, value.T)):
+                renamed[name] = other
+    return renamed

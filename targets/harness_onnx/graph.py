@@ -1,0 +1,209 @@
+"""Read an ONNX graph: its inputs, its weights' places in the file, its multiply-accumulates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.api import BadModel, MissingDependency, Span, TensorSpec
+from harness_onnx.wire import TensorSpan, raw_initializers
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+BATCH = "batch"  # the name that a free first dimension has in every file we write
+_WEIGHT_AXIS = {"Conv": 0, "ConvInteger": 0, "ConvTranspose": 1, "MatMul": -1, "MatMulInteger": -1, "GRU": 1, "LSTM": 1}
+_GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
+
+
+def import_onnx() -> Any:
+    """Return the module ``onnx`` with its submodules loaded.
+
+    Raises:
+        MissingDependency: It is not installed.
+    """
+    try:
+        import onnx
+        import onnx.checker
+        import onnx.helper
+        import onnx.numpy_helper
+        import onnx.shape_inference
+    except ImportError as error:
+        hint = "pip install 'compression-harness[onnxruntime]'"
+        raise MissingDependency(f"onnx cannot be imported: {error}", hint=hint) from error
+    return onnx
+
+
+def load(path: Path) -> ModelProto:
+    """Return the model of a file.
+
+    Raises:
+        BadModel: It cannot be parsed.
+    """
+    onnx = import_onnx()
+    try:
+        model: ModelProto = onnx.load(str(path))
+    except Exception as error:  # protobuf's own errors are of several unrelated classes
+        raise BadModel(f"{path.name} is not a readable ONNX model: {error}") from error
+    return model
+
+
+def check_file(path: Path) -> None:
+    """Check a file against the ONNX specification.
+
+    Raises:
+        BadModel: The checker refuses it, with what it says.
+    """
+    onnx = import_onnx()
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BadModel(f"{path.name} does not pass the ONNX checker: {error}") from error
+
+
+def model_io(path: Path) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """Return inputs and outputs by name, in order; initializers are no inputs."""
+    graph = load(path).graph
+    weights = {item.name for item in graph.initializer}
+    inputs = {item.name: _spec(item) for item in graph.input if item.name not in weights}
+    return inputs, {item.name: _spec(item) for item in graph.output}
+
+
+def _spec(item: ValueInfoProto) -> TensorSpec:
+    onnx = import_onnx()
+    tensor = item.type.tensor_type
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    return TensorSpec(dtype, shape)
+
+
+def normalise(model: ModelProto) -> None:
+    """Name the free first dimension of every input and output ``batch``, and drop stored intermediate shapes.
+
+    A runtime can then fix the batch by that name. Stored shapes go because quantizers rewrite weights under
+    their old names, and stale shapes then fail shape inference.
+    """
+    weights = {item.name for item in model.graph.initializer}
+    inputs = [item for item in model.graph.input if item.name not in weights]
+    old = {_first(item).dim_param for item in inputs if _is_free(item)}
+    for item in [*inputs, *model.graph.output]:
+        if _is_free(item) and (_first(item).dim_param in old or item in inputs):
+            _first(item).dim_param = BATCH
+    del model.graph.value_info[:]
+
+
+def _first(item: ValueInfoProto) -> Any:
+    return item.type.tensor_type.shape.dim[0]
+
+
+def _is_free(item: ValueInfoProto) -> bool:
+    return bool(item.type.tensor_type.shape.dim) and not _first(item).HasField("dim_value")
+
+
+def raw_tensors(path: Path) -> tuple[TensorSpan, ...]:
+    """Return the place in the file of every initializer that is stored as raw bytes."""
+    return tuple(raw_initializers(path.read_bytes()))
+
+
+def weight_spans(path: Path) -> tuple[Span, ...]:
+    """Return the spans of all weight matrices and kernels, with their output-channel axis, for ``stored_size``."""
+    onnx = import_onnx()
+    graph = load(path).graph
+    axes = _channel_axes(graph)
+    spans = []
+    for tensor in raw_tensors(path):
+        if len(tensor.shape) < 2:
+            continue
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        spans.append(Span(tensor.offset, tensor.length, dtype, tensor.shape, axes.get(tensor.name, 0)))
+    return tuple(spans)
+
+
+def consumers(graph: GraphProto) -> dict[str, list[tuple[NodeProto, int]]]:
+    """Return value name -> the nodes that read it, each with the place among its inputs."""
+    found: dict[str, list[tuple[NodeProto, int]]] = {}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            found.setdefault(name, []).append((node, place))
+    return found
+
+
+def _channel_axes(graph: GraphProto) -> dict[str, int]:
+    readers = consumers(graph)
+    axes: dict[str, int] = {}
+    for item in graph.initializer:
+        for node, place in readers.get(item.name, []):
+            axis = _axis_at(node, place)
+            if axis is None and node.op_type == "DequantizeLinear" and place == 0:
+                inner = (_axis_at(*reader) for reader in readers.get(node.output[0], []))
+                axis = next((found for found in inner if found is not None), None)
+            if axis is not None and -len(item.dims) <= axis < len(item.dims):
+                axes.setdefault(item.name, axis)
+    return axes
+
+
+def _axis_at(node: NodeProto, place: int) -> int | None:
+    """Return the axis of a weight's output channels, where the node reads a weight at this place."""
+    if place == 0:
+        return None
+    if node.op_type == "Gemm" and place == 1:
+        return 0 if attribute(node, "transB", 0) else 1
+    return _WEIGHT_AXIS.get(node.op_type)
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """Return an attribute's value, or the default of the operator."""
+    onnx = import_onnx()
+    for item in node.attribute:
+        if item.name == name:
+            return onnx.helper.get_attribute_value(item)
+    return default
+
+
+def macs_by_node(path: Path, *, batch: int = 1) -> dict[str, int]:
+    """Return the multiply-accumulates of every node that has some, by node name, for one run at ``batch``.
+
+    Counted are Conv, ConvTranspose, Gemm, MatMul, GRU, LSTM and RNN; a bias counts nothing. Nodes whose shapes
+    cannot be inferred are left out.
+    """
+    onnx = import_onnx()
+    model = load(path)
+    normalise(model)
+    for item in [*model.graph.input, *model.graph.output]:
+        if _is_free(item):
+            _first(item).dim_value = batch
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = _shapes(graph)
+    counted = ((node.name, _node_macs(node, shapes)) for node in graph.node)
+    return {name: macs for name, macs in counted if macs is not None}
+
+
+def _shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+    shapes = {item.name: tuple(item.dims) for item in graph.initializer}
+    for item in [*graph.input, *graph.output, *graph.value_info]:
+        dims = item.type.tensor_type.shape.dim
+        if item.type.HasField("tensor_type") and all(dim.HasField("dim_value") for dim in dims):
+            shapes[item.name] = tuple(dim.dim_value for dim in dims)
+    return shapes
+
+
+def _node_macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    inputs = [shapes.get(name, ()) for name in node.input]
+    output = shapes.get(node.output[0], ())
+    if node.op_type in _GATES and inputs[0] and inputs[1]:
+        steps, batch, features = inputs[0]  # with layout 1 the first two change places; the product is the same
+        hidden = inputs[1][1] // _GATES[node.op_type]
+        return steps * batch * inputs[1][0] * inputs[1][1] * (features + hidden)
+    if node.op_type == "Conv" and output and inputs[1]:
+        return math.prod(output) * math.prod(inputs[1][1:])
+    if node.op_type == "ConvTranspose" and inputs[0] and inputs[1]:
+        return math.prod(inputs[0]) * math.prod(inputs[1][1:])
+    if node.op_type in {"Gemm", "MatMul"} and output and (inputs[0] or inputs[1]):
+        if inputs[1]:
+            inner = inputs[1][-1 if attribute(node, "transB", 0) or len(inputs[1]) == 1 else -2]
+        else:
+            inner = inputs[0][-2 if attribute(node, "transA", 0) else -1]
+        return math.prod(output) * inner
+    return None

@@ -1,0 +1,227 @@
+"""ONNX files in, ONNX files out: calibrated QDQ, dynamic int8 and float16, by ONNX Runtime's own tools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.api import MissingDependency, Unsupported
+from harness_onnx.graph import import_onnx, load, normalise
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Feed = Mapping[str, NDArray[Any]]
+
+_METHODS = {"minmax": "MinMax", "moving-average": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[io.StringIO]:
+    """Keep what a library prints, warns and logs off the terminal; what it printed is in the value."""
+    before = logging.root.manager.disable
+    said = io.StringIO()
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield said
+    finally:
+        logging.disable(before)
+
+
+def calibration_batches(inputs: Feed, samples: int, *, batch: int = 16) -> list[dict[str, NDArray[Any]]]:
+    """Cut the first ``samples`` items of arrays [n, …] into feeds of ``batch`` items; a short last one stays."""
+    count = min(samples, min(len(array) for array in inputs.values()))
+    return [
+        {name: array[start : min(start + batch, count)] for name, array in inputs.items()}
+        for start in range(0, count, batch)
+    ]
+
+
+def qdq(
+    source: Path,
+    out: Path,
+    feeds: Sequence[Feed],
+    *,
+    calibration: str = "minmax",
+    activations: Literal["uint8", "int8"] = "uint8",
+    symmetric: bool = False,
+    per_channel: bool = True,
+    exclude: Collection[str] = (),
+) -> None:
+    """Write a calibrated QDQ file as ONNX Runtime runs fastest: int8 weights, bias int32, activations as asked.
+
+    Args:
+        source: A float32 ONNX file.
+        out: The file to write.
+        feeds: Calibration inputs by name.
+        calibration: "minmax", "moving-average", "percentile" or "entropy".
+        activations: Their integer type.
+        symmetric: Whether the activations' zero point is the middle of the integer range.
+        per_channel: One weight scale per output channel.
+        exclude: Node names that stay float.
+
+    Raises:
+        Unsupported: ONNX Runtime has no such calibration.
+    """
+    extra = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
+    _static(source, out, feeds, calibration, activations, per_channel, exclude, extra)
+
+
+def symmetric_qdq(
+    source: Path,
+    out: Path,
+    feeds: Sequence[Feed],
+    *,
+    calibration: str = "minmax",
+    per_channel: bool = True,
+    exclude: Collection[str] = (),
+) -> None:
+    """Write the QDQ dialect of TensorRT: int8 weights and activations with zero point 0, float bias.
+
+    Arguments and errors are those of ``qdq``.
+    """
+    extra = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+    _static(source, out, feeds, calibration, "int8", per_channel, exclude, extra)
+
+
+def _static(
+    source: Path,
+    out: Path,
+    feeds: Sequence[Feed],
+    calibration: str,
+    activations: str,
+    per_channel: bool,
+    exclude: Collection[str],
+    extra: Mapping[str, Any],
+) -> None:
+    if calibration not in _METHODS:
+        raise Unsupported(f"ONNX Runtime has no calibration {calibration!r}", hint=f"known: {', '.join(_METHODS)}")
+    if not feeds:
+        raise Unsupported("static int8 needs calibration items and there are none")
+    tools = _tools()
+    prepared = prepare(source, out.with_suffix(".pre.onnx"))
+    # A stride of one feed bounds memory: ranges or histograms are merged before the next feed is run.
+    options = {**extra, "CalibStridedMinMax": 1, "CalibMovingAverage": calibration == "moving-average"}
+    with quiet():
+        tools.quantize_static(
+            str(prepared),
+            str(out),
+            _reader(feeds),
+            quant_format=tools.QuantFormat.QDQ,
+            activation_type=tools.QuantType.QUInt8 if activations == "uint8" else tools.QuantType.QInt8,
+            weight_type=tools.QuantType.QInt8,
+            per_channel=per_channel,
+            nodes_to_exclude=list(exclude),
+            calibrate_method=getattr(tools.CalibrationMethod, _METHODS[calibration]),
+            extra_options=options,
+        )
+    prepared.unlink()
+
+
+def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: Collection[str] = ()) -> None:
+    """Write a file with int8 weights whose activations are quantized at run time, where kernels exist.
+
+    Conv becomes ConvInteger, MatMul and Gemm become MatMulInteger, LSTM becomes DynamicQuantizeLSTM; GRU has no
+    such kernel and stays float. ConvInteger takes one weight scale, so ``per_channel`` is for the others.
+    """
+    tools = _tools()
+    prepared = prepare(source, out.with_suffix(".pre.onnx"))
+    _unshare_gemm_weights(prepared)
+    with quiet():
+        tools.quantize_dynamic(
+            str(prepared),
+            str(out),
+            per_channel=per_channel,
+            weight_type=tools.QuantType.QInt8,
+            nodes_to_exclude=list(exclude),
+            extra_options={"DefaultTensorType": import_onnx().TensorProto.FLOAT},
+        )
+    prepared.unlink()
+
+
+def to_float16(source: Path, out: Path, *, keep_io: bool = True) -> None:
+    """Write a file with float16 weights and arithmetic; ``keep_io`` leaves inputs and outputs float32."""
+    onnx = import_onnx()
+    _tools()
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = load(source)
+    normalise(model)
+    with quiet():
+        onnx.save(convert_float_to_float16(model, keep_io_types=keep_io), str(out))
+
+
+def prepare(source: Path, out: Path) -> Path:
+    """Fold constants and batch norms by ONNX Runtime before quantizing, as its documentation asks; node names stay."""
+    onnx = import_onnx()
+    _tools()
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with quiet():
+        # Symbolic inference would need sympy, and the shapes it adds are dropped below.
+        quant_pre_process(str(source), str(out), skip_symbolic_shape=True)
+    model = load(out)
+    normalise(model)
+    onnx.save(model, str(out))
+    return out
+
+
+def _unshare_gemm_weights(path: Path) -> None:
+    """Give each Gemm a weight of its own.
+
+    ONNX Runtime 1.31's ``quantize_dynamic`` turns Gemm into MatMul by transposing the weight in place, once for
+    every Gemm that reads it: a square weight that two layers share comes out wrong, without a word.
+    """
+    onnx = import_onnx()
+    model = load(path)
+    weights = {item.name: item for item in model.graph.initializer}
+    seen = set()
+    for node in model.graph.node:
+        if node.op_type != "Gemm" or node.input[1] not in weights:
+            continue
+        if node.input[1] in seen:
+            copy = onnx.TensorProto()
+            copy.CopyFrom(weights[node.input[1]])
+            copy.name = node.input[1] = f"{node.input[1]}/{node.name or node.output[0]}"
+            model.graph.initializer.append(copy)
+        seen.add(node.input[1])
+    onnx.save(model, str(path))
+
+
+def _tools() -> Any:
+    import_onnx()
+    try:
+        import onnxruntime.quantization as tools
+    except ImportError as error:
+        hint = "pip install 'compression-harness[onnxruntime]'"
+        raise MissingDependency(f"quantizing an ONNX file needs onnxruntime: {error}", hint=hint) from error
+    return tools
+
+
+def _reader(feeds: Sequence[Feed]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # the base is untyped
+        """Serve feeds in ranges, as the strided calibration asks for them."""
+
+        def __init__(self) -> None:
+            self.left = iter(feeds)
+
+        def __len__(self) -> int:
+            return len(feeds)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self.left = iter(feeds[start_index:end_index])
+
+        def get_next(self) -> dict[str, Any] | None:
+            feed = next(self.left, None)
+            return None if feed is None else dict(feed)
+
+    return Reader()
