@@ -7,19 +7,22 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 
 
 @contextlib.contextmanager
 def captured(log: logging.Logger) -> Iterator[None]:
-    """Send what the process writes to stdout and stderr, C++ included, to the log at debug level."""
+    """Send what the process writes to stdout and stderr, C++ included, to the log at debug level; ignore warnings."""
     _flush()
     with tempfile.TemporaryFile() as sink:
         saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
         try:
             for descriptor in saved:
                 os.dup2(sink.fileno(), descriptor)
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
         finally:
             _flush()
             _restore(saved)

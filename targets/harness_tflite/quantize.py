@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,9 +142,7 @@ def _calibrate(model: Model, recipe: Any, data: Callable[[], Split], threads: in
 
     wanted = model.precision.calibration or Calibration()
     update = getattr(qsv_utils, CALIBRATIONS[wanted.method])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # keeping all tensors is what calibration is for
-        runner = calibrator.Calibrator(str(model.path), num_threads=threads, qsv_update_func=update)
+    runner = calibrator.Calibrator(str(model.path), num_threads=threads, qsv_update_func=update)
     key = next(iter(runner.get_signature_list()), None)
     runner.calibrate({key: list(batches(model.path, data(), wanted.samples))}, recipe(()))
     return runner.get_model_qsvs()
