@@ -92,13 +92,15 @@ def fit(
             the machine's speed.
 
     Raises:
-        Unsupported: No loss is given and the train split has no labels.
+        Unsupported: The train split is empty, or no loss is given and it has no labels.
     """
     import torch
 
     split = job.data.split("train")
     if split.labels is None and loss is None:
         raise Unsupported(f"workload {job.workload.name!r} has no labels to train with")
+    if not len(next(iter(split.inputs.values()))):
+        raise Unsupported(f"the train split of workload {job.workload.name!r} is empty")
     seed_everything(job.seed)
     module.train()
     with _repeatable(job.threads), _layout(module, split.inputs) as layout:
