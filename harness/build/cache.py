@@ -1,0 +1,302 @@
+"""The content-addressed cache: entries appear whole or not at all, whatever is killed and when."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import codec
+from harness.errors import HarnessError, RecordError
+
+SCHEMA = 1
+RESULT = "result.json"
+log = logging.getLogger("harness")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``result.json`` holds.
+
+    Attributes:
+        kind: "data", "model", "artifact" or "pack".
+        value: The step's value as JSON, with paths relative to the entry.
+        sha256: Of the file that the value points to, or of the data.
+        seconds: What the step took when it was built.
+        inputs: What the key was made from, for a person who wonders why something was rebuilt.
+        files: File in the entry -> size in bytes.
+        outside: Files in other entries that the value points to, relative to the entry.
+    """
+
+    schema: int
+    key: str
+    kind: str
+    value: Any
+    sha256: str
+    seconds: float
+    inputs: Any = None
+    files: Mapping[str, int] = field(default_factory=dict)
+    outside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished entry."""
+
+    folder: Path
+    result: Result
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the cache holds."""
+
+    root: Path
+    entries: int
+    bytes: int
+
+
+def default_root() -> Path:
+    """Return ``$HARNESS_CACHE``, or the user's cache folder."""
+    given = os.environ.get("HARNESS_CACHE")
+    if given:
+        return Path(given)
+    import platformdirs  # only where no folder was given
+
+    return Path(platformdirs.user_cache_dir("harness"))
+
+
+class Staging:
+    """A folder to build in, on the cache's file system, that belongs to this process while it lives.
+
+    The owner holds an exclusive lock on a file beside it. The kernel frees the lock when the owner dies, however
+    it dies, so a lock that can be had means a folder to sweep; a process id could have been given to another.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        parent.mkdir(parents=True, exist_ok=True)
+        self.folder, self._lock = self._claim(parent)
+
+    @staticmethod
+    def _claim(parent: Path) -> tuple[Path, int]:
+        while True:
+            folder = parent / f"{os.getpid()}-{secrets.token_hex(6)}"
+            lock = _try_lock(folder.with_suffix(".lock"))
+            if lock is not None:  # else a sweeper was quicker: another name
+                folder.mkdir()
+                return folder, lock
+
+    def release(self) -> None:
+        """Remove what is left and give the name back."""
+        _remove(self.folder)
+        self.folder.with_suffix(".lock").unlink(missing_ok=True)
+        os.close(self._lock)
+
+
+def _try_lock(path: Path) -> int | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino == path.stat().st_ino:  # not unlinked by a sweeper in between
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+class Cache:
+    """Entries by key under one root: ``<root>/<aa>/<key>/result.json`` and the files beside it.
+
+    Args:
+        root: The folder; made on the first write. ``None`` for ``default_root()``.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = Path(os.path.abspath(root or default_root()))  # noqa: PTH100  resolve() would follow the user's link
+
+    @property
+    def logs(self) -> Path:
+        """Where builders' output and tracebacks go."""
+        return self.root / "logs"
+
+    @property
+    def _tmp(self) -> Path:
+        return self.root / "tmp"
+
+    def folder(self, key: str) -> Path:
+        """Return where the entry of a key is, or would be."""
+        return self.root / key[:2] / key
+
+    def get(self, key: str) -> Entry | None:
+        """Return an entry that is whole, or None; a corrupt one is logged and counts as missing."""
+        folder = self.folder(key)
+        path = folder / RESULT
+        try:
+            raw = path.read_bytes()
+        except OSError:
+            if folder.exists():
+                log.warning("cache entry %s has no readable %s; it is built again", folder, RESULT)
+            return None
+        try:
+            result = codec.loads(Result, raw, where=str(path))
+            _check(result, key, folder)
+        except RecordError as error:
+            log.warning("cache entry is corrupt and is built again: %s", error)
+            return None
+        with contextlib.suppress(OSError):  # a read-only cache serves all the same
+            os.utime(path)
+        return Entry(folder, result)
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Give an empty folder that ``publish`` can take; what is not published is removed."""
+        staging = Staging(self._tmp)
+        try:
+            yield staging.folder
+        finally:
+            staging.release()
+
+    def publish(self, staged: Path, result: Result) -> Entry:
+        """Make a staged folder the entry of its key. The first of several builders wins; the others get its entry."""
+        sizes = {}
+        for path in _files(staged):
+            sizes[path.relative_to(staged).as_posix()] = path.stat().st_size
+            path.chmod(0o444)  # later steps share it
+            _sync(path)
+        whole = Result(**{**vars(result), "files": sizes})
+        codec.write_whole(staged / RESULT, codec.dumps(whole, indent=1))
+        _sync(staged)
+        folder = self.folder(result.key)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            staged.rename(folder)
+        except OSError as error:
+            return self._lost(staged, folder, result.key, error)
+        _sync(folder.parent)
+        return Entry(folder, whole)
+
+    def _lost(self, staged: Path, folder: Path, key: str, error: OSError) -> Entry:
+        """Another builder's entry is there: use it, or put ours in place of a corrupt one."""
+        if not folder.exists():
+            raise HarnessError(f"cache entry {folder} cannot be written: {error}") from error
+        existing = self.get(key)
+        if existing is not None:
+            return existing
+        self._discard(folder)
+        with contextlib.suppress(OSError):  # a third builder may have been quicker
+            staged.rename(folder)
+        entry = self.get(key)
+        if entry is None:
+            raise HarnessError(f"cache entry {folder} cannot be written: {error}") from error
+        return entry
+
+    def _discard(self, folder: Path) -> None:
+        """Take an entry away whole: renamed first, so that nobody meets half of it."""
+        with self.staging() as trash, contextlib.suppress(FileNotFoundError):
+            folder.rename(trash / "entry")
+
+    def sweep(self, *, log_days: float = 7) -> int:
+        """Remove what dead builders left, and old logs; return how many folders went."""
+        removed = 0
+        for path in sorted(self._tmp.glob("*.lock")) if self._tmp.exists() else []:
+            lock = _try_lock(path)
+            if lock is None:
+                continue
+            removed += path.with_suffix("").exists()
+            _remove(path.with_suffix(""))
+            path.unlink(missing_ok=True)
+            os.close(lock)
+        self._sweep_logs(time.time() - log_days * 86_400)
+        return removed
+
+    def _sweep_logs(self, before: float) -> None:
+        for path in self.logs.glob("*.log"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+
+    def entries(self) -> Iterator[Path]:
+        """Yield the folders of all entries."""
+        for prefix in sorted(self.root.glob("[0-9a-f][0-9a-f]")):
+            yield from (folder for folder in sorted(prefix.iterdir()) if folder.is_dir())
+
+    def show(self) -> Usage:
+        """Count entries and bytes."""
+        folders = list(self.entries())
+        return Usage(self.root, len(folders), sum(_bytes(folder) for folder in folders))
+
+    def prune(self, *, older_than_s: float | None = None, max_bytes: int | None = None) -> Usage:
+        """Remove entries not used for so long, then the longest unused until the rest fits.
+
+        Returns:
+            What was removed.
+        """
+        now = time.time()
+        kept = sorted((_used(folder), folder) for folder in self.entries())
+        total = sum(_bytes(folder) for _used_at, folder in kept)
+        count = freed = 0
+        for used_at, folder in kept:
+            too_old = older_than_s is not None and now - used_at > older_than_s
+            too_big = max_bytes is not None and total - freed > max_bytes
+            if too_old or too_big:
+                freed += _bytes(folder)
+                count += 1
+                self._discard(folder)
+        return Usage(self.root, count, freed)
+
+    def clear(self) -> Usage:
+        """Remove every entry, and what dead builders left."""
+        removed = self.prune(max_bytes=-1)
+        self.sweep(log_days=0)
+        return removed
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in _files(folder))
+
+
+def _used(folder: Path) -> float:
+    try:
+        return (folder / RESULT).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _check(result: Result, key: str, folder: Path) -> None:
+    if result.schema != SCHEMA or result.key != key:
+        raise RecordError(f"{folder / RESULT} is of schema {result.schema}, key {result.key}")
+    for name, size in result.files.items():
+        try:
+            actual = (folder / name).stat().st_size
+        except OSError as error:
+            raise RecordError(f"{folder / name} is gone: {error}") from error
+        if actual != size:
+            raise RecordError(f"{folder / name} has {actual} bytes, {size} were written")
+    for name in result.outside:
+        if not (folder / name).exists():
+            raise RecordError(f"{folder} points to {name}, which is gone")

@@ -1,0 +1,183 @@
+"""The unique steps behind a plan's cells: cells that share a beginning share its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.build import job
+from harness.build.data import DataInfo
+from harness.build.keys import capability_inputs, options_read
+from harness.build.tasks import StepStage, Use
+from harness.codec import sha256, to_data
+from harness.errors import PluginError
+from harness.grammar import format_pipeline, format_step
+from harness.types import Artifact, Capabilities, Failure, Model, Options
+
+if TYPE_CHECKING:
+    from harness.build.cache import Entry
+    from harness.plan import PlannedCell, Resolved, TargetState
+    from harness.plugins import Registry
+
+# Rough seconds, to order steps before their times are known.
+COSTS: Mapping[str, float] = {"data": 3.0, "fit": 60.0, "compress": 15.0, "export": 6.0, "lower": 3.0}
+State = Literal["waiting", "ready", "running", "done", "failed"]
+
+
+@dataclass(eq=False)
+class Node:
+    """One step.
+
+    Attributes:
+        parent: The step whose model this one takes.
+        data, reference: The workload's data and its trained model.
+        hardware: Capability fields that it may see, as JSON.
+        python: The interpreter it runs in; ``None`` for this one.
+        value: What it gave; an exported model with its parent's precision and lineage.
+        sha256: Of the file that the value points to.
+        executed: Whether it was run, not found in the cache.
+        rank: Seconds of the longest chain that begins here.
+    """
+
+    stage: StepStage
+    label: str
+    use: Use
+    workload: Use
+    options: Options
+    parent: Node | None = None
+    data: Node | None = None
+    reference: Node | None = None
+    hardware: Mapping[str, Any] | None = None
+    python: str | None = None
+    state: State = "waiting"
+    key: str = ""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    entry: Entry | None = None
+    value: Model | Artifact | DataInfo | None = None
+    sha256: str = ""
+    failure: Failure | None = None
+    seconds: float = 0.0
+    executed: bool = False
+    children: list[Node] = field(default_factory=list)
+    rank: float = 0.0
+    recipe: str = ""
+
+    @property
+    def needs(self) -> tuple[Node, ...]:
+        """Return the steps that come before."""
+        return tuple(node for node in (self.data, self.reference, self.parent) if node is not None)
+
+    @property
+    def splits(self) -> DataInfo:
+        """Return the data that this step gave."""
+        if not isinstance(self.value, DataInfo):
+            raise TypeError(f"{self.label} gave no data")
+        return self.value
+
+    @property
+    def model(self) -> Model:
+        """Return the model that this step gave."""
+        if not isinstance(self.value, Model):
+            raise TypeError(f"{self.label} gave no model")
+        return self.value
+
+    def chain(self) -> Iterator[Node]:
+        """Yield the steps that led here, the first one first."""
+        if self.parent is not None:
+            yield from self.parent.chain()
+        elif self.data is not None:
+            yield self.data
+        yield self
+
+
+def _use(resolved: Resolved) -> Use:
+    return Use(resolved.plugin, resolved.name, dict(resolved.params))
+
+
+class Graph:
+    """The steps of all cells.
+
+    Args:
+        registry: For what methods and targets declare to read.
+        states: What probing said, by the target's text.
+        python: Target name -> interpreter to lower in.
+    """
+
+    def __init__(
+        self, registry: Registry, states: Mapping[str, TargetState], python: Mapping[str, str] | None = None
+    ) -> None:
+        self.registry = registry
+        self.states = states
+        self.python = python or {}
+        self.nodes: dict[str, Node] = {}
+
+    def add(self, planned: PlannedCell) -> Node:
+        """Add a cell's steps; return its last one.
+
+        Raises:
+            PluginError: A spec declares to read what does not exist.
+        """
+        options = planned.cell.options
+        workload = _use(planned.workload)
+        name = format_step(planned.workload.step)
+        data = self._node(Node("data", f"{name}: data", workload, workload, Options()))
+        fit = self._node(Node("fit", f"{name}: train", workload, workload, Options(seed=options.seed), data=data))
+        model = fit
+        for index in range(len(planned.pipeline)):
+            model = self._compress(planned, index, model, fit)
+        for exporter in planned.exporters:
+            model = self._export(planned, exporter, model)
+        return self._lower(planned, model)
+
+    def _capabilities(self, planned: PlannedCell) -> Capabilities | None:
+        state = self.states.get(planned.labels["target"])
+        return state.capabilities if state else None
+
+    def _compress(self, planned: PlannedCell, index: int, parent: Node, fit: Node) -> Node:
+        method = planned.pipeline[index]
+        spec = self.registry.find("method", method.name).spec
+        hardware = None
+        if spec.reads:
+            capabilities = self._capabilities(planned)
+            if capabilities is None:
+                target = planned.labels["target"]
+                raise PluginError(f"method {method.name!r} reads the hardware, and {target} was not probed")
+            hardware = to_data(job.read_fields(capabilities, spec.reads, f"method {method.name!r}"))
+        steps = format_pipeline([item.step for item in planned.pipeline[: index + 1]])
+        label = f"{format_step(planned.workload.step)}: {steps}"
+        node = Node("compress", label, _use(method), parent.workload, fit.options, parent, fit.data, fit, hardware)
+        return self._node(node)
+
+    def _export(self, planned: PlannedCell, name: str, parent: Node) -> Node:
+        offer = self.registry.find("exporter", name)
+        options = options_read(planned.cell.options, offer.spec.reads, f"exporter {name!r}")
+        label = f"{planned.labels['workload']}: {planned.labels['method']} to {offer.spec.produces}"
+        return self._node(Node("export", label, Use(offer.plugin, name), parent.workload, options, parent, parent.data))
+
+    def _lower(self, planned: PlannedCell, parent: Node) -> Node:
+        target = planned.target
+        spec = self.registry.find("target", target.name).spec
+        options = options_read(planned.cell.options, spec.lower_reads, f"target {target.name!r}")
+        label = f"{planned.labels['workload']}: {planned.labels['method']} for {planned.labels['target']}"
+        capabilities = self._capabilities(planned)
+        node = Node("lower", label, _use(target), parent.workload, options, parent, parent.data)
+        node.hardware = capability_inputs(capabilities) if capabilities else None
+        node.python = self.python.get(target.name)
+        return self._node(node)
+
+    def _node(self, node: Node) -> Node:
+        """Return the node of this recipe, which another cell may have added."""
+        before = [item.recipe for item in node.needs]
+        recipe = sha256([node.stage, node.use, node.workload, node.options, node.hardware, node.python, before])
+        if recipe not in self.nodes:
+            node.recipe = recipe
+            self.nodes[recipe] = node
+            for parent in node.needs:
+                parent.children.append(node)
+        return self.nodes[recipe]
+
+    def rank(self) -> None:
+        """Find the longest chain behind each step, so that it can begin early."""
+        for node in reversed(list(self.nodes.values())):  # children were added after their parents
+            node.rank = COSTS[node.stage] + max((child.rank for child in node.children), default=0.0)

@@ -1,0 +1,210 @@
+"""Run one step inside a builder: give the plugin its job, check what comes back, publish it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness import codec, params
+from harness.build import cache, values
+from harness.build.data import DataInfo, GuardedData, NoData, write_data
+from harness.build.job import Workload, hardware
+from harness.build.tasks import KIND, Task, Use
+from harness.errors import PluginError
+from harness.plugins import Registry, load_registry
+from harness.specs import Job, Offer
+from harness.types import Artifact, Model, StepRecord
+
+EFFECT = "effect.json"
+Report = Callable[[float, str], None]
+
+
+class Plugins:
+    """The registries of the plugins that this builder was asked for, each imported once."""
+
+    def __init__(self) -> None:
+        self._registries: dict[str, Registry] = {}
+
+    def registry(self, plugin: str) -> Registry:
+        """Return the registry that holds this plugin alone."""
+        if plugin not in self._registries:
+            self._registries[plugin] = load_registry(only={plugin})
+        return self._registries[plugin]
+
+    def offer(self, kind: str, use: Use) -> Offer[Any]:
+        """Return an offer.
+
+        Raises:
+            PluginError: The plugin is broken or offers no such thing.
+        """
+        registry = self.registry(use.plugin)
+        offers = getattr(registry, f"{kind}s")
+        if use.name not in offers:
+            why = "; ".join(problem.message for problem in registry.problems) or "it does not offer it"
+            raise PluginError(f"{kind} {use.name!r} cannot be had from plugin {use.plugin!r}: {why}")
+        offer: Offer[Any] = offers[use.name]
+        return offer
+
+
+def run_task(task: Task, plugins: Plugins, report: Report) -> float:
+    """Run a step and publish its entry; an entry that another process finished meanwhile is used.
+
+    Returns:
+        Seconds that the step took.
+
+    Raises:
+        HarnessError: The plugin refused, or what it gave is not what it declared.
+    """
+    store = cache.Cache(Path(task.cache))
+    found = store.get(task.key)
+    if found is not None:
+        return found.result.seconds
+    step = _Step(task, store, plugins, report)
+    _seed(task.seed)
+    started = time.monotonic()
+    with store.staging() as out:
+        kind, value = step.run(out)
+        seconds = time.monotonic() - started
+        step.publish(out, kind, value, seconds)
+    return seconds
+
+
+def _seed(seed: int) -> None:
+    """Begin every step from the same state, whatever ran in this builder before; frameworks are the plugin's part."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # plugins' libraries may use the global generator
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    task: Task
+    store: cache.Cache
+    plugins: Plugins
+    report: Report
+
+    @property
+    def owner(self) -> str:
+        return f"{KIND[self.task.stage]} {self.task.use.name!r}"
+
+    def run(self, out: Path) -> tuple[str, DataInfo | Model | Artifact]:
+        task = self.task
+        offer = self.plugins.offer(KIND[task.stage], task.use)
+        workload = Workload.of(self.plugins.offer("workload", task.workload).spec, task.workload.params)
+        if task.stage == "data":
+            return "data", self._data(out, workload)
+        job = self._job(out, workload)
+        if task.stage == "lower":
+            return "artifact", self._artifact(self._lower(offer.spec, job))
+        model = self._step(offer.spec, job, workload)
+        wanted = self._format(offer.spec, workload)
+        return "model", self._model(model, wanted)
+
+    def _data(self, out: Path, workload: Workload) -> DataInfo:
+        split = workload.spec.split
+        return write_data(
+            out, lambda name: split(workload.params, name), workload.inputs,
+            labelled=workload.labelled, progress=self.report,
+        )  # fmt: skip
+
+    def _job(self, out: Path, workload: Workload) -> Job:
+        task = self.task
+        return Job(
+            out=out, seed=task.seed, threads=task.threads, data=self._guarded(), workload=workload,
+            progress=self.report, log=logging.getLogger(f"harness.build.{task.use.name}"),
+            hardware=hardware(self.owner, task.hardware), reference=task.reference,
+        )  # fmt: skip
+
+    def _guarded(self) -> GuardedData | NoData:
+        if self.task.data_key is None:
+            return NoData()
+        entry = self.store.get(self.task.data_key)
+        if entry is None:
+            raise PluginError(f"the data of workload {self.task.workload.name!r} are gone from the cache")
+        return GuardedData(entry.folder, codec.from_data(DataInfo, entry.result.value, where=str(entry.folder)))
+
+    def _params(self, spec: Any) -> Any:
+        return params.build(spec.params, self.task.use.params, owner=self.owner)
+
+    def _incoming(self) -> Model:
+        if self.task.model is None:
+            raise PluginError(f"{self.owner} was given no model")
+        return self.task.model
+
+    def _step(self, spec: Any, job: Job, workload: Workload) -> Any:
+        if self.task.stage == "fit":
+            return spec.fit(workload.params, job)
+        if self.task.stage == "export":
+            return spec.export(self._incoming(), self.task.options, job)
+        return spec.compress(self._incoming(), self._params(spec), job)
+
+    def _lower(self, spec: Any, job: Job) -> Any:
+        return spec.lower(self._incoming(), self._params(spec), self.task.options, job)
+
+    def _format(self, spec: Any, workload: Workload) -> str:
+        if self.task.stage == "fit":
+            return workload.produces
+        wanted: str | None = spec.produces
+        return wanted or self._incoming().format
+
+    def _model(self, model: object, wanted: str) -> Model:
+        if not isinstance(model, Model):
+            raise PluginError(f"{self.owner} gave {type(model).__name__} where Model is due")
+        if model.format != wanted:
+            raise PluginError(f"{self.owner} gave a {model.format!r} model, it declares {wanted!r}")
+        if not model.inputs or not model.outputs:
+            raise PluginError(f"{self.owner} gave a model without {'inputs' if not model.inputs else 'outputs'}")
+        return model
+
+    def _artifact(self, artifact: object) -> Artifact:
+        if not isinstance(artifact, Artifact):
+            raise PluginError(f"{self.owner} gave {type(artifact).__name__} where Artifact is due")
+        if not artifact.sha256 or artifact.artifact_bytes <= 0:
+            raise PluginError(f"{self.owner} gave an artifact without {'sha256' if not artifact.sha256 else 'size'}")
+        return artifact
+
+    def publish(self, out: Path, kind: str, value: DataInfo | Model | Artifact, seconds: float) -> None:
+        task = self.task
+        outside: tuple[str, ...] = ()
+        if isinstance(value, DataInfo):
+            data, digest = codec.to_data(value), value.sha256(*value.splits)
+        else:
+            if isinstance(value, Model):
+                value = dataclasses.replace(value, lineage=self._lineage(value, out, seconds))
+            data, outside = values.store(value, out, self.store.folder(task.key), self.store.root)
+            digest = values.content_sha256(value.path)
+        result = cache.Result(cache.SCHEMA, task.key, kind, data, digest, seconds, task.inputs, outside=outside)
+        _no_links(out)
+        self.store.publish(out, result)
+
+    def _lineage(self, model: Model, out: Path, seconds: float) -> tuple[StepRecord, ...]:
+        task = self.task
+        before = task.model.lineage if task.model else ()
+        own = model.lineage[len(before) :]
+        effect = own[-1].effect if own else _effect(out / EFFECT)
+        offer = self.plugins.offer(KIND[task.stage], task.use)
+        record = StepRecord(
+            "fit" if task.stage == "data" else task.stage, task.use.name, dict(task.use.params), task.seed, seconds,
+            offer.plugin, offer.version, effect or _effect(out / EFFECT),
+        )  # fmt: skip
+        return (*before, record)
+
+
+def _effect(path: Path) -> dict[str, float]:
+    """Read what the step wrote about its own result: a JSON object of numbers in ``job.out / "effect.json"``."""
+    if not path.exists():
+        return {}
+    return codec.loads(dict[str, float], path.read_bytes(), where=path.name)
+
+
+def _no_links(out: Path) -> None:
+    for path in out.rglob("*"):
+        if path.is_symlink():
+            raise PluginError(f"{os.path.relpath(path, out)} is a link; a step leaves files")

@@ -1,0 +1,275 @@
+"""Run a graph of steps on builders: those with the longest chain behind them first, each under the host's lock."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import logging
+import selectors
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.build.events import BuildEvent, Clock, Kind
+from harness.build.gate import Gate, Slot
+from harness.build.pool import Builder, Builders, Gone
+from harness.build.tasks import Request, failure_stage
+from harness.errors import HarnessError, Interrupted, MissingDependency, Unsupported
+from harness.types import Failure, Status
+
+if TYPE_CHECKING:
+    from harness.build.cache import Entry
+    from harness.build.graph import Node
+    from harness.build.resolve import Resolver
+
+_TICK_S = 1.0
+log = logging.getLogger("harness")
+
+
+@dataclass
+class _Running:
+    """A step in a builder.
+
+    Attributes:
+        deadline: When it counts as hanging; moves on with every progress that is reported.
+    """
+
+    node: Node
+    builder: Builder
+    holder: AbstractContextManager[object]
+    deadline: float
+    started: float
+    fraction: float = 0.0
+
+
+@dataclass
+class Scheduler:
+    """The loop over one graph.
+
+    Attributes:
+        timeout_s: A step that reports no progress for so long is killed.
+    """
+
+    resolver: Resolver
+    builders: Builders
+    slot: Slot
+    timeout_s: float
+    on_event: Callable[[BuildEvent], None]
+    ready: list[tuple[float, int, Node]] = field(default_factory=list)
+    running: dict[int, _Running] = field(default_factory=dict)
+    twins: dict[str, list[Node]] = field(default_factory=dict)
+    waiting: list[Node] = field(default_factory=list)
+    clock: Clock = field(default_factory=lambda: Clock([]))
+    _count: itertools.count[int] = field(default_factory=itertools.count)
+
+    def run(self, nodes: Iterable[Node]) -> None:
+        """Bring every node to "done" or "failed".
+
+        Raises:
+            Interrupted: The user stopped it; builders are gone and the cache is whole.
+        """
+        self.waiting = list(nodes)
+        self.clock = Clock(self.waiting)
+        self.gate = Gate(self.slot)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.gate, selectors.EVENT_READ, self.gate)
+        try:
+            self._loop()
+        except KeyboardInterrupt:
+            what = "stopped while building; finished steps are kept"
+            raise Interrupted(what, hint="run the same command again") from None
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self.selector.close()
+        self.builders.close()
+        for run in self.running.values():
+            run.holder.__exit__(None, None, None)
+        self.gate.close()
+        self.resolver.cache.sweep()  # killed builders leave their folders
+
+    def _loop(self) -> None:
+        self._advance()
+        while self.waiting or self.ready or self.running:
+            self._ask()
+            for key, _mask in self.selector.select(_TICK_S):
+                if key.data is self.gate:
+                    self._start_all()
+                elif isinstance(key.data, Builder):
+                    self._hear(key.data)
+            self._time()
+
+    # -- before a step runs
+
+    def _advance(self) -> None:
+        """Resolve what can be resolved, again and again while that ends steps without running them."""
+        moved = True
+        while moved:
+            moved = False
+            for node in list(self.waiting):
+                if any(need.state == "failed" for need in node.needs):
+                    self._inherit(node)
+                elif all(need.state == "done" for need in node.needs):
+                    self._resolve(node)
+                else:
+                    continue
+                moved = True
+                self.waiting.remove(node)
+
+    def _inherit(self, node: Node) -> None:
+        failed = next(need for need in node.needs if need.state == "failed")
+        node.state, node.failure = "failed", failed.failure
+        self._tell("failed", node, text=f"{failed.label} failed")
+
+    def _resolve(self, node: Node) -> None:
+        try:
+            self.resolver.resolve(node)
+            entry = self.resolver.cache.get(node.key)
+            if entry is not None:
+                self.resolver.accept(node, entry)
+        except HarnessError as error:
+            self._fail(node, _raised(error), error.message, self._blame(node))
+            return
+        if entry is not None:
+            node.state = "done"
+            self._tell("cached", node)
+        elif node.key in self.twins:
+            self.twins[node.key].append(node)  # another step with the same result is on its way
+            node.state = "ready"
+        else:
+            self.twins[node.key] = []
+            node.state = "ready"
+            heapq.heappush(self.ready, (-node.rank, next(self._count), node))
+
+    def _ask(self) -> None:
+        """Ask for as many slots as there are steps that could run."""
+        wanted = min(len(self.ready), self.builders.free)
+        for _slot in range(wanted - self.gate.asked):
+            self.gate.ask()
+
+    def _start_all(self) -> None:
+        for holder in self.gate.arrived():
+            if not self.ready or self.builders.free < 1:
+                holder.__exit__(None, None, None)
+                continue
+            _rank, _index, node = heapq.heappop(self.ready)
+            self._start(node, holder)
+
+    def _start(self, node: Node, holder: AbstractContextManager[object]) -> None:
+        try:
+            builder = self.builders.take(node.python, node.use.name)
+        except OSError as error:
+            holder.__exit__(None, None, None)
+            reason = f"the builder cannot be started: {error}"
+            self._settle(node, Failure("unavailable", failure_stage(node.stage), str(node.python or "harness"), reason))
+            return
+        if builder.reader not in self.selector.get_map():
+            self.selector.register(builder, selectors.EVENT_READ, builder)
+        now = time.monotonic()
+        self.running[id(builder)] = _Running(node, builder, holder, now + self.timeout_s, now)
+        node.state = "running"
+        builder.ask(Request(task=self.resolver.task(node)))
+        self._tell("started", node)
+
+    # -- while it runs
+
+    def _hear(self, builder: Builder) -> None:
+        for reply in builder.replies():
+            run = self.running.get(id(builder))
+            if isinstance(reply, Gone):
+                self._lost(builder, run, reply)
+                return
+            if run is None or reply.hello is not None:
+                continue
+            if reply.progress is not None:
+                self._progress(run, reply.progress.fraction, reply.progress.text)
+            elif reply.failure is not None:
+                self._end(run, reply.failure)
+            elif reply.built is not None:
+                self._end(run, None)
+
+    def _progress(self, run: _Running, fraction: float, text: str) -> None:
+        if fraction > run.fraction:
+            run.fraction = fraction
+            run.deadline = time.monotonic() + self.timeout_s
+        self._tell("progress", run.node, text=text)
+
+    def _time(self) -> None:
+        now = time.monotonic()
+        for run in list(self.running.values()):
+            if now > run.deadline:
+                reason = f"{run.node.label} reported no progress for {self.timeout_s:g} s and was ended"
+                self._lost(run.builder, run, Gone("timeout", reason))
+
+    def _lost(self, builder: Builder, run: _Running | None, gone: Gone) -> None:
+        with contextlib.suppress(KeyError):
+            self.selector.unregister(builder)
+        self.builders.drop(builder)
+        if run is not None:
+            blame = self._blame(run.node) if gone.status != "unavailable" else str(run.node.python or "harness")
+            self._finish(run, Failure(gone.status, failure_stage(run.node.stage), blame, gone.reason))
+        elif builder in self.builders.idle:
+            self.builders.idle.remove(builder)
+
+    def _end(self, run: _Running, failure: Failure | None) -> None:
+        self.builders.give(run.builder)
+        self._finish(run, failure)
+
+    def _finish(self, run: _Running, failure: Failure | None) -> None:
+        del self.running[id(run.builder)]
+        run.holder.__exit__(None, None, None)
+        run.node.executed = True
+        self.clock.ran(run.node, time.monotonic() - run.started)
+        self._settle(run.node, failure)
+
+    # -- after it ran
+
+    def _settle(self, node: Node, failure: Failure | None) -> None:
+        for twin in (node, *self.twins.pop(node.key, ())):
+            if failure is not None:
+                twin.state, twin.failure = "failed", failure
+                self._tell("failed", twin, text=failure.reason)
+            else:
+                self._accept(twin)
+        self._advance()
+
+    def _accept(self, node: Node) -> None:
+        try:
+            self.resolver.accept(node, self._published(node))
+        except HarnessError as error:
+            self._fail(node, _raised(error), error.message, "harness")
+            return
+        node.state = "done"
+        self._tell("built", node)
+
+    def _published(self, node: Node) -> Entry:
+        entry = self.resolver.cache.get(node.key)
+        if entry is None:
+            folder = self.resolver.cache.folder(node.key)
+            raise HarnessError(f"the builder said it wrote {folder}, but it is not there")
+        return entry
+
+    def _fail(self, node: Node, status: Status, reason: str, blame: str) -> None:
+        node.state, node.failure = "failed", Failure(status, failure_stage(node.stage), blame, reason)
+        self._tell("failed", node, text=reason)
+
+    def _blame(self, node: Node) -> str:
+        try:
+            offer = self.resolver.offer(node)
+        except HarnessError:
+            return node.use.plugin
+        return f"{offer.plugin} ({offer.distribution})"
+
+    def _tell(self, kind: Kind, node: Node, *, text: str = "") -> None:
+        running = {id(run.node): (run.fraction, run.started) for run in self.running.values()}
+        self.on_event(self.clock.event(kind, node, running, self.builders.workers, text))
+
+
+def _raised(error: HarnessError) -> Status:
+    if isinstance(error, Unsupported):
+        return "not-applicable"
+    return "unavailable" if isinstance(error, MissingDependency) else "failed"

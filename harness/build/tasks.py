@@ -1,0 +1,137 @@
+"""What the parent and a builder say to each other: one JSON value a line, over the builder's own pipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.types import Availability, Capabilities, Failure, Model, Options, Stage
+
+PROTOCOL = 1
+StepStage = Literal["data", "fit", "compress", "export", "lower"]
+
+# Stage of a step -> the kind of offer that does its work.
+KIND: Mapping[StepStage, str] = {
+    "data": "workload",
+    "fit": "workload",
+    "compress": "method",
+    "export": "exporter",
+    "lower": "target",
+}
+
+
+@dataclass(frozen=True)
+class Use:
+    """A plugin's offer with all its parameters."""
+
+    plugin: str
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step to run and to publish in the cache under ``key``.
+
+    Attributes:
+        use: The offer that does the work: the workload itself for data and fit.
+        data_key: Entry of the workload's data, or of the pack that holds it; ``None`` for the data step.
+        hardware: Capability fields that the step may see, as JSON.
+        inputs: What the key was made from.
+    """
+
+    stage: StepStage
+    key: str
+    label: str
+    use: Use
+    workload: Use
+    seed: int
+    threads: int
+    cache: str
+    data_key: str | None = None
+    model: Model | None = None
+    reference: Model | None = None
+    options: Options = field(default_factory=Options)
+    hardware: Mapping[str, Any] | None = None
+    inputs: Any = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Ask a target whether it runs here."""
+
+    use: Use
+
+
+@dataclass(frozen=True)
+class About:
+    """Ask for versions: of distributions, and of a plugin's source."""
+
+    packages: tuple[str, ...]
+    plugin: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A line to the builder; one field is set."""
+
+    task: Task | None = None
+    probe: Probe | None = None
+    about: About | None = None
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The builder's first line: who answers."""
+
+    protocol: int
+    harness: str
+    python: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a step is."""
+
+    fraction: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A target's answer."""
+
+    availability: Availability
+    capabilities: Capabilities | None = None
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Versions in a builder's interpreter."""
+
+    packages: Mapping[str, str]
+    plugin_version: str
+    source_sha256: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A line from the builder; one field is set.
+
+    Attributes:
+        built: Seconds that the step took.
+        failure: Why it did not succeed; its stage is the step's.
+    """
+
+    hello: Hello | None = None
+    progress: Progress | None = None
+    built: float | None = None
+    failure: Failure | None = None
+    probed: Probed | None = None
+    versions: Versions | None = None
+
+
+def failure_stage(stage: StepStage) -> Stage:
+    """Return the stage that a record names: the data belong to the fit."""
+    return "fit" if stage == "data" else stage

@@ -1,0 +1,77 @@
+"""The values of entries: what they point to is stored relative, so that a cache can be moved."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import codec
+from harness.errors import PluginError
+from harness.types import Artifact, Model
+
+if TYPE_CHECKING:
+    from harness.build.cache import Entry
+
+
+def content_sha256(path: Path) -> str:
+    """Hash a file, or a folder's files with their names."""
+    if path.is_file():
+        return codec.file_sha256(path)
+    digest = hashlib.sha256()
+    for item in sorted(path.rglob("*")):
+        if item.is_file():
+            digest.update(f"{item.relative_to(path).as_posix()}\0{codec.file_sha256(item)}\0".encode())
+    return digest.hexdigest()
+
+
+def pointed(value: Model | Artifact) -> tuple[Path, ...]:
+    """Return the files that a value points to."""
+    if isinstance(value, Model) and value.precision.encodings is not None:
+        return (value.path, value.precision.encodings)
+    return (value.path,)
+
+
+def _moved(value: Any, move: Any) -> Any:
+    changes: dict[str, Any] = {"path": move(value.path)}
+    if isinstance(value, Model) and value.precision.encodings is not None:
+        encodings = move(value.precision.encodings)
+        changes["precision"] = dataclasses.replace(value.precision, encodings=encodings)
+    return dataclasses.replace(value, **changes)
+
+
+def store(value: Model | Artifact, staged: Path, entry: Path, root: Path) -> tuple[Any, tuple[str, ...]]:
+    """Return a value as JSON with paths relative to its future entry, and which of them lie in other entries.
+
+    Args:
+        value: What the step gave.
+        staged: The folder that the step wrote.
+        entry: Where that folder will be.
+        root: The cache's root.
+
+    Raises:
+        PluginError: A path does not exist, or lies neither in the folder nor in the cache.
+    """
+    outside: list[str] = []
+
+    def move(path: Path) -> Path:
+        if not path.exists():
+            raise PluginError(f"{path} does not exist")
+        real = path.resolve()
+        if real.is_relative_to(staged.resolve()):
+            return real.relative_to(staged.resolve())
+        if not real.is_relative_to(root.resolve()):
+            raise PluginError(f"{path} lies outside the job's folder; a step writes only into job.out")
+        relative = os.path.relpath(real, root.resolve() / entry.relative_to(root))
+        outside.append(relative)
+        return Path(relative)
+
+    return codec.to_data(_moved(value, move)), tuple(outside)
+
+
+def load(entry: Entry, kind: type[Any]) -> Any:
+    """Return an entry's Model or Artifact with absolute paths."""
+    value = codec.from_data(kind, entry.result.value, where=str(entry.folder))
+    return _moved(value, lambda path: Path(os.path.normpath(entry.folder / path)))
