@@ -12,16 +12,18 @@ from harness.api import ExporterSpec, hookimpl
 from harness_onnx.export import export
 from harness_onnx.graph import (
     BATCH,
-    TensorSpan,
     check_file,
     consumers,
+    float_nodes,
     macs_by_node,
     model_io,
     normalise,
     raw_tensors,
+    save_normalised,
     weight_spans,
 )
 from harness_onnx.quantize import calibration_batches, dynamic_int8, qdq, quiet, symmetric_qdq, to_float16
+from harness_onnx.wire import TensorSpan
 
 __all__ = [
     "BATCH",
@@ -30,12 +32,14 @@ __all__ = [
     "check_file",
     "consumers",
     "dynamic_int8",
+    "float_nodes",
     "macs_by_node",
     "model_io",
     "normalise",
     "qdq",
     "quiet",
     "raw_tensors",
+    "save_normalised",
     "symmetric_qdq",
     "to_float16",
     "weight_spans",

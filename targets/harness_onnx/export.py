@@ -46,7 +46,7 @@ def export(model: Model, options: Options, job: Job) -> Model:
             _compare(module, model, path, _items(model, job))
         except MissingDependency:
             raise
-        except Exception as error:  # an exporter may raise anything; the other one is tried, then both are told
+        except Exception as error:  # noqa: BLE001  an exporter may raise anything; the other is tried, both are told
             failures.append(f"{name}: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
             log.info("export by %s failed: %s", name, error)
             continue
@@ -71,7 +71,8 @@ def _write_exported(module: nn.Module, model: Model, path: Path) -> None:
             verify=False,
             report=False,
         )
-        assert program is not None  # noqa: S101  with dynamo=True the program is always returned
+        if program is None:
+            raise Unsupported("torch.onnx.export returned no program")
         program.save(str(path), external_data=False)
 
 
@@ -131,6 +132,7 @@ def _items(model: Model, job: Job) -> dict[str, NDArray[Any]]:
 
 def _compare(module: nn.Module, model: Model, path: Path, items: Mapping[str, NDArray[Any]]) -> None:
     import numpy as np
+
     from harness_torch import call
 
     names = (tuple(model_io(path)[0]), tuple(model_io(path)[1]))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import BadModel, MissingDependency, Span, TensorSpec
+from harness.api import BadModel, MissingDependency, Span, TensorSpec, Unsupported
 from harness_onnx.wire import TensorSpan, raw_initializers
 
 if TYPE_CHECKING:
@@ -94,6 +94,14 @@ def normalise(model: ModelProto) -> None:
     del model.graph.value_info[:]
 
 
+def save_normalised(source: Path, out: Path) -> None:
+    """Write a file's graph with all its weights inside and a batch that can be fixed by name."""
+    onnx = import_onnx()
+    model = load(source)
+    normalise(model)
+    onnx.save(model, str(out))
+
+
 def _first(item: ValueInfoProto) -> Any:
     return item.type.tensor_type.shape.dim[0]
 
@@ -128,6 +136,29 @@ def consumers(graph: GraphProto) -> dict[str, list[tuple[NodeProto, int]]]:
         for place, name in enumerate(node.input):
             found.setdefault(name, []).append((node, place))
     return found
+
+
+def float_nodes(path: Path, overrides: Mapping[str, str], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the nodes that overrides keep in float32, for quantizers to leave out.
+
+    Args:
+        path: An ONNX file.
+        overrides: ``Precision.overrides``, by parameter name.
+        names: ``Model.names``.
+
+    Raises:
+        Unsupported: An override names no weight of the file, or another dtype than float32.
+    """
+    readers = consumers(load(path).graph)
+    found: list[str] = []
+    for parameter, dtype in overrides.items():
+        nodes = [node.name for node, _place in readers.get(names.get(parameter, parameter), [])]
+        if not nodes:
+            raise Unsupported(f"override of {parameter!r} matches no weight of the exported model")
+        if dtype != "float32":
+            raise Unsupported(f"override of {parameter!r} asks for {dtype}; a quantized file can only leave it float32")
+        found += nodes
+    return tuple(found)
 
 
 def _channel_axes(graph: GraphProto) -> dict[str, int]:

@@ -1,0 +1,104 @@
+"""ONNX files in, ONNX files out, quantized the way ONNX Runtime runs fastest."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.api import Artifact, Calibration, Job, Model, Options, Unsupported, stored_size
+from harness_onnx import (
+    calibration_batches,
+    dynamic_int8,
+    float_nodes,
+    model_io,
+    qdq,
+    save_normalised,
+    to_float16,
+    weight_spans,
+)
+
+if TYPE_CHECKING:
+    from harness_onnxruntime.params import Params
+
+
+def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
+    """Realise the wanted precision in an ONNX file.
+
+    Raises:
+        Unsupported: ONNX Runtime's CPU provider cannot realise it.
+    """
+    del options
+    wanted = model.precision
+    if wanted.realise == "exact" and wanted.encodings is not None:
+        raise Unsupported("onnxruntime: given encodings are not placed, only native scales")
+    ways = {"float32": _float32, "float16": _float16, "int8": _int8, "dynamic-int8": _dynamic}
+    if wanted.name not in ways:
+        known = f"known: {', '.join(ways)}"
+        raise Unsupported(f"onnxruntime's CPU provider does not realise {wanted.name}", hint=known)
+    out = job.out / "model.onnx"
+    how = ways[wanted.name](model, params, job, out)
+    stored, stored_as = stored_size(out, weight_spans(out), wanted.storage)
+    return Artifact(
+        path=out,
+        format="onnx",
+        sha256=_sha256(out),
+        realised=wanted.name,
+        how=how,
+        artifact_bytes=out.stat().st_size,
+        stored_bytes=stored,
+        stored_as=stored_as,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _float32(model: Model, params: Params, job: Job, out: Path) -> str:
+    del params, job
+    save_normalised(model.path, out)
+    return "graph as exported"
+
+
+def _float16(model: Model, params: Params, job: Job, out: Path) -> str:
+    del params, job
+    to_float16(model.path, out)
+    return "onnxruntime.transformers.float16, float32 inputs and outputs"
+
+
+def _dynamic(model: Model, params: Params, job: Job, out: Path) -> str:
+    del params, job
+    wanted = model.precision
+    exclude = float_nodes(model.path, wanted.overrides, model.names)
+    dynamic_int8(model.path, out, per_channel=wanted.granularity == "per-channel", exclude=exclude)
+    return f"quantize_dynamic, int8 weights, {wanted.granularity} for MatMul, per-tensor for Conv"
+
+
+def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
+    wanted = model.precision
+    if not wanted.weights_symmetric:
+        raise Unsupported("onnxruntime: int8 weights are symmetric on its fast path")
+    calibration = wanted.calibration or Calibration()
+    arrays = job.data.split("calibration").inputs
+    fixed = next(iter(model_io(model.path)[0].values())).shape[0]
+    feeds = calibration_batches(arrays, calibration.samples, batch=fixed or 16)
+    symmetric = bool(wanted.activations_symmetric)
+    activations = "int8" if symmetric else params.activations  # a symmetric uint8 would have zero point 128
+    qdq(
+        model.path,
+        out,
+        feeds if fixed is None else [feed for feed in feeds if len(next(iter(feed.values()))) == fixed],
+        calibration=calibration.method,
+        activations=activations,
+        symmetric=symmetric,
+        per_channel=wanted.granularity == "per-channel",
+        reduce_range=params.reduce_range,
+        exclude=float_nodes(model.path, wanted.overrides, model.names),
+    )
+    items = sum(len(next(iter(feed.values()))) for feed in feeds)
+    return (
+        f"quantize_static QDQ, {'symmetric ' if symmetric else ''}{activations} activations, "
+        f"{wanted.granularity} int8 weights, {calibration.method} over {items} items"
+    )

@@ -1,0 +1,19 @@
+"""Parameters of the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.api import param
+
+
+@dataclass(frozen=True)
+class Params:
+    """What can be chosen about ONNX Runtime."""
+
+    graph_optimization: Literal["all", "extended", "basic", "off"] = param("all", "level of graph rewriting at load")
+    activations: Literal["uint8", "int8"] = param("uint8", "integer type of activations in static int8")
+    reduce_range: bool = param(False, "7-bit weights in static int8, for x86 CPUs without VNNI")
+    arena: bool = param(True, "keep freed CPU memory in an arena, as is the runtime's default")
+    spinning: bool = param(False, "let waiting threads spin; off, because several sessions are alive in a set")

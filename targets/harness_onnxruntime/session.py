@@ -1,0 +1,138 @@
+"""A loaded model in ONNX Runtime."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.api import Artifact, MissingDependency, Options, Placement, Purpose, TensorSpec
+from harness_onnx import BATCH
+from harness_onnxruntime.placement import read_profile
+from harness_onnxruntime.probe import HINT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from harness_onnxruntime.params import Params
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL", "extended": "ORT_ENABLE_EXTENDED", "basic": "ORT_ENABLE_BASIC", "off": "ORT_DISABLE_ALL",
+}  # fmt: skip
+_DTYPES = {"float": "float32", "double": "float64"}
+
+
+def open_session(artifact: Artifact, params: Params, options: Options, purpose: Purpose) -> OnnxRuntimeSession:
+    """Load an artifact: static at the cell's batch, except for accuracy, where the batch stays free.
+
+    Raises:
+        MissingDependency: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependency(f"onnxruntime cannot be imported: {error}", hint=HINT) from error
+    settings = _settings(onnxruntime, params, options)
+    folder = None
+    if purpose != "accuracy":
+        settings.add_free_dimension_override_by_name(BATCH, options.batch)
+    if purpose == "placement":  # the profiler costs time, so a latency session has none
+        folder = tempfile.TemporaryDirectory(prefix="harness-ort-")
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(Path(folder.name) / "profile")
+    session = onnxruntime.InferenceSession(str(artifact.path), settings, providers=["CPUExecutionProvider"])
+    return OnnxRuntimeSession(session, onnxruntime, options, params, folder)
+
+
+def _settings(onnxruntime: Any, params: Params, options: Options) -> Any:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[params.graph_optimization])
+    settings.enable_cpu_mem_arena = params.arena
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if params.spinning else "0")
+    return settings
+
+
+class OnnxRuntimeSession:
+    """One ``InferenceSession``, its threads and its arena."""
+
+    def __init__(
+        self,
+        session: Any,
+        onnxruntime: Any,
+        options: Options,
+        params: Params,
+        folder: tempfile.TemporaryDirectory[str] | None,
+    ) -> None:
+        self._session = session
+        self._runtime = onnxruntime
+        self._options = options
+        self._params = params
+        self._folder = folder
+        self._names = [item.name for item in session.get_outputs()]
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """Inputs by name."""
+        return {item.name: _spec(item) for item in self._session.get_inputs()}
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """Outputs by name."""
+        return {item.name: _spec(item) for item in self._session.get_outputs()}
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Run once."""
+        return dict(zip(self._names, self._session.run(None, inputs), strict=True))
+
+    def bind(self, inputs: Arrays) -> Callable[[], None]:
+        """Return a call on inputs that were handed over before; outputs stay in the runtime's memory."""
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, self._runtime.OrtValue.ortvalue_from_numpy(array))
+        for name in self._names:
+            binding.bind_output(name)
+
+        def call() -> None:
+            self._session.run_with_iobinding(binding)
+
+        return call
+
+    def placements(self) -> tuple[Placement, ...]:
+        """Return what the profiler saw in the runs so far; only with purpose "placement"."""
+        if self._folder is None:
+            return ()
+        profile = Path(self._session.end_profiling()).read_bytes()
+        return read_profile(profile, batch=self._options.batch)
+
+    def effective(self) -> Mapping[str, str]:
+        """Return what the session says of its options."""
+        settings = self._session.get_session_options()
+        return {
+            "threads": str(settings.intra_op_num_threads),
+            "inter_op_threads": str(settings.inter_op_num_threads),
+            "graph_optimization": str(settings.graph_optimization_level).rpartition(".")[2],
+            "providers": ",".join(self._session.get_providers()),
+            "arena": str(settings.enable_cpu_mem_arena).lower(),
+            "spinning": settings.get_session_config_entry("session.intra_op.allow_spinning"),
+            "version": str(self._runtime.__version__),
+        }
+
+    def close(self) -> None:
+        """Free the session, and the profile if there is one."""
+        self._session = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+def _spec(item: Any) -> TensorSpec:
+    kind = item.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(size if isinstance(size, int) else None for size in item.shape)
+    return TensorSpec(_DTYPES.get(kind, kind), shape)
