@@ -23,7 +23,7 @@ from harness_torch import fit, new_model
 class TinyCnn(nn.Module):
     """Convolutions with a residual, a depthwise layer and a dense head over flattened maps."""
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 8) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, width, 3, padding=1)
         self.norm = nn.BatchNorm2d(width)
@@ -135,7 +135,7 @@ class TinyData:
         return Split({self.input_name: self.x[low:high]}, labels)
 
 
-def digits(items: int = 600) -> TinyData:
+def digits(items: int = 320) -> TinyData:
     """Return digits as [n, 1, 8, 8] with classes."""
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))[:items]
@@ -152,7 +152,7 @@ def diabetes() -> TinyData:
 
 _IMAGE = {"image": TensorSpec("float32", (None, 1, 8, 8))}
 WORKLOADS = {
-    "cnn": TinyWorkload("cnn", TinyCnn, 16, _IMAGE),
+    "cnn": TinyWorkload("cnn", TinyCnn, 8, _IMAGE),
     "gru": TinyWorkload("gru", TinyGru, 16, _IMAGE),
     "transformer": TinyWorkload("transformer", TinyTransformer, 16, _IMAGE),
     "mlp": TinyWorkload("mlp", TinyMlp, 32, {"row": TensorSpec("float32", (None, 10))}, task="regression"),

@@ -68,7 +68,7 @@ def harness_methods() -> Iterator[MethodSpec[Params]]:
         summary="one-bit weights with a scale per channel, straight-through trained",
         params=Params,
         compress=compress,
-        needs=frozenset({"training", "torch-model"}),
+        needs=frozenset({"training"}),
         # what changes the weights anew would undo the two values, so it comes before
         after=frozenset({"channel-pruning", "distillation", "decomposition"}),
         conflicts=frozenset({"none", "binarization", "magnitude-pruning"}),  # one bit has no room for a zero

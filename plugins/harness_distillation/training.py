@@ -36,7 +36,7 @@ def distil(
     The teacher sees each item once, before training: its outputs do not change between epochs.
 
     Raises:
-        Unsupported: The train split has no labels.
+        Unsupported: The train split is empty or has no labels.
     """
     from harness_torch import fit
 
@@ -58,8 +58,8 @@ def mixed_loss(
     from harness_torch import call
 
     split = job.data.split("train")
-    if split.labels is None:
-        raise Unsupported(f"workload {job.workload.name!r} has no labels to train a student with")
+    if split.labels is None or not len(split.labels):
+        raise Unsupported(f"the train split of workload {job.workload.name!r} has no labels to train a student with")
     labels = torch.from_numpy(np.array(split.labels))
     taught = [torch.from_numpy(value) for value in call(teacher, split.inputs).values()]
     part = _teacher_loss(job.workload.task, temperature)

@@ -18,7 +18,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         summary="the smallest weights set to zero, the rest fine-tuned around them",
         params=magnitude.Params,
         compress=magnitude.compress,
-        needs=frozenset({"training", "torch-model"}),
+        needs=frozenset({"training"}),
         # what changes the weights anew would fill the zeros again, so it comes before
         after=frozenset({"channel-pruning", "distillation", "decomposition"}),
         conflicts=frozenset({"none", "binarization"}),
@@ -29,7 +29,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         summary="whole channels removed, rounded to full vectors, fine-tuned",
         params=channels.Params,
         compress=channels.compress,
-        needs=frozenset({"training", "torch-model"}),
+        needs=frozenset({"training"}),
         reads=frozenset({"channel_multiple"}),
         conflicts=frozenset({"none"}),
     )

@@ -1,0 +1,133 @@
+"""What holds for every method on every kind of tiny model: shapes, finiteness, seeds, order, parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jobs import WORKLOADS, compress, make_job, trained
+
+from harness import params
+from harness.api import HarnessError, MethodSpec, Model, PlanError, Split, Unsupported
+from harness_torch import call, load
+
+PLUGINS = ("baseline", "quantization", "pruning", "binarization", "distillation")
+SPECS: dict[str, MethodSpec[Any]] = {
+    spec.name: spec for name in PLUGINS for spec in importlib.import_module(f"harness_{name}").harness_methods()
+}
+TORCH = sorted(name for name, spec in SPECS.items() if spec.consumes == {"torch"})
+FAST = {"epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    return {name: trained(tmp_path_factory.mktemp(name), name, epochs=2) for name in WORKLOADS}
+
+
+def _state(model: Model) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in load(model).state_dict().items()}
+
+
+@pytest.mark.parametrize("workload", sorted(WORKLOADS))
+@pytest.mark.parametrize("name", TORCH)
+def test_result_is_the_same_kind_of_function(
+    name: str, workload: str, models: dict[str, Model], tmp_path: Path
+) -> None:
+    job = make_job(tmp_path, workload)
+    inputs = job.data.split("selection").inputs
+    before = call(load(models[workload]), inputs)
+    result = compress(SPECS[name], models[workload], job, **FAST)
+    after = call(load(result), inputs)
+    assert {key: value.shape for key, value in after.items()} == {key: value.shape for key, value in before.items()}
+    assert all(np.isfinite(value).all() for value in after.values())
+    assert any(not np.array_equal(after[key], before[key]) for key in after)
+    assert result.path.is_relative_to(job.out)
+    assert (result.inputs, result.outputs) == (models[workload].inputs, models[workload].outputs)
+
+
+@pytest.mark.parametrize("workload", ["cnn", "gru"])
+@pytest.mark.parametrize("name", TORCH)
+def test_same_seed_gives_the_same_bytes(name: str, workload: str, models: dict[str, Model], tmp_path: Path) -> None:
+    results = [
+        _state(compress(SPECS[name], models[workload], make_job(tmp_path, workload, seed=seed), **FAST))
+        for seed in (3, 3, 4)
+    ]
+    assert results[0] == results[1]
+    assert results[0] != results[2]
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_the_incoming_file_is_left_alone(name: str, models: dict[str, Model], tmp_path: Path) -> None:
+    before = models["cnn"].path.read_bytes()
+    compress(SPECS[name], models["cnn"], make_job(tmp_path), **FAST)
+    assert models["cnn"].path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_training_data_without_labels_is_refused(name: str, models: dict[str, Model], tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    data = dataclasses.replace(job.data, y=None)  # type: ignore[type-var]  # TinyData
+    with pytest.raises(Unsupported, match="labels"):
+        compress(SPECS[name], models["cnn"], dataclasses.replace(job, data=data), **FAST)
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_empty_training_data_is_refused(name: str, models: dict[str, Model], tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+
+    class Empty:
+        def split(self, which: str) -> Split:
+            split = job.data.split(which)  # type: ignore[arg-type]  # a literal
+            if which != "train":
+                return split
+            return Split({key: value[:0] for key, value in split.inputs.items()}, split.labels[:0])
+
+    with pytest.raises(HarnessError, match="train"):
+        compress(SPECS[name], models["cnn"], dataclasses.replace(job, data=Empty()), **FAST)
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+def test_declarations(name: str) -> None:
+    spec = SPECS[name]
+    assert len(spec.summary) <= 70
+    assert not spec.summary.endswith(".")
+    assert params.problem(spec.params) is None
+    assert all(info.help for info in params.describe(spec.params))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("magnitude-pruning", {"ratio": "1.0"}, "0 < x < 1"),
+        ("magnitude-pruning", {"ratio": "nan"}, "0 < x < 1"),
+        ("magnitude-pruning", {"epochs": "-1"}, "0 <= x"),
+        ("magnitude-pruning", {"scope": "layer"}, "one of global, local"),
+        ("channel-pruning", {"ratio": "0"}, "0 < x < 1"),
+        ("channel-pruning", {"importance": "l3"}, "one of l1, l2, taylor, random"),
+        ("binarization", {"epochs": "-1"}, "0 <= x"),
+        ("binarization", {"lr": "0"}, "0 < x"),
+        ("distillation", {"T": "0"}, "0 < x"),
+        ("distillation", {"T": "-4"}, "0 < x"),
+        ("distillation", {"alpha": "1.5"}, "0 <= x <= 1"),
+        ("distillation", {"width": "2"}, "0 < x <= 1"),
+        ("distillation", {"epochs": "0"}, "1 <= x"),
+    ],
+)
+def test_bad_parameters_are_one_sentence(name: str, given: dict[str, str], words: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        params.build(SPECS[name].params, given, owner=f"method {name!r}")
+    assert words in caught.value.message
+    assert next(iter(given)) in caught.value.message
+
+
+def test_importing_the_plugins_loads_no_framework() -> None:
+    imports = "; ".join(f"import harness_{name}" for name in PLUGINS)
+    code = f"import sys; {imports}; print([m for m in ('torch', 'torch_pruning', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
