@@ -31,7 +31,10 @@ def command(
     *, runs: tuple[Path, ...], sort: str | None, workload: str | None, pareto: bool,
     view: str, as_json: bool, output: Path | None,
 ) -> None:  # fmt: skip
-    """Show the leaderboard of one or more runs; the newest under ./results where none is named."""
+    """Show the leaderboard of one or more runs.
+
+    Where none is named, the newest under ./results.
+    """
     folders = [find_run(run) for run in runs] or [find_run(None)]
     print_board(folders, "json" if as_json else view, sort=sort, workload=workload, pareto=pareto, output=output)
 

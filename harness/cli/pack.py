@@ -19,8 +19,7 @@ from harness.cli.common import find_run
     metavar="FILE",
     help="Such as b.hpk.",
 )
-@click.pass_obj
-def command(app: object, *, run: Path | None, output: Path) -> None:
+def command(*, run: Path | None, output: Path) -> None:
     """Pack a run's artifacts, to measure them on another host."""
     from harness.build import pack
 

@@ -130,7 +130,7 @@ class Timed:
     inner: Bars | Lines
     spent: dict[str, float] = field(default_factory=dict)
     current: str = "starting"
-    since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=lambda: time.monotonic())
 
     def _switch(self, name: str) -> None:
         now = time.monotonic()

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from harness.types import Capabilities
 
 PROBE_S = 120.0
+_FIELDS = (
+    "float_precision", "granularity", "symmetric_only", "channel_multiple",
+    "sparsity", "devices", "dynamic_batch", "isa",
+)  # fmt: skip
 
 
 @click.command("targets")
@@ -108,9 +112,10 @@ def show(offer: Offer[TargetSpec[Any]], state: TargetState) -> None:
     from harness.params import describe
 
     spec, found = offer.spec, state.availability
+    here = f"yes: a one-op model ran in {found.seconds:.1f} s" if found.available else f"no: {found.reason}"
     click.echo(f"{spec.name}: {spec.summary}\n")
     print_facts([
-        ("available here", f"yes: a one-op model ran in {found.seconds:.1f} s" if found.available else f"no: {found.reason}"),
+        ("available here", here),
         ("install", _hint(offer, state)),
         ("runtime", f"{found.runtime} {found.version}".strip()),
         ("plugin", f"{offer.plugin} ({offer.distribution} {offer.version})"),

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+
+from harness.cli import common, progress
+from harness.cli.bench import build_request
+from harness.cli.doctor import disturbances, extras, missing
+from harness.cli.main import App, call
+from harness.cli.planview import print_plan
+from harness.config import parse_config, write_config
+from harness.errors import Interrupted, PlanError, PluginError
+from harness.measure.counters import Disturbance
+from harness.plan import Request, TargetState, make_plan
+from harness.types import Availability
+
+Run = Callable[..., tuple[int, str, str]]
+NOTHING: dict[str, Any] = {
+    "workloads": (), "methods": (), "targets": (), "profile": None, "threads": None, "batch": None, "model": None,
+    "data": None, "factories": (), "config": None, "pack": None, "strict": None, "seed": None, "pythons": (),
+    "timeout": None, "memory_limit": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    registry = fakes.registry()
+    gone = TargetState(Availability(False, "no such runtime [here]"))
+    states = fakes.states(lite=gone)
+    monkeypatch.setattr(App, "registry", lambda self: registry)
+    monkeypatch.setattr("harness.cli.targets.probe", lambda _registry, names, _pythons: {n: states[n] for n in names})
+    monkeypatch.setattr(
+        "harness.cli.bench._plan", lambda request, registry, ui: make_plan(request, registry, fakes.states(), 2)
+    )
+
+    def call_it(*args: str) -> tuple[int, str, str]:
+        code = call(list(args))
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call_it
+
+
+def request(**options: Any) -> Request:
+    return build_request(NOTHING | options, fakes.registry())
+
+
+@pytest.mark.parametrize("listing", ["methods", "workloads", "targets", "plugins"])
+def test_listings_are_tables_and_json(run: Run, listing: str) -> None:
+    code, out, err = run(listing)
+    assert (code, err) == (0, "")
+    rows = json.loads(run(listing, "--json")[1])
+    assert rows
+    assert all(row["name"] in out for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("methods", "channel-pruning"), ["0 < x < 1", "share removed", "excludes", "fake-dist 1.0"]),
+        (("workloads", "digits"), ["x float32[n, 4]", "higher is better", "measured by default  yes"]),
+        (("workloads", "file"), ["metric", "labelled"]),
+        (("targets", "ort"), ["one of cpu, npu", "yes: a one-op model ran", "natively", "channel_multiple"]),
+        (("targets", "lite"), ["no: no such runtime [here]"]),
+    ],
+)
+def test_one_offer_shows_its_parameters(run: Run, args: tuple[str, ...], words: list[str]) -> None:
+    code, out, _err = run(*args)
+    assert code == 0
+    assert [word for word in words if word not in out] == []
+    assert isinstance(json.loads(run(*args, "--json")[1])["params"], list)
+
+
+def test_a_target_that_is_not_here_says_why_and_what_to_install(run: Run) -> None:
+    assert "no such runtime [here]" in run("targets")[1]
+    told = json.loads(run("targets", "ort", "--json")[1])
+    assert told["install"] == "pip install 'compression-harness[onnxruntime]'"
+    assert told["availability"]["available"] is True
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("methods", "int9"), 2, ["error: no method is called 'int9'", "hint: did you mean 'int8'?"]),
+        (("bench", "--dry-run", "--methods", "int9"), 2, ["no method is called 'int9'"]),
+        (("bench", "--profile", "quik"), 2, ["quik"]),
+        (("benh",), 2, ["did you mean 'bench'?"]),
+        (("-p", "quantization", "plugins"), 2, ["'quantization' is not no:NAME"]),
+        (("verify", "--nope"), 2, ["--nope"]),
+    ],
+)
+def test_misuse_is_exit_code_2_with_a_hint(run: Run, args: tuple[str, ...], code: int, words: list[str]) -> None:
+    found, out, err = run(*args)
+    assert (found, out) == (code, "")
+    assert [word for word in words if word not in err] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (PluginError("it is broken"), 3, "error: it is broken"),
+        (Interrupted("stopped", hint="run it again"), 130, "hint: run it again"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_on_purpose_have_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, told: str
+) -> None:
+    def fail(_app: App) -> None:
+        raise error
+
+    monkeypatch.setattr(App, "registry", fail)
+    assert call(["methods"]) == code
+    err = capsys.readouterr().err
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(App, "registry", lambda _app: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call(["methods"])
+
+
+def test_plugins_are_blocked_by_option_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, ...]] = []
+    monkeypatch.setattr("harness.plugins.load_registry", lambda *, block: seen.append(block) or fakes.registry())
+    monkeypatch.setenv("HARNESS_BLOCK", "onnx, no:null")
+    assert call(["-p", "no:tflite", "-p", "no:onnx", "plugins", "list", "--json"]) == 0
+    assert seen == [("onnx", "null", "tflite")]
+
+
+def test_a_broken_plugin_is_a_row_with_its_distribution(run: Run) -> None:
+    code, out, _err = run("plugins")
+    assert code == 0
+    assert "bad-dist 0.1" in out
+    assert "ImportError on import: no such thing" in out
+
+
+def test_dry_run_prints_rows_minutes_and_the_request(run: Run) -> None:
+    code, out, err = run(
+        "bench", "--dry-run", "--methods", "magnitude-pruning:ratio=0.3,0.5,int8", "--targets", "ort lite"
+    )
+    assert code == 0
+    assert "magnitude-pruning:ratio=0.3" in out
+    assert "no int8 here: its converter is not here" in out
+    assert "predicted: " in out
+    assert "plugin broken (bad-dist) is not fully used" in err
+    asked = parse_config(out.partition("as bench.toml:")[2])
+    assert asked == Request(methods=("magnitude-pruning:ratio=0.3,0.5", "int8"), targets=("ort", "lite"))
+
+
+def test_dry_run_as_json_is_only_json(run: Run) -> None:
+    told = json.loads(run("bench", "--dry-run", "--json", "--methods", "int8", "--targets", "lite")[1])
+    assert [cell["labels"]["method"] for cell in told["cells"]] == ["baseline", "int8"]
+    assert told["cells"][1]["impossible"]["status"] == "not-applicable"
+    assert told["predicted_s"] > 0
+
+
+def test_options_become_a_request() -> None:
+    made = request(
+        workloads=("digits",), methods=("baseline,int8", "fp16"), targets=("all",), profile="standard", threads="1,all",
+        batch="1 8", strict=True, seed=3, timeout=5.0, memory_limit="2GiB",
+    )  # fmt: skip
+    assert made == Request(
+        ("digits",), ("baseline", "int8", "fp16"), ("all",), "standard", ("1", "all"), (1, 8), 3, {}, True, 5.0, 2**31
+    )
+    assert request() == Request()
+
+
+def test_options_win_over_a_file(tmp_path: Path) -> None:
+    write_config(tmp_path / "bench.toml", Request(methods=("int8",), seed=4, strict=True))
+    made = request(config=tmp_path / "bench.toml", seed=0)
+    assert made == Request(methods=("int8",), seed=0, strict=True)
+
+
+def test_a_model_of_ones_own_is_a_workload(tmp_path: Path) -> None:
+    model = tmp_path / "my model,v1.onnx"
+    assert request(model=model).workloads == (f'file:path="{model}"',)
+    data = request(model=model, data=tmp_path / "d.npz").workloads
+    assert data == (f'file:data={tmp_path / "d.npz"}:path="{model}"',)
+    assert request(factories=("pkg.mod:make",)).workloads == ('factory:target="pkg.mod:make"',)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": Path("d.npz")}, "no --model is given"),
+        ({"model": Path("m.pkl")}, ".onnx, .pt2 or .tflite"),
+        ({"batch": "1,x"}, "takes counts"),
+        ({"memory_limit": "much"}, "takes a size"),
+        ({"pythons": ("tflite",)}, "TARGET=PATH"),
+        ({"pythons": ("tflite=/no/such/python",)}, "does not exist"),
+    ],
+)
+def test_options_that_do_not_parse_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        request(**options)
+    assert message in caught.value.message
+
+
+def test_an_interpreter_is_not_followed_out_of_its_environment(tmp_path: Path) -> None:
+    link = tmp_path / "python"
+    link.symlink_to("/bin/sh")
+    assert common.parse_pythons([f"tflite={link}"]) == {"tflite": str(link)}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1", 1), ("500M", 500 * 10**6), ("1.5 GiB", 3 * 2**29), ("2kb", 2000), (None, None)]
+)
+def test_sizes(text: str | None, size: int | None) -> None:
+    assert common.parse_size(text, "--memory-limit") == size
+
+
+def test_the_newest_run_is_meant(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="no run at"):
+        common.find_run(None, tmp_path / "none")
+    for host, name in (("b", "20260101T000000Z-x"), ("a", "20260201T000000Z-x")):
+        (tmp_path / host / name).mkdir(parents=True)
+        (tmp_path / host / name / "run.json").touch()
+    assert common.find_run(None, tmp_path).name == "20260201T000000Z-x"
+    assert common.find_run(tmp_path / "b").name == "20260101T000000Z-x"
+
+
+def test_brackets_in_a_plan_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    gone = fakes.states(ort=TargetState(Availability(False, "[bold]not here[/bold]", "pip install 'x[y]'")))
+    print_plan(make_plan(Request(targets=("ort",)), fakes.registry(), gone, 2), as_json=False)
+    assert "[bold]not here[/bold]; pip install 'x[y]'" in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
+
+
+def test_lines_say_when_a_stage_starts_ends_and_how_long_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    ui = progress.Timed(progress.make_ui(stream))
+    for seconds, done in ((0, 0), (1, 1), (6, 2), (4, 4), (2, 4)):
+        if done == 0:
+            ui.stage("latency", 4)
+        now[0] += seconds
+        ui.advance("latency", done, "digits on ort")
+    ui.note("a [note]")
+    ui.close()
+    assert stream.getvalue().splitlines() == [
+        "latency: 4 to do",
+        "latency: 0/4 after 0:00 - digits on ort",
+        "latency: 2/4 after 0:07, 0:07 left - digits on ort",
+        "latency: done in 0:11",
+        "a [note]",
+    ]
+    assert ui.summary() == "time: latency 0:13, together 0:13"
+
+
+def test_bars_draw_on_a_terminal() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    ui = progress.make_ui(stream)
+    ui.stage("building", 2)
+    ui.stage("building", 4)
+    ui.advance("building", 3, "digits [int8]")
+    ui.advance("unannounced", 1, "")
+    ui.note("a [note]")
+    ui.close()
+    assert "building" in stream.getvalue()
+    assert "a [note]" in stream.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3725, "1:02:05"), (-1, "0:00")])
+def test_clock(seconds: float, text: str) -> None:
+    assert progress.clock(seconds) == text
+
+
+def test_doctor_names_what_disturbs() -> None:
+    assert disturbances(Disturbance(0.0, 0.0, 0), 0.1, 2, "performance", False) == []
+    found = disturbances(Disturbance(0.08, 0.5, 3), 1.9, 2, "powersave", True)
+    assert [line.split()[0] for line in found] == ["load", "steal", "cpu", "the", "virtualised:", "frequency"]
+    assert "cannot be excluded" in disturbances(Disturbance(None, None, None), None, 2, None, None)[0]
+
+
+def test_doctor_names_what_an_extra_lacks() -> None:
+    gone = fakes.states(ort=TargetState(Availability(False, "not installed", "")))
+    rows = {row["for"]: row for row in extras(fakes.registry(), gone)}
+    assert rows["target ort"]["install"] == "pip install 'compression-harness[onnxruntime]'"
+    assert rows["target lite"]["state"] == "ok, fake 1"
+    assert missing("no-such-extra") == []
