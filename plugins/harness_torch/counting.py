@@ -123,6 +123,10 @@ def _table() -> Mapping[Any, Callable[[tuple[Any, ...], Mapping[str, Any], Any],
         table[getattr(functional, name.replace("conv", "conv_transpose"))] = two(_conv_transpose, "weight")
     for product in (torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm):
         table[product] = two(_matmul, "mat2")
+    for name in ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv1d", "conv2d", "conv3d", "einsum"):
+        function = table.get(getattr(functional, name, None)) or table[getattr(torch, name)]
+        table[getattr(torch.ops.aten, name).default] = function  # what a program of torch.export calls
+    table[torch.ops.aten.scaled_dot_product_attention.default] = table[functional.scaled_dot_product_attention]
     for name in ("gru", "lstm", "rnn_tanh", "rnn_relu"):
         table[getattr(torch._VF, name)] = recurrent  # the functions that torch.nn's recurrent layers call
         table[getattr(torch, name)] = recurrent

@@ -11,6 +11,6 @@ from harness.api import WorkloadSpec, hookimpl
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec[Any]]:
     """Offer all workloads of this package."""
-    from harness_workloads import diabetes, digits, glyphs, zoo
+    from harness_workloads import diabetes, digits, file, glyphs, zoo
 
-    return [spec for module in (digits, glyphs, diabetes, zoo) for spec in module.workloads()]
+    return [spec for module in (digits, glyphs, diabetes, zoo, file) for spec in module.workloads()]

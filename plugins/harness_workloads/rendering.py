@@ -83,10 +83,10 @@ def _masters(file: Path) -> tuple[Any, ...]:
 
 def _affine(generator: np.random.Generator, count: int, strength: float) -> Array:
     """Return for each item the map from its pixels to the master's: rows (a, b, c, d, e, f) as PIL takes them."""
-    angle = generator.uniform(-0.35, 0.35, count) * strength
-    shear = generator.uniform(-0.35, 0.35, count) * strength
-    scale = generator.uniform(0.85, 1.45, (2, count)) * MASTER / SIDE / 1.1
-    shift = generator.uniform(-4, 4, (2, count)) * strength
+    angle = generator.uniform(-0.25, 0.25, count) * strength
+    shear = generator.uniform(-0.25, 0.25, count) * strength
+    scale = generator.uniform(0.75, 1.1, (2, count)) * MASTER / SIDE / 1.1
+    shift = generator.uniform(-3, 3, (2, count)) * strength
     cos, sin = np.cos(angle), np.sin(angle)
     a, b = cos * scale[0], (-sin + shear * cos) * scale[1]
     d, e = sin * scale[0], (cos + shear * sin) * scale[1]
@@ -110,7 +110,7 @@ def _masks(files: tuple[Path, ...], classes: Array, generator: np.random.Generat
 def _occlude(images: Array, generator: np.random.Generator, strength: float) -> None:
     """Cover a bar of each image in a random colour, in place."""
     count = len(images)
-    sizes = np.round(generator.uniform(2, 9, (2, count)) * strength).astype(int)
+    sizes = np.round(generator.uniform(2, 8, (2, count)) * strength).astype(int)
     starts = np.round(generator.uniform(0, 1, (2, count)) * (SIDE - sizes)).astype(int)
     colours = generator.uniform(0, 1, (count, 3)).astype(np.float32)
     for i in range(count):
@@ -122,7 +122,7 @@ def _coloured(masks: Array, generator: np.random.Generator) -> Array:
     """Paint masks [n, s, s] in a colour on a background that shades into another: [n, 3, s, s], 0..1."""
     count = len(masks)
     back = generator.uniform(0, 1, (count, 3)).astype(np.float32)
-    contrast = generator.uniform(0.25, 0.8, (count, 1)).astype(np.float32)
+    contrast = generator.uniform(0.4, 0.9, (count, 1)).astype(np.float32)
     direction = generator.normal(size=(count, 3)).astype(np.float32)
     direction /= np.abs(direction).max(axis=1, keepdims=True)
     flip = np.where(np.abs(back + contrast * direction - 0.5) > np.abs(back - contrast * direction - 0.5), -1, 1)
@@ -145,7 +145,7 @@ def render(split: SplitName, items: int, strength: float) -> tuple[Array, Array]
     classes = generator.integers(len(CLASSES), size=items)
     images = _coloured(_masks(font_files(split), classes, generator, strength), generator)
     _occlude(images, generator, strength)
-    deviation = generator.uniform(0.02, 0.18, (items, 1, 1, 1)).astype(np.float32) * strength
+    deviation = generator.uniform(0.01, 0.1, (items, 1, 1, 1)).astype(np.float32) * strength
     images += deviation * generator.standard_normal(images.shape, dtype=np.float32)
     np.clip(images, 0, 1, out=images)
     return (images - 0.5) / 0.29, classes.astype(np.int64)

@@ -22,12 +22,12 @@ class PairNetwork(nn.Module):
             conv = nn.Conv2d(inputs, outputs, 3, 2 if block else 1, 1, bias=False)
             layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
             inputs = outputs
-        self.encoder, self.code = nn.Sequential(*layers), nn.Linear(inputs * 16, code)
+        self.encoder, self.project = nn.Sequential(*layers), nn.Linear(inputs * 16, code)
         self.compare, self.head = nn.Linear(2 * code, code), nn.Linear(code, 2)
 
     def encode(self, x: Tensor) -> Tensor:
         """Map images [n, 1, h, w] to codes [n, code]."""
-        return self.code(functional.adaptive_avg_pool2d(self.encoder(x), 4).flatten(1))
+        return self.project(functional.adaptive_avg_pool2d(self.encoder(x), 4).flatten(1))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Map two batches of images [n, 1, h, w] to logits [n, 2]: different, same."""

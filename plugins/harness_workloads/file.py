@@ -1,0 +1,147 @@
+"""The workload of a user's own model file, with the user's own data or none."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from harness.api import BadModel, Job, Model, Split, SplitName, TensorSpec, WorkloadSpec, param
+from harness_workloads.archives import LABELS, Arrays, divide, names, read, sizes
+from harness_workloads.formats import Declared, declared, model_format
+from harness_workloads.scoring import accuracy, correct, cross_entropy
+
+SEEDED = 64  # items of each split where no data is given
+SEEDS: Mapping[SplitName, int] = {"train": 21, "calibration": 22, "selection": 23, "test": 24}
+LARGEST = 2 * 1024**3  # bytes of one protobuf file
+
+
+@dataclass(frozen=True)
+class Params:
+    """Which files."""
+
+    path: str = param("", "model file: .onnx, .pt2 (torch.export) or .tflite")
+    data: str | None = param(None, ".npz with an array per input, optional labels 'y', optional 'calib_<input>'")
+
+
+def _path(params: Params) -> Path:
+    if not params.path:
+        raise BadModel("no model file is given", hint="--model my.onnx, or file:path=my.onnx as a workload")
+    return Path(params.path)
+
+
+def _declared(params: Params) -> Declared:
+    return declared(_path(params))
+
+
+def labelled(params: Params) -> bool:
+    """Tell whether the data holds labels; the arrays are not read."""
+    if params.data is None:
+        return False
+    return LABELS in names(Path(params.data)) and LABELS not in _declared(params).inputs
+
+
+def _arrays(params: Params) -> Arrays:
+    path = Path(params.data or "")
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise BadModel(f"data file {path} cannot be read: {error.strerror}") from error
+    return _read(params, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _read(params: Params, _modified_ns: int) -> Arrays:
+    return read(Path(params.data or ""), _declared(params).inputs)
+
+
+def split(params: Params, name: SplitName) -> Split:
+    """Return a split of the user's data, or seeded inputs where there is none.
+
+    Raises:
+        BadModel: The data does not fit the model.
+    """
+    if params.data is None:
+        return _seeded(_path(params), _declared(params).inputs, name)
+    return divide(_arrays(params), name, train=_declared(params).format == "torch")
+
+
+def _seeded(path: Path, inputs: Mapping[str, TensorSpec], name: SplitName) -> Split:
+    import numpy as np
+
+    generator = np.random.default_rng(SEEDS[name])
+    values = {}
+    for key, spec in inputs.items():
+        if None in spec.shape[1:]:
+            told = f"input {key!r} of {path} has a free dimension beside the batch"
+            raise BadModel(told, hint="give data: --data d.npz")
+        shape = (SEEDED, *(size for size in spec.shape[1:] if size is not None))
+        if np.dtype(spec.dtype).kind == "f":
+            values[key] = generator.standard_normal(shape, dtype=np.float32).astype(spec.dtype)
+        else:
+            values[key] = generator.integers(0, 2, shape).astype(spec.dtype)  # 0 and 1 are valid in any vocabulary
+    return Split(values)
+
+
+def _fit(params: Params, job: Job) -> Model:
+    found = _declared(params)
+    if params.data is not None:
+        counts = sizes(_arrays(params), train=found.format == "torch")
+        told = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+        job.log.info("%s is divided into disjoint splits: %s", params.data, told)
+    flags = ("random_calibration",) if params.data is None else ()
+    if found.format == "torch":
+        import harness_torch
+        from harness_workloads.program import load_program
+
+        module = load_program(found.files[0])
+        return harness_torch.new_model(module, job, found.inputs, found.outputs, flags=flags)
+    target = job.out / f"model{found.files[0].suffix}"
+    _copy(found, target)
+    return Model(found.format, target, dict(found.inputs), found.outputs, flags=flags)
+
+
+def _copy(found: Declared, target: Path) -> None:
+    """Copy the model into one file; external data goes inside."""
+    if len(found.files) == 1:
+        shutil.copyfile(found.files[0], target)
+        return
+    import onnx
+
+    total = sum(file.stat().st_size for file in found.files)
+    if total >= LARGEST:
+        raise BadModel(f"model {found.files[0]} has {total} bytes; one ONNX file holds less than {LARGEST}")
+    onnx.save_model(onnx.load(found.files[0]), target, save_as_external_data=False)
+
+
+def _fingerprint(params: Params) -> str:
+    digest = hashlib.sha256()
+    files = [*_declared(params).files, *([Path(params.data)] if params.data else [])]
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def workloads() -> Iterable[WorkloadSpec[Any]]:
+    """Return the workload of this module."""
+    yield WorkloadSpec(
+        name="file",
+        modality="file",
+        summary="your own model file; with labelled data its accuracy, else its agreement with itself in float32",
+        params=Params,
+        inputs=lambda params: _declared(params).inputs,
+        outputs=lambda params: _declared(params).outputs,
+        fit=_fit,
+        split=split,
+        score=correct,
+        aggregate=accuracy,
+        loss=cross_entropy,
+        produces=lambda params: model_format(_path(params)),
+        labelled=labelled,
+        fingerprint=_fingerprint,
+    )
