@@ -72,7 +72,7 @@ class Scheduler:
             Interrupted: The user stopped it; builders are gone and the cache is whole.
         """
         self.waiting = list(nodes)
-        self.clock = Clock(self.waiting)
+        self.clock = Clock(list(self.waiting))
         self.gate = Gate(self.slot)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.gate, selectors.EVENT_READ, self.gate)
