@@ -32,7 +32,7 @@ _WORDS = {_BINARY: "1-bit packed", _SPARSE: "sparse bitmask"}
 # Floats are seen as unsigned integers, so that equality is equality of bits: -0.0 is not 0.0, NaN equals itself.
 _VIEWS = {
     "float32": "<u4", "float16": "<u2", "bfloat16": "<u2", "float64": "<u8",
-    "int8": "i1", "int16": "<i2", "int32": "<i4",
+    "int8": "i1", "int16": "<i2", "int32": "<i4", "uint8": "i1",
 }  # fmt: skip
 _DTYPES = tuple(_VIEWS)  # the place in it is the dtype code: only ever append
 
@@ -167,11 +167,19 @@ def _encode(raw: bytes, span: Span) -> _Record | None:
     if span.dtype not in _VIEWS or not span.length:
         return None
     folded = _fold(span.shape, span.axis)
-    values = np.frombuffer(raw, _VIEWS[span.dtype], math.prod(folded), span.offset).reshape(folded)
+    values = _centred(raw[span.offset : span.offset + span.length], span.dtype)
+    values = np.frombuffer(values, _VIEWS[span.dtype]).reshape(folded)
     forms = ((_BINARY, _to_binary(values, span.dtype)), (_SPARSE, _to_sparse(values)))
     records = [_Record(kind, span.dtype, span.offset, folded, form) for kind, form in forms if form is not None]
     best = min(records, key=lambda record: len(record.payload))
     return best if _RECORD.size + len(best.payload) < span.length else None
+
+
+def _centred(values: bytes, dtype: str) -> bytes:
+    """Move uint8 so that 128, the zero point of symmetric weights, becomes 0; it undoes itself."""
+    import numpy as np
+
+    return bytes(np.frombuffer(values, np.uint8) ^ 128) if dtype == "uint8" else values
 
 
 def _sign_bit(dtype: str) -> int:
@@ -231,7 +239,7 @@ def _from_sparse(payload: bytes, record: _Record) -> bytes:
     mask = np.unpackbits(np.frombuffer(payload, np.uint8, -(-record.items // 8)), count=record.items).astype(bool)
     values = np.zeros(record.items, _VIEWS[record.dtype])
     values[mask] = np.frombuffer(payload, values.dtype, offset=-(-record.items // 8))
-    return values.tobytes()
+    return bytes(values.tobytes())
 
 
 def _outside(raw: bytes, records: Iterable[_Record]) -> list[bytes]:
@@ -272,7 +280,7 @@ def _unpack(packed: bytes) -> bytes:
     decoded = []
     for record in records:
         payload = _payload(packed, start, record)
-        decoded.append(decoders[record.kind](payload, record))
+        decoded.append(_centred(decoders[record.kind](payload, record), record.dtype))
         start += len(payload)
     parts, end = [], 0
     for record, values in zip(records, decoded, strict=True):

@@ -17,7 +17,7 @@ from harness.packing import pack, packed_as, unpack
 HEADER = 5 + 12  # magic, raw length and number of records
 RECORD = 34
 
-DTYPES = ("float32", "float16", "float64", "int8", "int16", "int32")
+DTYPES = ("float32", "float16", "float64", "int8", "int16", "int32", "uint8")
 
 
 def one_span(values: np.ndarray, *, axis: int = 0, before: bytes = b"", after: bytes = b"") -> tuple[bytes, Span]:
@@ -90,6 +90,14 @@ def test_int8_weights_of_a_binarized_tensor_pack_too() -> None:
     values = np.where(np.arange(4096).reshape(16, 256) % 3 == 0, np.int8(127), np.int8(-127)).astype(np.int8)
     raw, span = one_span(values)
     assert len(pack(raw, [span], "packed")) == HEADER + RECORD + 4096 // 8 + 16
+
+
+def test_uint8_weights_around_their_zero_point_pack_too() -> None:
+    values = np.where(np.arange(4096).reshape(16, 256) % 3 == 0, 128, 128 + 91).astype(np.uint8)
+    raw, span = one_span(values)
+    packed = pack(raw, [span], "sparse")
+    assert len(packed) == HEADER + RECORD + 4096 // 8 + int((values != 128).sum())
+    assert unpack(packed) == raw
 
 
 def test_most_negative_int8_has_no_positive_form_and_still_comes_back() -> None:

@@ -196,8 +196,8 @@ def attribute(node: NodeProto, name: str, default: Any) -> Any:
 def macs_by_node(path: Path, *, batch: int = 1) -> dict[str, int]:
     """Return the multiply-accumulates of every node that has some, by node name, for one run at ``batch``.
 
-    Counted are Conv, ConvTranspose, Gemm, MatMul, GRU, LSTM and RNN; a bias counts nothing. Nodes whose shapes
-    cannot be inferred are left out.
+    Counted are Conv, ConvTranspose, Gemm, MatMul, their Integer forms, GRU, LSTM and RNN; a bias counts nothing. Nodes
+    whose shapes cannot be inferred are left out.
     """
     onnx = import_onnx()
     model = load(path)
@@ -227,11 +227,11 @@ def _node_macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int | 
         steps, batch, features = inputs[0]  # with layout 1 the first two change places; the product is the same
         hidden = inputs[1][1] // _GATES[node.op_type]
         return steps * batch * inputs[1][0] * inputs[1][1] * (features + hidden)
-    if node.op_type == "Conv" and output and inputs[1]:
+    if node.op_type in {"Conv", "ConvInteger"} and output and inputs[1]:
         return math.prod(output) * math.prod(inputs[1][1:])
     if node.op_type == "ConvTranspose" and inputs[0] and inputs[1]:
         return math.prod(inputs[0]) * math.prod(inputs[1][1:])
-    if node.op_type in {"Gemm", "MatMul"} and output and (inputs[0] or inputs[1]):
+    if node.op_type in {"Gemm", "MatMul", "MatMulInteger"} and output and (inputs[0] or inputs[1]):
         if inputs[1]:
             inner = inputs[1][-1 if attribute(node, "transB", 0) or len(inputs[1]) == 1 else -2]
         else:

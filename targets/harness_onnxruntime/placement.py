@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.api import Placement
@@ -18,7 +19,8 @@ _INTEGER = {
 }  # fmt: skip
 # These are float arithmetic around integers: where they are left, quantization did not fuse.
 _CONVERSIONS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
-_CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}  # weight's place
+_CONVOLUTIONS = {"Conv", "FusedConv", "NhwcFusedConv", "ConvInteger"}
+_ADDED = re.compile(r"(_token_\d+|_nhwc|_nchwc)+$")  # what fusion puts behind a node's name
 _PRODUCTS = {
     "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
     "DynamicQuantizeMatMul",
@@ -28,15 +30,17 @@ _GATES = {"GRU": 3, "LSTM": 4, "DynamicQuantizeLSTM": 4, "RNN": 1}
 Shape = tuple[int, ...]
 
 
-def read_profile(raw: bytes, *, batch: int) -> tuple[Placement, ...]:
+def read_profile(raw: bytes, *, batch: int, macs: Mapping[str, int]) -> tuple[Placement, ...]:
     """Return one placement per executed node, in order.
 
-    MACs come from the shapes that the profile holds, so they are those that the kernel ran: NCHWc convolutions
-    count the channels they pad to. A node's time is its median over the profiled runs.
+    A node's time is its median over the profiled runs. Its MACs are those of the file's node that it was made
+    from, which its name tells for integer kernels; float kernels are renamed by fusion but show all their shapes,
+    so theirs are counted from the shapes, with the channels that NCHWc convolutions pad to.
 
     Args:
         raw: The profile, JSON.
         batch: Items per run; MACs are per item.
+        macs: By node name of the file, per item.
     """
     events: dict[str, list[dict[str, Any]]] = {}
     for event in json.loads(raw):
@@ -45,22 +49,23 @@ def read_profile(raw: bytes, *, batch: int) -> tuple[Placement, ...]:
     times = {index: statistics.median(event["dur"] for event in same) for index, same in events.items()}
     total = sum(times.values())
     return tuple(
-        _placement(same[0], batch, times[index] / total if total else None) for index, same in events.items()
+        _placement(same[0], batch, macs, times[index] / total if total else None) for index, same in events.items()
     )
 
 
-def _placement(event: dict[str, Any], batch: int, share: float | None) -> Placement:
+def _placement(event: dict[str, Any], batch: int, known: Mapping[str, int], share: float | None) -> Placement:
     args = event["args"]
     op, name = args["op_name"], event["name"].removesuffix(_SUFFIX)
     inputs, outputs = _tensors(args["input_type_shape"]), _tensors(args["output_type_shape"])
     macs = _macs(op, [shape for _, shape in inputs], [shape for _, shape in outputs])
+    macs = known.get(_ADDED.sub("", name), None if macs is None else macs // batch)
     return Placement(
         op=op,
         name=name,
         kernel=f"{op} (NCHWc)" if name.endswith("_nchwc") else op,
         device=args["provider"],
         precision=_precision(op, [dtype for dtype, _ in inputs]),
-        macs=None if macs is None else macs // batch,
+        macs=macs,
         time_share=share,
     )
 
@@ -81,8 +86,8 @@ def _macs(op: str, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | N
     """Return multiply-accumulates of a run; weights that a kernel packed away are not among the shapes."""
     if not inputs or not outputs:
         return None
-    if op in _CONVOLUTIONS and len(inputs) > _CONVOLUTIONS[op]:
-        return math.prod(outputs[0]) * math.prod(inputs[_CONVOLUTIONS[op]][1:])
+    if op in _CONVOLUTIONS and len(inputs) > 1:
+        return math.prod(outputs[0]) * math.prod(inputs[1][1:])
     if op == "ConvTranspose" and len(inputs) > 1:
         return math.prod(inputs[0]) * math.prod(inputs[1][1:])
     if op in _PRODUCTS and inputs[0]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, MissingDependency, Options, Placement, Purpose, TensorSpec
-from harness_onnx import BATCH
+from harness_onnx import BATCH, macs_by_node
 from harness_onnxruntime.placement import read_profile
 from harness_onnxruntime.probe import HINT
 
@@ -44,7 +44,7 @@ def open_session(artifact: Artifact, params: Params, options: Options, purpose: 
         settings.enable_profiling = True
         settings.profile_file_prefix = str(Path(folder.name) / "profile")
     session = onnxruntime.InferenceSession(str(artifact.path), settings, providers=["CPUExecutionProvider"])
-    return OnnxRuntimeSession(session, onnxruntime, options, params, folder)
+    return OnnxRuntimeSession(session, onnxruntime, artifact.path, options, folder)
 
 
 def _settings(onnxruntime: Any, params: Params, options: Options) -> Any:
@@ -66,14 +66,14 @@ class OnnxRuntimeSession:
         self,
         session: Any,
         onnxruntime: Any,
+        path: Path,
         options: Options,
-        params: Params,
         folder: tempfile.TemporaryDirectory[str] | None,
     ) -> None:
         self._session = session
         self._runtime = onnxruntime
+        self._path = path
         self._options = options
-        self._params = params
         self._folder = folder
         self._names = [item.name for item in session.get_outputs()]
 
@@ -109,7 +109,7 @@ class OnnxRuntimeSession:
         if self._folder is None:
             return ()
         profile = Path(self._session.end_profiling()).read_bytes()
-        return read_profile(profile, batch=self._options.batch)
+        return read_profile(profile, batch=self._options.batch, macs=macs_by_node(self._path))
 
     def effective(self) -> Mapping[str, str]:
         """Return what the session says of its options."""
