@@ -274,6 +274,7 @@ class Noise:
     major_faults: int
     verdict: NoiseVerdict
     reasons: tuple[str, ...] = ()
+    canary_level: float | None = None  # against this host's clean mode; None until enough probes are known
 
 
 @dataclass(frozen=True)
@@ -296,6 +297,7 @@ class Launch:
     batches: tuple[Batch, ...]
     noise: Noise
     discarded: str | None = None
+    batch_size: int = 1  # items in one iteration
 
 
 @dataclass(frozen=True)

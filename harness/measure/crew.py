@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from harness import codec
 from harness.measure import counters, cpus
@@ -73,7 +72,7 @@ class Crew:
     def __enter__(self) -> Crew:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self._stack.close()
 
     def _worker(self, module: str, python: str | None, threads: int, blame: str, budget_s: float) -> Worker:

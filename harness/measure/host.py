@@ -97,7 +97,7 @@ def facts() -> Mapping[str, str]:
         "affinity": ",".join(map(str, cpus.allowed())),
         "cpu_quota": str(cpus.quota() or "none"),
         "memory_limit": _field(_memory_limit),
-        "cgroup": "2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "1" if cpus.cgroup_path("cpu") else "none",
+        "cgroup": _cgroup(),
         "caches": _field(_caches),
         "mitigations": _field(_mitigations),
     }
@@ -107,7 +107,9 @@ def facts() -> Mapping[str, str]:
 def state() -> Mapping[str, str]:
     """Read what changes while the host runs."""
     found = {name: _file(path) for name, path in _STATE_FILES.items()}
-    return found | {"temperatures_millicelsius": _field(_temperatures), "memory_available_kib": _field(lambda: _meminfo("MemAvailable"))}
+    found["temperatures_millicelsius"] = _field(_temperatures)
+    found["memory_available_kib"] = _field(lambda: _meminfo("MemAvailable"))
+    return found
 
 
 def _file(path: str) -> str:
@@ -167,6 +169,12 @@ def _gpu(name: str) -> str:
     if not values:
         raise LookupError("no NVIDIA driver lists a GPU")
     return ", ".join(values)
+
+
+def _cgroup() -> str:
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        return "2"
+    return "1" if cpus.cgroup_path("cpu") else "none"
 
 
 def _memory_limit() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import HarnessError
+from harness.measure.order import generator
 from harness.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def batch_of(specs: Mapping[str, TensorSpec], wanted: int) -> int:
     fixed = {spec.shape[0] for spec in specs.values() if spec.shape and spec.shape[0] is not None}
     if len(fixed) > 1:
         raise HarnessError(f"the session's inputs have different fixed batches {sorted(fixed)}")
-    return fixed.pop() if fixed else wanted  # type: ignore[return-value]  # None was filtered out above
+    return fixed.pop() if fixed else wanted
 
 
 def take(items: Mapping[str, Array], specs: Mapping[str, TensorSpec], which: Sequence[int]) -> dict[str, Array]:
@@ -62,6 +62,10 @@ def rotation(
     """Prepare the inputs that a timed loop rotates through: distinct real items in a seeded order.
 
     Args:
+        folder: Of the evaluation items.
+        specs: The session's inputs.
+        batch: Items per inference.
+        seed: Of the order.
         distinct: How many different inputs; fewer where they exceed what any cache holds.
 
     Returns:
@@ -69,7 +73,7 @@ def rotation(
     """
     items = open_items(folder, list(specs))
     total = len(next(iter(items.values())))
-    order = random.Random(seed).sample(range(total), total)
+    order = generator(seed, "inputs").sample(range(total), total)
     size = sum(array[0].nbytes for array in items.values()) * batch
     count = max(min(distinct, -(-CACHE_BYTES // max(size, 1))), min(LEAST_DISTINCT, distinct))
     starts = range(0, count * batch, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ clock = time.perf_counter_ns
 def clock_cost_ns(reads: int = 1001) -> float:
     """Return the median cost of one clock read, found from back-to-back reads."""
     stamps = [clock() for _ in range(reads)]
-    return quantile([after - before for before, after in zip(stamps, stamps[1:], strict=False)], 0.5)
+    return quantile([after - before for before, after in itertools.pairwise(stamps)], 0.5)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -89,8 +90,12 @@ def agree(first: Sequence[float], second: Sequence[float]) -> bool:
         sides = [quantile(window, share) for window in (first, second)]
         if abs(sides[0] - sides[1]) > TOLERANCE["quartile"] * max(min(sides), 1.0):
             return False
-    mads = [quantile([abs(x - middle) for x in window], 0.5) for window, middle in zip((first, second), middles, strict=True)]
+    mads = [_mad(first, middles[0]), _mad(second, middles[1])]
     return abs(mads[0] - mads[1]) <= max(TOLERANCE["mad"] * min(mads), MAD_NOISE * scale)
+
+
+def _mad(values: Sequence[float], middle: float) -> float:
+    return quantile([abs(value - middle) for value in values], 0.5)
 
 
 class Loop:

@@ -63,11 +63,20 @@ def worst(verdicts: Sequence[NoiseVerdict]) -> NoiseVerdict:
 
 
 def assess(
-    batches: Sequence[Batch], before: Probe, after: Probe, host: Disturbance, *, threads: int, clean_gflops: float | None
+    batches: Sequence[Batch],
+    before: Probe,
+    after: Probe,
+    host: Disturbance,
+    *,
+    threads: int,
+    clean_gflops: float | None,
 ) -> Noise:
     """Judge one launch.
 
     Args:
+        batches: Its timed batches.
+        before: Probe before the set.
+        after: Probe after it.
         host: Disturbance over the rounds of its set.
         threads: cpu/wall near 1 means undisturbed with one thread only; with more it is recorded, not judged.
         clean_gflops: This host's clean mode; ``None`` until enough probes are known, then the level is not judged.
@@ -92,7 +101,7 @@ def assess(
     reasons = tuple(_reason(name, signals[name], verdict) for name, verdict in verdicts.items() if verdict != "ok")
     return Noise(
         cpu_wall, before.hiccup, after.hiccup, before.gflops, after.gflops, switches, host.steal, host.psi_cpu,
-        host.throttled, faults, worst(list(verdicts.values())), reasons,
+        host.throttled, faults, worst(list(verdicts.values())), reasons, level,
     )
 
 

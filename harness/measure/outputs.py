@@ -31,6 +31,9 @@ def write_outputs(
     """Run the evaluation items and stream each output into ``<name>.npy`` of shape [items, …].
 
     Args:
+        session: Open, of any purpose.
+        evaluation: Folder of the items.
+        folder: Where the outputs go.
         batch: Items per call where the session is dynamic; a fixed session keeps its own. A short last batch is
             padded by repeating its last item, and what comes back is cut.
         items: How many items; ``None`` for all.

@@ -75,7 +75,7 @@ class Prober:
 def main(argv: list[str]) -> int:
     """Serve one parent over two descriptors."""
     line = start(argv)
-    serve(line, {"probe": Prober().probe, "close": lambda message: {}})
+    serve(line, {"probe": Prober().probe, "close": lambda _message: {}})
     return 0
 
 

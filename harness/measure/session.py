@@ -95,10 +95,10 @@ class Bench:
         from harness.measure.outputs import write_outputs  # not part of a latency launch
 
         session, _ns = self.load("accuracy")
-        files, batch = write_outputs(
-            session, self.setup.member.evaluation, Path(message["folder"]), batch=message["batch"], items=message["items"]
-        )
-        return {"outputs": {name: str(path) for name, path in files.items()}, "batch": batch, "effective": effective(session)}
+        items, folder = self.setup.member.evaluation, Path(message["folder"])
+        files, batch = write_outputs(session, items, folder, batch=message["batch"], items=message["items"])
+        paths = {name: str(path) for name, path in files.items()}
+        return {"outputs": paths, "batch": batch, "effective": effective(session)}
 
     def placement(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Open for "placement", run a few items and ask what ran where."""
@@ -119,7 +119,7 @@ class Bench:
             self.session.close()
         self.session = self.loop = None
 
-    def close(self, message: Mapping[str, Any]) -> dict[str, Any]:
+    def close(self, _message: Mapping[str, Any]) -> dict[str, Any]:
         """Close the session; the worker ends after the answer."""
         self.shut()
         return {}

@@ -59,7 +59,11 @@ def run_set(
     Args:
         group: Hash of members and options.
         index: Number of this set within its group; seeds the order and the inputs.
+        purpose: Whether the members are variants of one anchor, or the anchors of all targets.
         anchor: cell_id of the member that the others are compared with.
+        members: Who takes part.
+        profile: Rounds and budgets.
+        seed: Of the run.
         timeout_s: Time that one member may take in one attempt, from start to last batch.
         memory_limit_bytes: RLIMIT_DATA of each process.
 
@@ -71,8 +75,8 @@ def run_set(
     failures = _with_retries(plan, members)
     by_id = {member.cell_id: member for member in members}
     for cell_id in [name for name, failure in failures.items() if failure.status not in _NO_RETRY]:
-        pair = [by_id[name] for name in (anchor, cell_id) if name in by_id and (name == cell_id or name not in failures)]
-        again = _attempt(plan, pair)
+        alone = anchor in failures or anchor not in by_id
+        again = _attempt(plan, [by_id[name] for name in ([] if alone else [anchor]) + [cell_id]])
         failures = {name: value for name, value in failures.items() if name != cell_id} | again
     return LaunchSet(
         SCHEMA, group, index, purpose, anchor, tuple(member.cell_id for member in members),
@@ -134,5 +138,5 @@ def _launch(
     return Launch(
         member.cell_id, plan.index, player.order, player.worker.pid, player.import_ns, opened.load_ns, opened.first_ns,
         warmed.iterations, warmed.ns, warmed.steady, warmed.inner_loops, opened.affinity,
-        effective_threads(opened.effective), tuple(player.batches), noise,
+        effective_threads(opened.effective), tuple(player.batches), noise, batch_size=member.options.batch,
     )

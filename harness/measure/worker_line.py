@@ -37,7 +37,7 @@ def serve(line: channel.Channel, handlers: Mapping[str, Callable[[Mapping[str, A
         stage, blame = message.get("stage", stage), message.get("blame", blame)
         try:
             answer = {"kind": "done", **handlers[message["kind"]](message)}
-        except Exception as error:  # plugins and runtimes raise anything; it becomes a failure with a name on it
+        except Exception as error:  # noqa: BLE001  plugins and runtimes raise anything; it becomes a failure with a name on it
             answer = {"kind": "failure", "failure": codec.to_data(failure(error, stage, blame))}
         line.send(answer)
         if message["kind"] == "close":

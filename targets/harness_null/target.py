@@ -9,7 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Artifact, Availability, Capabilities, Job, Model, NoParams, Options, Purpose, TargetSpec, TensorSpec
+from harness.api import (
+    Artifact,
+    Availability,
+    Capabilities,
+    Job,
+    Model,
+    NoParams,
+    Options,
+    Purpose,
+    TargetSpec,
+    TensorSpec,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,18 +58,19 @@ class NullSession:
         """Hold nothing, free nothing."""
 
 
-def probe(params: NoParams) -> Availability:
+def probe(_params: NoParams) -> Availability:
     """It is always there."""
     return Availability(True, runtime="null", version="1")
 
 
-def capabilities(params: NoParams) -> Capabilities:
+def capabilities(_params: NoParams) -> Capabilities:
     """Accept every precision name: nothing is computed in any of them."""
     names = ("float32", "float16", "int8", "dynamic-int8")
-    return Capabilities("1", dict.fromkeys(names, "not computed"), devices=("none",), evidence={"precisions": "runs no model"})
+    evidence = {"precisions": "runs no model"}
+    return Capabilities("1", dict.fromkeys(names, "not computed"), devices=("none",), evidence=evidence)
 
 
-def lower(model: Model, params: NoParams, options: Options, job: Job) -> Artifact:
+def lower(model: Model, _params: NoParams, _options: Options, job: Job) -> Artifact:
     """Copy the model file and note its inputs and outputs beside it."""
     path = job.out / model.path.name
     shutil.copyfile(model.path, path)
@@ -69,7 +81,7 @@ def lower(model: Model, params: NoParams, options: Options, job: Job) -> Artifac
     return Artifact(path, model.format, digest, model.precision.name, "copied; null runs no model", size, size)
 
 
-def open_session(artifact: Artifact, params: NoParams, options: Options, purpose: Purpose) -> NullSession:
+def open_session(artifact: Artifact, _params: NoParams, options: Options, _purpose: Purpose) -> NullSession:
     """Read the declared inputs and outputs."""
     declared = json.loads((Path(artifact.path).parent / _SHAPES).read_text())
     inputs = {name: TensorSpec(spec["dtype"], tuple(spec["shape"])) for name, spec in declared["inputs"].items()}

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from bench_targets import install, member, profile
+
+from harness import codec
+from harness.measure import cpus
+from harness.measure.sets import run_set
+from harness.types import LaunchSet
+
+
+@pytest.fixture(autouse=True)
+def plugin(tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch)
+
+
+def run(members, *, anchor="anchor", index=0, timeout_s=20.0, limit=None, **changes) -> LaunchSet:
+    return run_set(
+        "group", index, "variants", anchor, members, profile(**changes), 7, timeout_s=timeout_s, memory_limit_bytes=limit
+    )
+
+
+def alive(pids) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def least(result: LaunchSet) -> dict[str, float]:
+    """The shortest sample of each cell: what a shared host adds is never negative."""
+    return {launch.cell_id: min(ns for batch in launch.batches for ns in batch.ns) for launch in result.launches}
+
+
+def test_members_are_measured_side_by_side_and_killed(tmp_path):
+    result = run([member(tmp_path, "anchor", ms=2), member(tmp_path, "half", ms=1), member(tmp_path, "slow", ms=4)])
+    assert not result.failures
+    assert {launch.cell_id for launch in result.launches} == {"anchor", "half", "slow"}
+    found = least(result)
+    assert found["anchor"] == pytest.approx(2e6, rel=0.02)
+    assert found["slow"] / found["anchor"] == pytest.approx(2, rel=0.02)
+    for launch in result.launches:
+        assert [batch.round for batch in launch.batches] == list(range(6))
+        assert all(len(batch.ns) >= 5 for batch in launch.batches)
+        assert launch.affinity == cpus.choose(1)
+        assert launch.threads_effective == "1"
+        assert min(launch.import_ns, launch.load_ns, launch.first_ns) > 0
+        assert launch.noise.canary_before_gflops > 0
+    assert not alive(launch.pid for launch in result.launches)
+    assert codec.loads(LaunchSet, codec.dumps(result)) == result
+
+
+def test_positions_are_balanced_and_only_one_member_runs_at_a_time(tmp_path):
+    result = run([member(tmp_path, "anchor", ms=1), member(tmp_path, "other", ms=1)])
+    first = {(batch.round, batch.position): launch.cell_id for launch in result.launches for batch in launch.batches}
+    assert len(first) == 12
+    assert sum(first[number, 0] == "anchor" for number in range(6)) == 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "words"),
+    [
+        ("segfault", "crashed", "SIGSEGV"),
+        ("leave", "crashed", "status 0"),
+        ("hang", "timeout", "no answer"),
+        ("raise", "failed", "ValueError: bad weights"),
+        ("unsupported", "not-applicable", "no kernel"),
+    ],
+)
+@pytest.mark.parametrize("at", ["open", "run"])
+def test_a_member_that_fails_is_recorded_beside_finished_neighbours(tmp_path, mode, status, words, at):
+    bad = member(tmp_path, "bad", mode=mode, at=at, ms=1)
+    result = run([member(tmp_path, "anchor", ms=1), bad, member(tmp_path, "good", ms=1)], timeout_s=1.5, rounds=2)
+    assert {launch.cell_id for launch in result.launches} == {"anchor", "good"}
+    failure = result.failures["bad"]
+    assert (failure.status, failure.stage, failure.blame) == (status, "latency", "spin-target")
+    assert words in failure.reason
+    again = [launch for launch in result.launches if launch.cell_id == "anchor"]
+    assert len(again) == (1 if mode == "unsupported" else 2)  # once more, with the anchor alone
+    assert not alive(launch.pid for launch in result.launches)
+
+
+def test_what_a_crashed_worker_printed_is_in_the_reason(tmp_path):
+    result = run([member(tmp_path, "anchor", mode="segfault", at="run")], rounds=2)
+    assert "about to fall" in result.failures["anchor"].reason
+
+
+def test_a_member_that_eats_memory_is_out_of_memory_under_the_limit(tmp_path):
+    bad = member(tmp_path, "bad", mode="eat", at="run", ms=1)
+    result = run([member(tmp_path, "anchor", ms=1), bad], limit=2**30, rounds=2)
+    assert result.failures["bad"].status == "oom"
+    assert "anchor" in least(result)
+
+
+def test_a_second_try_pairs_with_its_own_anchor_by_round(tmp_path, monkeypatch):
+    from harness.measure import crew
+
+    wanted, original = [True], crew.Crew._warm
+
+    def once(self, player):
+        if player.member.cell_id == "shaky" and wanted:
+            wanted.clear()
+            player.worker.kill()
+            self.failures["shaky"] = player.worker.failed("crashed", "first try")
+            return
+        original(self, player)
+
+    monkeypatch.setattr(crew.Crew, "_warm", once)
+    result = run([member(tmp_path, "anchor", ms=1), member(tmp_path, "shaky", ms=1)], rounds=2)
+    assert not result.failures
+    rounds = [(launch.cell_id, [batch.round for batch in launch.batches]) for launch in result.launches]
+    assert ("anchor", [0, 1]) in rounds
+    assert ("anchor", [2, 3]) in rounds
+    assert ("shaky", [2, 3]) in rounds
+
+
+def test_an_unknown_plugin_is_a_failure_that_names_it(tmp_path):
+    import dataclasses
+
+    lost = dataclasses.replace(member(tmp_path, "anchor"), plugin="nowhere")
+    failure = run([lost], rounds=2).failures["anchor"]
+    assert failure.status == "failed"
+    assert "spin" in failure.reason
+
+
+def test_an_interpreter_that_is_not_there_is_a_failure(tmp_path):
+    import dataclasses
+
+    lost = dataclasses.replace(member(tmp_path, "lost"), python=str(tmp_path / "no-python"))
+    result = run([member(tmp_path, "anchor", ms=1), lost], rounds=2)
+    assert "no-python" in result.failures["lost"].reason
+    assert "anchor" in least(result)
+
+
+def test_ctrl_c_leaves_no_process(tmp_path, monkeypatch):
+    from harness.measure import crew
+
+    seen = []
+
+    def stop(self, order, first):
+        seen.extend(player.worker.pid for player in self.players.values())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(crew.Crew, "rounds", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run([member(tmp_path, "anchor", ms=1), member(tmp_path, "other", ms=1)])
+    assert len(seen) == 2
+    assert not alive(seen)
+
+
+def test_a_noisy_set_is_repeated_and_what_is_discarded_is_kept(tmp_path, monkeypatch):
+    import dataclasses
+
+    from harness.measure import sets
+
+    original, calls = sets.assess, []
+
+    def noisy_first(*args, **kwargs):
+        calls.append(1)
+        return dataclasses.replace(original(*args, **kwargs), verdict="noisy" if len(calls) == 1 else "ok")
+
+    monkeypatch.setattr(sets, "assess", noisy_first)
+    result = run([member(tmp_path, "anchor", ms=1)], rounds=2, retries=2)
+    assert [bool(launch.discarded) for launch in result.launches] == [True, False]
+
+
+def test_a_slow_member_does_not_outlive_its_budget(tmp_path):
+    start = time.monotonic()
+    result = run([member(tmp_path, "anchor", mode="hang", at="open")], timeout_s=0.7)
+    assert result.failures["anchor"].status == "timeout"
+    assert time.monotonic() - start < 8
