@@ -89,7 +89,7 @@ def test_mixed_loss_of_values_is_squared_error(tmp_path: Path) -> None:
     loss = mixed_loss(teacher, job, temperature=4, alpha=0.4)(student(inputs), items, (inputs,))
     given, taught = student(inputs).detach().numpy()[:, 0], teacher(inputs).detach().numpy()[:, 0]
     expected = 0.4 * ((given - taught) ** 2).mean() + 0.6 * ((given - split.labels[items]) ** 2).mean()
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert loss.item() == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_a_student_of_half_the_width_is_derived(cnn: Model, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from jobs import make_job
@@ -16,10 +17,8 @@ from harness.api import Calibration, Model, PlanError, Precision, TensorSpec
 SPECS = {spec.name: spec for plugin in (harness_baseline, harness_quantization) for spec in plugin.harness_methods()}
 
 
-def _model(precision: Precision = Precision(), fmt: str = "onnx") -> Model:
-    return Model(
-        fmt, Path("/somewhere/model"), {"x": TensorSpec("float32", (None, 3))}, ("y",), precision, flags=("f",)
-    )
+def _model(fmt: str = "onnx") -> Model:
+    return Model(fmt, Path("/somewhere/model"), {"x": TensorSpec("float32", (None, 3))}, ("y",), flags=("f",))
 
 
 @pytest.mark.parametrize("fmt", ["torch", "onnx", "tflite"])
@@ -49,18 +48,18 @@ def test_precision_has_the_name_that_capabilities_list(name: str, key: str, tmp_
 def test_int8_hands_on_every_parameter(tmp_path: Path) -> None:
     spec = SPECS["int8"]
     given = {"calibration": "entropy", "samples": "32", "granularity": "per-tensor", "symmetric": "true"}
-    asked = spec.compress(
-        _model(), params.build(spec.params, given, owner="method 'int8'"), make_job(tmp_path)
-    ).precision
+    values = params.build(spec.params, given, owner="method 'int8'")
+    asked = spec.compress(_model(), values, make_job(tmp_path)).precision
     assert asked.calibration == Calibration("entropy", 32)
     assert (asked.granularity, asked.activations_symmetric, asked.scheme) == ("per-tensor", True, "static")
 
 
 @pytest.mark.parametrize("storage", ["packed", "sparse"])
 @pytest.mark.parametrize("name", ["int8", "dynamic-int8", "fp16"])
-def test_storage_of_an_earlier_step_stays(name: str, storage: str, tmp_path: Path) -> None:
+def test_storage_of_an_earlier_step_stays(name: str, storage: Literal["packed", "sparse"], tmp_path: Path) -> None:
     spec = SPECS[name]
-    result = spec.compress(_model(Precision(storage=storage)), spec.params(), make_job(tmp_path))  # type: ignore[arg-type]  # a literal
+    model = dataclasses.replace(_model(), precision=Precision(storage=storage))
+    result = spec.compress(model, spec.params(), make_job(tmp_path))
     assert result.precision.storage == storage
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Params:
     """Parameters of ``binarization``."""
 
-    epochs: int = param(6, "training epochs with one-bit weights; 0 only rounds", ge=0)
+    epochs: int = param(5, "training epochs with one-bit weights; 0 only rounds", ge=0)
     lr: float = param(5e-3, "peak learning rate of the latent weights", gt=0)
     first: bool = param(False, "binarize the first layer too")
     last: bool = param(False, "binarize the last layer too")

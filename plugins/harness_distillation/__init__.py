@@ -18,7 +18,7 @@ class Params:
     alpha: float = param(0.7, "weight of the teacher's part of the loss; the labels have the rest", ge=0, le=1)
     width: float | None = param(None, "share of the channels (0.5 unless a step before made the student)", gt=0, le=1)
     depth: float | None = param(None, "share of the layers (1 unless a step before made the student)", gt=0, le=1)
-    epochs: int = param(12, "training epochs of the student", ge=1)
+    epochs: int = param(10, "training epochs of the student", ge=1)
     lr: float = param(1e-2, "peak learning rate", gt=0)
 
 

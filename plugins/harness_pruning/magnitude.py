@@ -23,7 +23,7 @@ class Params:
     scope: Literal["global", "local"] = param("global", "rank all weights together, or those of each layer")
     first: bool = param(False, "prune the first layer too")
     last: bool = param(False, "prune the last layer too")
-    epochs: int = param(4, "fine-tuning epochs, zeros held; 0 for none", ge=0)
+    epochs: int = param(3, "fine-tuning epochs, zeros held; 0 for none", ge=0)
     lr: float = param(2e-3, "peak learning rate of fine-tuning", gt=0)
 
 
