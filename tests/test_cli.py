@@ -11,7 +11,7 @@ import pytest
 
 from harness.cli import common, progress
 from harness.cli.bench import build_request
-from harness.cli.doctor import disturbances, extras, missing
+from harness.cli.doctor import disturbances, extras, features, missing
 from harness.cli.main import App, call
 from harness.cli.planview import print_plan
 from harness.config import parse_config, write_config
@@ -279,10 +279,13 @@ def test_clock(seconds: float, text: str) -> None:
 
 
 def test_doctor_names_what_disturbs() -> None:
-    assert disturbances(Disturbance(0.0, 0.0, 0), 0.1, 2, "performance", False) == []
-    found = disturbances(Disturbance(0.08, 0.5, 3), 1.9, 2, "powersave", True)
-    assert [line.split()[0] for line in found] == ["load", "steal", "cpu", "the", "virtualised:", "frequency"]
-    assert "cannot be excluded" in disturbances(Disturbance(None, None, None), None, 2, None, None)[0]
+    quiet = {"hypervisor": "none", "governor": "performance"}
+    assert disturbances(Disturbance(0.0, 0.0, 0), 0.1, 2, quiet) == []
+    loud = {"hypervisor": "KVM", "governor": "powersave"}
+    found = disturbances(Disturbance(0.08, 0.5, 3), 1.9, 2, loud)
+    assert [line.split()[0] for line in found] == ["load", "steal", "cpu", "the", "virtualised", "frequency"]
+    assert "cannot be excluded" in disturbances(Disturbance(None, None, None), None, 2, {})[0]
+    assert features({"cpu_flags": "fpu avx2 avx512_vnni"}) == "avx2, avx512_vnni"
 
 
 def test_doctor_names_what_an_extra_lacks() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,15 +16,17 @@ from harness.profiles import PROFILES
 if TYPE_CHECKING:
     from harness.bench import RunResult
     from harness.cli.main import App
-    from harness.plan import Request
+    from harness.cli.progress import Timed
+    from harness.plan import Plan, Request
     from harness.plugins import Registry
 
+F = TypeVar("F", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FORMATS = ("terminal", "md", "csv", "json")
 
 
-def _items(name: str, what: str) -> Any:
+def _items(name: str, what: str) -> Callable[[F], F]:
     return click.option(name, multiple=True, metavar="LIST", help=f"{what}; separated by commas or spaces, repeatable.")
 
 
@@ -60,36 +62,37 @@ def _items(name: str, what: str) -> Any:
 )
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the plan as JSON.")
 @click.pass_obj
-def command(app: App, **options: Any) -> int:
+def command(app: App, /, **options: Any) -> int:
     """Compress, build and measure: workloads x methods x targets.
 
     Everything has a default: 'harness bench' alone finds the targets, trains the default workload, runs the
     default methods and ends with a leaderboard.
     """
+    from harness.cli.planview import print_plan
     from harness.cli.progress import Timed, make_ui
+    from harness.plan import Plan
 
     ui = Timed(make_ui())
     try:
-        ui.note("loading plugins")
-        registry = app.registry()
-        for problem in registry.problems:
-            ui.note(f"plugin {problem.plugin} ({problem.distribution}) is not fully used: {problem.message}")
-        request = build_request(options, registry)
-        if options["dry_run"]:
-            plan = _plan(request, registry, ui)
-        else:
-            result = _run(request, registry, options, ui)
+        result = _work(app, options, ui)
     finally:
         ui.close()
-    if options["dry_run"]:
-        from harness.cli.planview import print_plan
-
-        print_plan(plan, as_json=options["as_json"])
+    if isinstance(result, Plan):
+        print_plan(result, as_json=options["as_json"])
         return 0
     return _finish(result, options["view"], ui.summary())
 
 
-def _plan(request: Request, registry: Registry, ui: Any) -> Any:
+def _work(app: App, options: dict[str, Any], ui: Timed) -> Plan | RunResult:
+    ui.note("loading plugins")
+    registry = app.registry()
+    for problem in registry.problems:
+        ui.note(f"plugin {problem.plugin} ({problem.distribution}) is not fully used: {problem.message}")
+    request = build_request(options, registry)
+    return _plan(request, registry, ui) if options["dry_run"] else _run(request, registry, options, ui)
+
+
+def _plan(request: Request, registry: Registry, ui: Timed) -> Plan:
     from harness.bench.run import prepare
 
     ui.note("probing targets")
@@ -97,7 +100,7 @@ def _plan(request: Request, registry: Registry, ui: Any) -> Any:
     return plan
 
 
-def _run(request: Request, registry: Registry, options: dict[str, Any], ui: Any) -> RunResult:
+def _run(request: Request, registry: Registry, options: dict[str, Any], ui: Timed) -> RunResult:
     from harness.bench import run
 
     return run(request, registry=registry, out=options["out"], pack=options["pack"], fresh=options["fresh"], ui=ui)

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 WATCH_S = 1.0
 # Shares of the time watched above which a reading is worth a warning (MEASUREMENT.md section 1.8).
 STEAL, PRESSURE, BUSY = 0.02, 0.10, 0.25
+SHOWN = (
+    "cpu_model_name", "cores_physical", "cores_logical", "affinity", "smt", "caches", "ram_bytes", "memory_limit",
+    "cpu_quota", "hypervisor", "kernel", "governor", "frequency_max_khz", "no_turbo", "gpu_name", "gpu_driver",
+)  # fmt: skip
+# As the kernel names them: vector width, half precision, int8 dot products, bfloat16, tiles; then Arm's.
+FEATURES = (
+    "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme",
+)  # fmt: skip
+ABSENT = "not available"  # how a fact begins that the host does not tell
 
 
 @click.command("doctor")
@@ -33,27 +43,35 @@ def command(app: App, *, as_json: bool) -> None:
     click.echo("probing targets and watching the host", err=True)
     registry = app.registry()
     states = probe(registry, tuple(registry.targets), {})
-    print_now = {"host": fingerprint(), "extras": extras(registry, states), "noise": noise()}
+    host = fingerprint()
+    found = {
+        "host": host,
+        "extras": extras(registry, states),
+        "plugins": plugin_problems(registry),
+        "noise": noise(host.facts),
+    }
     if as_json:
-        print_json({**print_now, "plugins": plugin_problems(registry)})
+        print_json(found)
     else:
-        _show(registry, print_now)
+        _show(found)
 
 
-def _show(registry: Registry, found: dict[str, Any]) -> None:
-    host = found["host"]
-    click.echo(f"host {host.host_id}\n")
-    print_facts(sorted(host.facts.items()))
-    click.echo("\nnow\n")
-    print_facts(sorted(host.state.items()))
+def _show(found: dict[str, Any]) -> None:
+    facts = found["host"].facts
+    click.echo(f"host {found['host'].host_id}\n")
+    print_facts([("cpu_features", features(facts)), *((name, facts.get(name, "")) for name in SHOWN)])
     rows = [(item["extra"], item["for"], item["state"], item["install"]) for item in found["extras"]]
     print_table(("extra", "for", "here", "to install"), rows)
-    for line in plugin_problems(registry):
+    for line in found["plugins"]:
         click.echo(f"plugin problem: {line}")
-    for line in found["noise"]:
+    for line in found["noise"] or ["nothing was seen that would disturb a measurement"]:
         click.echo(f"noise: {line}")
-    if not found["noise"]:
-        click.echo("noise: nothing was seen that would disturb a measurement")
+
+
+def features(facts: Mapping[str, str]) -> str:
+    """Return the CPU features that decide how fast compressed models run."""
+    flags = set(facts.get("cpu_flags", "").split())
+    return ", ".join(name for name in FEATURES if name in flags) or "none that is known to matter"
 
 
 def plugin_problems(registry: Registry) -> list[str]:
@@ -90,7 +108,7 @@ def missing(extra: str, distribution: str = "compression-harness") -> list[str]:
     return [name for name in required(distribution, extra) if name != distribution and version(name) == MISSING]
 
 
-def noise() -> list[str]:
+def noise(facts: Mapping[str, str]) -> list[str]:
     """Watch the host for a second and return what will disturb measurements here."""
     from harness.measure import counters
 
@@ -99,48 +117,33 @@ def noise() -> list[str]:
     time.sleep(WATCH_S)
     seen = counters.between(before, counters.read(cpus))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return disturbances(seen, load, len(cpus) or os.cpu_count() or 1, governor(), virtualised())
+    return disturbances(seen, load, len(cpus) or os.cpu_count() or 1, facts)
 
 
-def disturbances(
-    seen: Disturbance, load: float | None, cores: int, scaling: str | None, virtual: bool | None
-) -> list[str]:
-    """Put readings into words; a reading that is fine is left out, one that the host does not give is said."""
+def disturbances(seen: Disturbance, load: float | None, cores: int, facts: Mapping[str, str]) -> list[str]:
+    """Put readings into words; one that is fine is left out, one that the host does not give is named."""
     found: list[str] = []
     if load is not None and load > BUSY * cores:
         found.append(
-            f"load {load:.2f} on {cores} cores: other work is running; wait for it, ratios stay paired but widen"
+            f"load {load:.2f} on {cores} cores: other work is running; ratios stay paired but their intervals widen"
         )
     if seen.steal is not None and seen.steal > STEAL:
         found.append(f"steal {seen.steal:.1%}: neighbours on the same machine take time; measure at a quieter hour")
     if seen.psi_cpu is not None and seen.psi_cpu > PRESSURE:
         found.append(f"cpu pressure {seen.psi_cpu:.1%}: something waited for a core for that share of the time")
     if seen.throttled:
-        found.append(f"the cgroup throttled {seen.throttled} times: raise its cpu quota")
-    if virtual:
-        found.append("virtualised: the clock frequency and the neighbours cannot be seen from inside")
-    if scaling is None:
-        found.append("no frequency governor can be read: frequency changes cannot be excluded")
-    elif scaling != "performance":
-        found.append(f"frequency governor {scaling!r}: 'performance' keeps the clock steady")
+        found.append(f"the cgroup throttled {seen.throttled} times within a second: raise its cpu quota")
+    return found + _standing(facts)
+
+
+def _standing(facts: Mapping[str, str]) -> list[str]:
+    """Return what disturbs here at any hour."""
+    found: list[str] = []
+    hypervisor, governor = facts.get("hypervisor", ABSENT), facts.get("governor", ABSENT)
+    if hypervisor != "none" and not hypervisor.startswith(ABSENT):
+        found.append(f"virtualised ({hypervisor}): the clock and the neighbours cannot be seen from inside")
+    if governor.startswith(ABSENT):
+        found.append("no frequency governor can be read: changes of the clock cannot be excluded")
+    elif governor != "performance":
+        found.append(f"frequency governor {governor!r}: 'performance' keeps the clock steady")
     return found
-
-
-def governor() -> str | None:
-    """Return the frequency governor of the first core, where there is one."""
-    from pathlib import Path
-
-    try:
-        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-
-
-def virtualised() -> bool | None:
-    """Return whether the CPU says that it is a virtual one; ``None`` where it cannot be read."""
-    from pathlib import Path
-
-    try:
-        return " hypervisor" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None

@@ -19,7 +19,9 @@ FORMATS = ("terminal", "md", "csv", "json", "parquet")
 
 @click.command("leaderboard")
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path, exists=True), metavar="[RUN...]")
-@click.option("--sort", metavar="COLUMN", help="Sort by a column, such as latency_p50_ms; -COLUMN for descending.")
+@click.option(
+    "--sort", metavar="ORDER", default="speedup", show_default=True, help="Such as quality, p50, memory, size."
+)
 @click.option("--workload", metavar="W", help="Only this workload.")
 @click.option("--pareto", is_flag=True, help="Only cells that no other one beats in every dimension.")
 @click.option("--format", "view", type=click.Choice(FORMATS), default="terminal", show_default=True)
@@ -28,7 +30,7 @@ FORMATS = ("terminal", "md", "csv", "json", "parquet")
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write to a file."
 )
 def command(
-    *, runs: tuple[Path, ...], sort: str | None, workload: str | None, pareto: bool,
+    *, runs: tuple[Path, ...], sort: str, workload: str | None, pareto: bool,
     view: str, as_json: bool, output: Path | None,
 ) -> None:  # fmt: skip
     """Show the leaderboard of one or more runs.
@@ -40,13 +42,13 @@ def command(
 
 
 def print_board(
-    folders: Sequence[Path], view: str, *, sort: str | None = None, workload: str | None = None,
+    folders: Sequence[Path], view: str, *, sort: str = "speedup", workload: str | None = None,
     pareto: bool = False, output: Path | None = None,
 ) -> None:  # fmt: skip
     """Print or write the board of some runs; files that could not be read are named on stderr.
 
     Raises:
-        PlanError: No such column or workload, or a format that needs a file.
+        PlanError: No such order or workload, or a format that needs a file.
     """
     from harness.leaderboard.table import table
     from harness.store import load_run
@@ -57,7 +59,7 @@ def print_board(
     for run in loaded:
         for problem in run.problems:
             click.echo(f"left out {run.path / problem.file}: {problem.what}", err=True)
-    _emit(_chosen(table(loaded), sort, workload, pareto=pareto), view, output)
+    _emit(_chosen(table(loaded, sort=sort), workload, pareto=pareto), view, output)
 
 
 def _emit(board: pd.DataFrame, view: str, output: Path | None) -> None:
@@ -74,21 +76,18 @@ def _emit(board: pd.DataFrame, view: str, output: Path | None) -> None:
         click.echo(views.render(board, view), nl=False)
 
 
-def _chosen(board: pd.DataFrame, sort: str | None, workload: str | None, *, pareto: bool) -> pd.DataFrame:
+def _chosen(board: pd.DataFrame, workload: str | None, *, pareto: bool) -> pd.DataFrame:
+    from harness.leaderboard.pareto import mark_pareto
     from harness.params import suggest
 
+    attrs = dict(board.attrs)
     if workload is not None:
         known = sorted(set(board["workload"]))
         if workload not in known:
             raise PlanError(f"no row has the workload {workload!r}", hint=suggest(workload, known, "workload"))
         board = board[board["workload"] == workload]
     if pareto:
-        from harness.leaderboard.table import pareto as front
-
-        board = front(board)
-    if sort is not None:
-        column = sort.removeprefix("-")
-        if column not in board.columns:
-            raise PlanError(f"the board has no column {column!r}", hint=suggest(column, board.columns, "column"))
-        board = board.sort_values(column, ascending=not sort.startswith("-"), kind="stable", na_position="last")
+        board = mark_pareto(board)
+        board = board[board["pareto"].fillna(value=False)]
+    board.attrs = attrs
     return board
