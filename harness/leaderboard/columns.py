@@ -1,0 +1,152 @@
+"""The columns of the table: what the documentation, the exports and the checks are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Dtype = Literal["text", "number", "count", "flag"]
+Direction = Literal["", "higher is better", "lower is better", "as higher_is_better says"]
+
+HIGH: Direction = "higher is better"
+LOW: Direction = "lower is better"
+METRIC: Direction = "as higher_is_better says"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        unit: Of its numbers; empty for text and plain counts.
+        direction: Which end is good, where one is.
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    direction: Direction = ""
+    dtype: Dtype = "number"
+
+    @property
+    def pandas_dtype(self) -> str:
+        """The dtype of the column in the table; each can hold "not known"."""
+        return {"text": "object", "number": "float64", "count": "Int64", "flag": "boolean"}[self.dtype]
+
+
+def _text(name: str, meaning: str) -> Column:
+    return Column(name, "", meaning, dtype="text")
+
+
+def _count(name: str, unit: str, meaning: str, direction: Direction = "") -> Column:
+    return Column(name, unit, meaning, direction, "count")
+
+
+def _flag(name: str, meaning: str) -> Column:
+    return Column(name, "", meaning, dtype="flag")
+
+
+_WHAT = (
+    _text("host", "folder name of the host"),
+    _text("run", "run_id of the run that the row comes from"),
+    _text("profile", "how much was measured: quick, standard or publish"),
+    _text("workload", "workload with its parameters"),
+    _text("method", "pipeline of compression steps, as the grammar writes it"),
+    _text("target", "runtime with its parameters"),
+    _count("threads", "", "CPU threads"),
+    _count("batch", "items", "items per inference"),
+    _text("status", "ok, not-applicable, unavailable, failed, timeout, crashed or oom"),
+    _text("stage", "where a row that is not ok ended"),
+    _text("blame", "which plugin it ended in"),
+    _text("reason", "why it is not ok, in a sentence"),
+    _text("kind", "measured, estimated, simulated or inferred; never ranked together"),
+    _flag("ranked", "takes part in rankings: ok, measured, and a target that runs models"),
+)
+
+_QUALITY = (
+    _text("metric", "the task metric on the test split"),
+    _text("metric_unit", "unit of quality, its bounds and the drop; % is 0..100"),
+    _flag("higher_is_better", "direction of the metric"),
+    Column("quality", "metric_unit", "the metric", METRIC),
+    Column("quality_low", "metric_unit", "lower end of its 95 % interval", METRIC),
+    Column("quality_high", "metric_unit", "upper end of its 95 % interval", METRIC),
+    Column("drop", "metric_unit", "how much worse than the anchor, paired by item; negative is better than the anchor", LOW),
+    Column("drop_low", "metric_unit", "lower end of its 95 % interval", LOW),
+    Column("drop_high", "metric_unit", "upper end of its 95 % interval", LOW),
+    _count("items", "items", "size of the test split"),
+    Column("flips", "share 0..1", "items whose correctness changed against the anchor", LOW),
+    _count("lost", "items", "items that only the anchor got right", LOW),
+    _count("gained", "items", "items that only this cell got right", HIGH),
+    Column("p_value", "", "exact McNemar test of lost against gained"),
+    _flag("underpowered", "the interval is wider than half the drop that a 99 % gate allows"),
+    Column("top1_agreement", "share 0..1", "items with the anchor's first choice", HIGH),
+    Column("sqnr_db", "dB", "signal to quantisation noise of the outputs against the anchor's", HIGH),
+)
+
+_SPEED = (
+    Column("p50_ns", "ns", "median latency of one inference: median over launches of each launch's median", LOW),
+    Column("p50_low_ns", "ns", "lower end of its 95 % interval; empty under 6 launches", LOW),
+    Column("p50_high_ns", "ns", "upper end of its 95 % interval", LOW),
+    Column("p90_ns", "ns", "90th percentile; empty where the sample cannot carry it", LOW),
+    Column("p99_ns", "ns", "99th percentile; empty where the sample cannot carry it", LOW),
+    Column("first_inference_ns", "ns", "the first inference of a fresh process", LOW),
+    Column("throughput_per_s", "items/s", "items per second, one inference after another", HIGH),
+    Column("speedup", "ratio", "t(anchor) / t(cell), paired within rounds; above 1 is faster; 1 for the anchor", HIGH),
+    Column("speedup_low", "ratio", "lower end of its 95 % interval", HIGH),
+    Column("speedup_high", "ratio", "upper end of its 95 % interval", HIGH),
+    _text("verdict", "faster, slower, equivalent, unresolved, anchor or no anchor; unresolved does not mean the same"),
+    _text("noise", "ok, suspect or noisy: whether the latency can be trusted"),
+    _text("noise_reasons", "why it is not ok"),
+    _count("launches", "processes", "fresh processes that were used"),
+    _count("discarded", "processes", "launches left out as noisy; kept in the raw samples"),
+    Column("cross_speedup", "ratio", "speed-up against the anchor of cross_reference, through the link sets", HIGH),
+    Column("cross_speedup_low", "ratio", "lower end of its interval", HIGH),
+    Column("cross_speedup_high", "ratio", "upper end of its interval", HIGH),
+    _text("cross_reference", "the first target by name that has an ok anchor; its anchor has a cross_speedup of 1"),
+)
+
+_COST = (
+    _count("peak_memory_bytes", "bytes", "peak resident memory of a fresh process", LOW),
+    _count("model_memory_bytes", "bytes", "peak less the runtime's floor: what the model costs", LOW),
+    _count("device_memory_bytes", "bytes", "on a device with memory of its own", LOW),
+    _count("artifact_bytes", "bytes", "the file that the runtime loads", LOW),
+    _count("stored_bytes", "bytes", "what a disk or a download needs; a tested decoder restores the artifact", LOW),
+    _text("stored_as", "how it is stored, where not as the artifact itself"),
+    Column("compression", "ratio", "the anchor's artifact_bytes / this artifact_bytes", HIGH),
+    Column("stored_compression", "ratio", "the anchor's stored_bytes / this stored_bytes", HIGH),
+)
+
+_HOW = (
+    _text("precision", "precision that lowering produced"),
+    _text("how", "which quantizer with which settings made it"),
+    _text("wanted", "precision that coverage counts"),
+    Column("coverage_macs", "share 0..1", "multiply-accumulates that ran in the wanted precision", HIGH),
+    Column("coverage_ops", "share 0..1", "operators that ran in it", HIGH),
+    Column("coverage_time", "share 0..1", "time spent in it", HIGH),
+    _text("coverage_reason", "why a coverage is not known"),
+    _count("parameters", "", "parameters of the compressed model", LOW),
+    _count("nonzero_parameters", "", "those that are not zero", LOW),
+    _count("macs", "MACs", "multiply-accumulates per inference at batch 1", LOW),
+    _text("anchor_id", "cell_id of what the row is compared with"),
+    _flag("is_anchor", "other rows are compared with this one"),
+    _text("anchor_precision", "precision of the anchor"),
+    _text("anchor_reason", "why there is no anchor"),
+    _text("flags", "facts to know before using the row, separated by spaces"),
+    _text("note", "what the figures come to, in words, where a method brings nothing or less than its name says"),
+    Column("build_s", "s", "time to train, compress, export and lower"),
+    _text("runtime", "runtime and version"),
+    _flag("overhead", "a target that runs no model: the row is the harness's own cost"),
+    _text("cell_id", "hash of the request: equal across hosts and versions"),
+    _text("inputs_sha256", "hash of artifact, software and host: equal for the same measurement"),
+    _text("host_id", "hash of the host's stable facts"),
+    _text("finished_utc", "when the cell was finished"),
+)
+
+COLUMNS = (*_WHAT, *_QUALITY, *_SPEED, *_COST, *_HOW)
+
+
+def columns_markdown() -> str:
+    """Return the documentation of the columns as a Markdown table."""
+    lines = ["| column | unit | meaning | direction |", "|---|---|---|---|"]
+    lines += [f"| `{item.name}` | {item.unit} | {item.meaning} | {item.direction} |" for item in COLUMNS]
+    return "\n".join(lines) + "\n"

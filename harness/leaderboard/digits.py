@@ -1,0 +1,47 @@
+"""Numbers with the digits that their interval supports, and no more."""
+
+from __future__ import annotations
+
+import math
+
+MINUS = "−"
+UNKNOWN = "–"
+
+
+def known(value: float | None) -> bool:
+    """Tell whether there is a number: tables hold NaN where nothing is known."""
+    return value is not None and not math.isnan(value)
+
+
+def decimals(half_width: float) -> int:
+    """Return decimals by the rule of the Particle Data Group: two digits of an error under 3.55, else one."""
+    if not half_width > 0:
+        return 4
+    exponent = math.floor(math.log10(half_width))
+    leading = half_width / 10**exponent
+    return 1 - exponent if leading < 3.55 else -exponent
+
+
+def fixed(value: float, places: int) -> str:
+    """Format with this many decimals; negative ones round to tens; the sign is a minus, not a hyphen."""
+    text = f"{round(value, places):.{max(0, places)}f}"
+    zero = not any(digit in text for digit in "123456789")
+    return text.replace("-", "" if zero else MINUS)
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """Format a number that has no interval, with this many significant digits."""
+    if not value:
+        return "0"
+    return fixed(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+
+
+def ranged(point: float, low: float | None, high: float | None) -> tuple[str, str]:
+    """Format a point and its interval, such as ("2.52", "2.41–2.60"); the second is empty without bounds."""
+    if low is None or high is None or not known(low) or not known(high):
+        return plain(point), ""
+    largest = max(abs(low), abs(high), abs(point))
+    most = 4 - math.floor(math.log10(largest)) if largest > 0 else 4  # five significant digits are all a timer gives
+    places = min(decimals((high - low) / 2), most)
+    joint = " to " if low < 0 else "–"
+    return fixed(point, places), f"{fixed(low, places)}{joint}{fixed(high, places)}"

@@ -1,0 +1,52 @@
+"""The rows that no other row beats in everything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+OBJECTIVES = ("quality", "p50_ns", "peak_memory_bytes", "artifact_bytes")
+_WITHIN = ["host", "workload", "target", "threads", "batch"]
+
+
+def mark_pareto(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with a column ``pareto``: on the front of quality, p50, peak memory and artifact size.
+
+    The front is found per host, workload, target and options, by point estimates, among ranked rows that have all
+    four figures; without a task metric, among the other three. Other rows have no value.
+    """
+    import numpy as np  # as pandas, only where a table is made
+    import pandas as pd
+
+    front = pd.Series(pd.NA, index=frame.index, dtype="boolean")
+    ranked = frame[frame["ranked"].fillna(value=False)]
+    for _group, rows in ranked.groupby(_WITHIN, dropna=False):
+        names = [name for name in OBJECTIVES if bool(rows[name].notna().any())]
+        whole = rows[rows[names].notna().all(axis=1)]
+        costs = np.column_stack([_cost(whole, name) for name in names]) if names else np.empty((0, 0))
+        if len(whole):
+            front[whole.index] = undominated(costs)
+    marked = frame.assign(pareto=front)
+    marked.attrs = dict(frame.attrs)
+    return marked
+
+
+def _cost(rows: pd.DataFrame, name: str) -> Array:
+    values = rows[name].astype("float64").to_numpy()
+    if name != "quality":
+        return values
+    better = rows["higher_is_better"].fillna(value=True).astype(bool).to_numpy()
+    return values * (1 - 2 * better.astype("float64"))
+
+
+def undominated(costs: Array) -> Array:
+    """Return for each row of costs [n, k], lower being better, whether no other row is as good in all and better in one."""
+    no_worse = (costs[:, None, :] <= costs[None, :, :]).all(axis=2)
+    better = (costs[:, None, :] < costs[None, :, :]).any(axis=2)
+    beaten: Array = (no_worse & better).any(axis=0)
+    return ~beaten

@@ -1,0 +1,172 @@
+"""One record to one row of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.leaderboard.notes import all_flags, note
+from harness.store import Run
+from harness.store.layout import host_folder
+from harness.types import Interval, Latency, Quality, Record
+
+OVERHEAD_TARGETS = frozenset({"null"})  # targets that run no model; what they take is the harness's own
+_BUILD = ("fit", "compress", "export", "lower")
+Row = dict[str, Any]
+
+
+def row(record: Record, run: Run) -> Row:
+    """Return a record's values by column; what is not known is None."""
+    anchor = run.by_cell.get(record.anchor or "")
+    return {
+        **_what(record, run),
+        **(_quality(record.quality) if record.quality else {}),
+        **(_latency(record.latency) if record.latency else {}),
+        **_cost(record, anchor),
+        **_how(record),
+        "flags": " ".join(all_flags(record)),
+        "note": note(record),
+    }
+
+
+def _what(record: Record, run: Run) -> Row:
+    overhead = record.cell.target.name in OVERHEAD_TARGETS
+    options = record.cell.options
+    return {
+        "host": host_folder(run.info.host_name, run.info.host_id) if run.info else run.path.parent.name,
+        "run": run.info.run_id if run.info else run.path.name,
+        "profile": record.profile,
+        "workload": record.labels.get("workload", record.cell.workload.name),
+        "method": record.labels.get("method", "+".join(step.name for step in record.cell.pipeline)),
+        "target": record.labels.get("target", record.cell.target.name),
+        "threads": options.threads,
+        "batch": options.batch,
+        "status": record.status,
+        "stage": record.stage,
+        "blame": record.blame,
+        "reason": record.reason,
+        "kind": record.kind,
+        "ranked": record.status == "ok" and record.kind == "measured" and not overhead,
+        "overhead": overhead,
+    }
+
+
+def _bounds(name: str, interval: Interval | None, scale: float = 1.0, end: str = "") -> Row:
+    if interval is None:
+        return {}
+    low = None if interval.low is None else interval.low * scale
+    high = None if interval.high is None else interval.high * scale
+    return {f"{name}{end}": interval.point * scale, f"{name}_low{end}": low, f"{name}_high{end}": high}
+
+
+def _quality(quality: Quality) -> Row:
+    scale = 100.0 if quality.unit == "%" else 1.0  # shares are stored as 0..1, and read as percentages
+    return {
+        "metric": quality.metric,
+        "metric_unit": quality.unit,
+        "higher_is_better": quality.higher_is_better,
+        **_bounds("quality", quality.value, scale),
+        **_bounds("drop", _worse(quality), scale),
+        "items": quality.items,
+        "flips": quality.flips,
+        "lost": quality.lost,
+        "gained": quality.gained,
+        "p_value": quality.p_value,
+        "underpowered": quality.underpowered,
+        "top1_agreement": quality.fidelity.get("top1_agreement"),
+        "sqnr_db": quality.fidelity.get("sqnr_db"),
+    }
+
+
+def _worse(quality: Quality) -> Interval | None:
+    """Turn cell minus anchor into how much worse the cell is."""
+    found = quality.difference
+    if found is None or not quality.higher_is_better:
+        return found
+    low = None if found.high is None else -found.high
+    high = None if found.low is None else -found.low
+    return Interval(0.0 - found.point, low, high, found.level, found.method)
+
+
+def inverse(interval: Interval | None) -> Interval | None:
+    """Turn a ratio of times into a speed-up: the bounds change places."""
+    if interval is None or interval.point <= 0:
+        return None
+    low = 1 / interval.high if interval.high else None
+    high = 1 / interval.low if interval.low else None
+    return Interval(1 / interval.point, low, high, interval.level, interval.method)
+
+
+def _latency(latency: Latency) -> Row:
+    return {
+        **_bounds("p50", latency.p50_ns, end="_ns"),
+        "p90_ns": latency.p90_ns,
+        "p99_ns": latency.p99_ns,
+        "first_inference_ns": latency.first_inference_ns,
+        "throughput_per_s": latency.throughput_per_s,
+        **_bounds("speedup", Interval(1.0, None, None) if latency.verdict == "anchor" else inverse(latency.ratio)),
+        "verdict": latency.verdict,
+        "noise": latency.noise,
+        "noise_reasons": "; ".join(latency.reasons),
+        "launches": latency.launches,
+        "discarded": latency.discarded,
+    }
+
+
+def _cost(record: Record, anchor: Record | None) -> Row:
+    found: Row = {}
+    if record.memory is not None:
+        found |= {
+            "peak_memory_bytes": record.memory.peak_bytes,
+            "model_memory_bytes": record.memory.peak_bytes - record.memory.floor_bytes,
+            "device_memory_bytes": record.memory.device_bytes,
+        }
+    ours, theirs = record.artifact, anchor.artifact if anchor else None
+    if ours is not None:
+        found |= {"artifact_bytes": ours.artifact_bytes, "stored_bytes": ours.stored_bytes, "stored_as": ours.stored_as}
+    if ours is not None and theirs is not None:
+        found["compression"] = _share(theirs.artifact_bytes, ours.artifact_bytes)
+        found["stored_compression"] = _share(theirs.stored_bytes, ours.stored_bytes)
+    return found
+
+
+def _share(above: int, below: int) -> float | None:
+    return above / below if below else None
+
+
+def _how(record: Record) -> Row:
+    found: Row = {
+        "anchor_id": record.anchor,
+        "is_anchor": record.anchor == record.cell_id,
+        "anchor_precision": record.anchor_precision,
+        "anchor_reason": record.anchor_reason,
+        "build_s": sum(record.seconds.get(stage, 0.0) for stage in _BUILD) if record.seconds else None,
+        "runtime": record.provenance.get("runtime"),
+        "cell_id": record.cell_id,
+        "inputs_sha256": record.inputs_sha256,
+        "host_id": record.host_id,
+        "finished_utc": record.finished_utc,
+        **_effect(record),
+    }
+    if record.artifact is not None:
+        found |= {"precision": record.artifact.realised, "how": record.artifact.how}
+    if record.coverage is not None:
+        cover = record.coverage
+        found |= {
+            "wanted": cover.wanted,
+            "coverage_macs": cover.by_macs,
+            "coverage_ops": cover.by_op,
+            "coverage_time": cover.by_time,
+            "coverage_reason": cover.reason,
+        }
+    return found
+
+
+def _effect(record: Record) -> Mapping[str, int]:
+    """Return the sizes that the last step to measure them left."""
+    found: dict[str, int] = {}
+    for made in record.lineage:
+        for name in ("parameters", "nonzero_parameters", "macs"):
+            if name in made.effect:
+                found[name] = round(made.effect[name])
+    return found

@@ -1,0 +1,275 @@
+"""The table as people read it: per workload and options, the columns that matter, as plain text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.leaderboard.digits import MINUS, UNKNOWN, fixed, known, plain, ranged
+from harness.leaderboard.notes import meaning
+from harness.leaderboard.table import GROUP
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = Mapping[str, Any]
+NOISE_MARKS = {"ok": "", "suspect": "?", "noisy": "!"}
+UNDERPOWERED = "†"
+FRONT = "◆"
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One row as text; an empty text is not known.
+
+    Attributes:
+        span: Of a figure, its interval.
+        marks: Letters of the flags, explained in the legend.
+    """
+
+    method: str
+    target: str
+    quality: str
+    quality_span: str
+    drop: str
+    drop_span: str
+    flips: str
+    p50: str
+    p50_span: str
+    p90: str
+    speedup: str
+    speedup_span: str
+    verdict: str
+    throughput: str
+    memory: str
+    size: str
+    stored: str
+    coverage: str
+    marks: str
+    ranked: bool = True
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A row without figures: what became of it, and why."""
+
+    method: str
+    target: str
+    status: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One workload with one choice of options on one host.
+
+    Attributes:
+        quality_name, drop_unit, time_unit, memory_unit, size_unit: What the columns are given in.
+        remarks: "method on target" -> what the figures come to, where that is little.
+    """
+
+    title: str
+    quality_name: str
+    drop_unit: str
+    time_unit: str
+    memory_unit: str
+    size_unit: str
+    rows: tuple[Shown, ...]
+    lost: tuple[Lost, ...]
+    overhead: str
+    remarks: tuple[tuple[str, str], ...]
+    crossed: str
+    legend: tuple[str, ...]
+
+
+def sections(frame: pd.DataFrame) -> list[Section]:
+    """Cut the table into sections, in its order."""
+    found: list[Section] = []
+    for _key, rows in frame.groupby(GROUP, sort=False, dropna=False):
+        found.append(_section([_clean(item) for item in rows.to_dict("records")], frame["host"].nunique() > 1))
+    return found
+
+
+def _clean(values: Mapping[Any, Any]) -> Row:
+    """Turn every kind of "not known" that a table can hold into None."""
+    return {str(name): None if value is None or value != value or str(value) == "<NA>" else value for name, value in values.items()}
+
+
+def _section(rows: Sequence[Row], several_hosts: bool) -> Section:
+    okay = [item for item in rows if item["status"] == "ok" and not item["overhead"]]
+    units = _Units.of(okay)
+    letters = _letters(okay)
+    shown = tuple(_shown(item, units, letters) for item in okay)
+    return Section(
+        title=_title(rows[0], several_hosts),
+        quality_name=units.quality,
+        drop_unit=units.drop,
+        time_unit=units.time[0],
+        memory_unit=units.memory[0],
+        size_unit=units.size[0],
+        rows=shown,
+        lost=tuple(_lost(item) for item in rows if item["status"] != "ok"),
+        overhead=_overhead([item for item in rows if item["status"] == "ok" and item["overhead"]]),
+        remarks=tuple((f"{item['method']} on {item['target']}", item["note"]) for item in okay if item["note"]),
+        crossed=_crossed(okay),
+        legend=tuple(_legend(okay, letters, units)),
+    )
+
+
+def _title(first: Row, several_hosts: bool) -> str:
+    threads, batch = first["threads"], first["batch"]
+    parts = [first["workload"], f"{threads} thread{'s' if threads != 1 else ''}", f"batch {batch}", f"{first['profile']} profile"]
+    return " · ".join([*parts, first["host"]] if several_hosts else parts)
+
+
+@dataclass(frozen=True)
+class _Units:
+    time: tuple[str, float]
+    size: tuple[str, float]
+    memory: tuple[str, float]
+    quality: str
+    drop: str
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> _Units:
+        first = next((item for item in rows if item["quality"] is not None), None)
+        agreement = any(item["top1_agreement"] is not None for item in rows)
+        name, unit = (first["metric"], first["metric_unit"]) if first else ("agreement" if agreement else "quality", "%")
+        return cls(
+            _unit(rows, "p50_ns", (("µs", 1e3), ("ms", 1e6), ("s", 1e9))),
+            _unit(rows, "artifact_bytes", (("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30))),
+            _unit(rows, "peak_memory_bytes", (("MiB", 1 << 20), ("GiB", 1 << 30))),
+            f"{name} {unit}".strip(),
+            "pp" if unit == "%" else unit,
+        )
+
+
+def _unit(rows: Sequence[Row], name: str, units: Sequence[tuple[str, float]]) -> tuple[str, float]:
+    """Choose the unit in which the middle value has one to three digits before the point."""
+    values = sorted(item[name] for item in rows if item[name])
+    middle = values[len(values) // 2] if values else units[0][1]
+    return next((unit for unit in reversed(units) if middle >= unit[1]), units[0])
+
+
+def _letters(rows: Iterable[Row]) -> dict[str, str]:
+    """Give each flag that occurs a letter, in order; those that have a mark of their own get none."""
+    flags = dict.fromkeys(flag for item in rows for flag in (item["flags"] or "").split())
+    named = [flag for flag in flags if flag not in {"noisy", "suspect", "underpowered"}]
+    return {flag: _LETTERS[at % 26] * (at // 26 + 1) for at, flag in enumerate(named)}
+
+
+def _span(item: Row, name: str, scale: float = 1.0, end: str = "") -> tuple[str, str]:
+    point, low, high = item[f"{name}{end}"], item[f"{name}_low{end}"], item[f"{name}_high{end}"]
+    if point is None:
+        return UNKNOWN, ""
+    return ranged(point / scale, None if low is None else low / scale, None if high is None else high / scale)
+
+
+def _shown(item: Row, units: _Units, letters: Mapping[str, str]) -> Shown:
+    mark = NOISE_MARKS.get(item["noise"] or "ok", "!")
+    p50, p50_span = _span(item, "p50", units.time[1], "_ns")
+    drop, drop_span = _span(item, "drop")
+    quality, quality_span = _quality(item)
+    speedup, speedup_span = _speedup(item)
+    stored = item["stored_bytes"] is not None and item["stored_bytes"] != item["artifact_bytes"]
+    return Shown(
+        method=item["method"] + (f" {FRONT}" if item.get("pareto") else ""),
+        target=item["target"],
+        quality=quality,
+        quality_span=quality_span,
+        drop=drop if item["drop"] is None else drop + (UNDERPOWERED if item["underpowered"] else ""),
+        drop_span=drop_span,
+        flips=_percent(item["flips"], 2),
+        p50=p50 + (mark if p50 != UNKNOWN else ""),
+        p50_span=p50_span,
+        p90=_scaled(item["p90_ns"], units.time[1]),
+        speedup=speedup + (mark if speedup else ""),
+        speedup_span=speedup_span,
+        verdict=item["verdict"] or "",
+        throughput=_scaled(item["throughput_per_s"], 1),
+        memory=_scaled(item["peak_memory_bytes"], units.memory[1]),
+        size=_scaled(item["artifact_bytes"], units.size[1]),
+        stored=_scaled(item["stored_bytes"], units.size[1]) if stored else "",
+        coverage=_percent(item["coverage_macs"] if item["coverage_macs"] is not None else item["coverage_ops"], 2),
+        marks=" ".join(letters[flag] for flag in (item["flags"] or "").split() if flag in letters),
+        ranked=bool(item["ranked"]),
+    )
+
+
+def _quality(item: Row) -> tuple[str, str]:
+    if item["quality"] is not None:
+        return _span(item, "quality")
+    if item["top1_agreement"] is not None:
+        return plain(100 * item["top1_agreement"], 4), ""
+    return (f"{plain(item['sqnr_db'])} dB", "") if item["sqnr_db"] is not None else (UNKNOWN, "")
+
+
+def _speedup(item: Row) -> tuple[str, str]:
+    if item["speedup"] is None or item["verdict"] == "anchor":
+        return "", ""
+    point, span = _span(item, "speedup")
+    return f"{point}×", span
+
+
+def _scaled(value: float | None, unit: float) -> str:
+    return plain(value / unit) if value is not None and known(value) else UNKNOWN
+
+
+def _percent(share: float | None, digits: int) -> str:
+    if share is None:
+        return UNKNOWN
+    places = max(0, digits - 1 - math.floor(math.log10(100 * share))) if 0 < share < 0.1 else 0
+    return f"{fixed(100 * share, min(2, places))} %"
+
+
+def _lost(item: Row) -> Lost:
+    where = ", ".join(part for part in (item["stage"], item["blame"]) if part)
+    return Lost(item["method"], item["target"], item["status"], where, item["reason"] or "no reason was recorded")
+
+
+def _overhead(rows: Sequence[Row]) -> str:
+    timed = [item for item in rows if item["p50_ns"] is not None]
+    if not timed:
+        return ""
+    best = min(timed, key=lambda item: float(item["p50_ns"]))
+    point, span = _span(best, "p50", 1e3, "_ns")
+    return f"harness overhead: {point} µs{f' ({span})' if span else ''} per inference, measured with the {best['target']} target"
+
+
+def _crossed(rows: Sequence[Row], most: int = 3) -> str:
+    """Name the fastest cells over all targets, where link sets tell."""
+    found = sorted((item for item in rows if item["cross_speedup"] is not None), key=lambda item: -float(item["cross_speedup"]))
+    if len({item["target"] for item in found}) < 2:
+        return ""
+    texts = [f"{item['method']} on {item['target']} {_cross_text(item)}" for item in found[:most]]
+    return f"across targets, against {found[0]['cross_reference']}'s anchor: {', '.join(texts)}"
+
+
+def _cross_text(item: Row) -> str:
+    point, span = _span(item, "cross_speedup")
+    return f"{point}×{NOISE_MARKS.get(item['noise'] or 'ok', '!')}{f' ({span})' if span else ''}"
+
+
+def _legend(rows: Sequence[Row], letters: Mapping[str, str], units: _Units) -> Iterable[str]:
+    noise = {item["noise"] for item in rows}
+    if "suspect" in noise:
+        yield "? suspect: the latency may have been disturbed"
+    if "noisy" in noise:
+        yield "! noisy: the latency was disturbed, or its interval is too wide; do not rely on it"
+    if any(item["underpowered"] and item["drop"] is not None for item in rows):
+        yield f"{UNDERPOWERED} underpowered: too few test items to tell the drop that a 99 % gate allows"
+    if any(item.get("pareto") for item in rows):
+        yield f"{FRONT} on the Pareto front of its target: quality, p50, peak memory, artifact size"
+    if any(item["verdict"] == "unresolved" for item in rows):
+        yield "unresolved: the interval allows faster and slower; it does not mean the same"
+    if any(item["kind"] != "measured" for item in rows):
+        yield "rows that were not measured are not ranked"
+    for flag, letter in letters.items():
+        yield f"{letter} {flag}" + (f": {meaning(flag)}" if meaning(flag) else "")
+
+
+__all__ = ["MINUS", "Lost", "Section", "Shown", "sections"]

@@ -1,0 +1,110 @@
+"""Records to one tidy table: one row per cell, whatever became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import PlanError
+from harness.leaderboard.columns import COLUMNS
+from harness.leaderboard.link import cross_speedups
+from harness.leaderboard.notes import noise_sentence
+from harness.leaderboard.rows import Row, row
+from harness.params import suggest
+from harness.store import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GROUP = ["host", "workload", "threads", "batch"]  # rows that one ranking compares
+SORTS = {  # how rows are ordered -> (column, the larger the better; None where the metric decides)
+    "speedup": ("speedup", True),
+    "cross": ("cross_speedup", True),
+    "quality": ("quality", None),
+    "p50": ("p50_ns", False),
+    "memory": ("peak_memory_bytes", False),
+    "size": ("artifact_bytes", False),
+    "stored": ("stored_bytes", False),
+    "throughput": ("throughput_per_s", True),
+}
+
+
+def table(runs: Run | Iterable[Run], *, sort: str = "speedup") -> pd.DataFrame:
+    """Return one row per cell; ``COLUMNS`` documents the columns, ``attrs["notes"]`` what to know before reading.
+
+    A cell that was measured in several runs on one host counts once, as in the newest. Rows are sorted by
+    host, workload and options; then the ranked ones by ``sort``, then other ok ones, then the rest with their reasons.
+
+    Raises:
+        PlanError: ``sort`` is unknown.
+    """
+    all_runs = (runs,) if isinstance(runs, Run) else tuple(runs)
+    rows = [item for run in all_runs for item in _rows(run)]
+    frame = sort_rows(_frame(_newest(rows)), sort)
+    frame.attrs = {
+        "notes": list(dict.fromkeys(text for run in all_runs for text in _notes(run))),
+        "problems": [f"{run.path.name}/{problem.file}: {problem.what}" for run in all_runs for problem in run.problems],
+    }
+    return frame
+
+
+def _rows(run: Run) -> list[Row]:
+    crossed = cross_speedups(run)
+    return [{**row(record, run), **crossed.get(record.cell_id, {})} for record in run.records]
+
+
+def _newest(rows: Sequence[Row]) -> list[Row]:
+    kept: dict[tuple[str, str], Row] = {}
+    for item in sorted(rows, key=lambda item: str(item["finished_utc"])):
+        kept[item["host_id"], item["cell_id"]] = item
+    return list(kept.values())
+
+
+def _frame(rows: Sequence[Row]) -> pd.DataFrame:
+    import pandas as pd  # slow to import; only where a table is made
+
+    data: dict[str, Any] = {}
+    for column in COLUMNS:
+        values = [item.get(column.name) for item in rows]
+        data[column.name] = pd.Series(values, dtype=column.pandas_dtype)
+    return pd.DataFrame(data)
+
+
+def sort_rows(frame: pd.DataFrame, by: str = "speedup") -> pd.DataFrame:
+    """Return the table with ranked rows best first in each group, then other ok rows, then the rest.
+
+    Raises:
+        PlanError: ``by`` is none of ``SORTS``.
+    """
+    if by not in SORTS:
+        raise PlanError(f"no leaderboard is sorted by {by!r}", hint=suggest(by, SORTS, "order"))
+    column, larger = SORTS[by]
+    sign = frame["higher_is_better"].map({True: -1.0, False: 1.0}).astype("float64") if larger is None else -1.0 if larger else 1.0
+    keyed = frame.assign(
+        _place=[_place(ok, ranked) for ok, ranked in zip(frame["status"] == "ok", frame["ranked"], strict=True)],
+        _key=frame[column].astype("float64") * sign,
+    )
+    ordered = keyed.sort_values([*GROUP, "_place", "_key", "target", "method"], kind="stable", na_position="last")
+    return ordered.drop(columns=["_place", "_key"]).reset_index(drop=True)
+
+
+def _place(ok: bool, ranked: bool) -> int:
+    return 0 if ranked else 1 if ok else 2
+
+
+def _notes(run: Run) -> Iterable[str]:
+    yield noise_sentence(run.sets.values())
+    if run.info is not None and run.info.profile == "quick":
+        yield "quick profile: indicative figures; 'standard' is what rankings are made of"
+    if run.info is not None and not run.info.finished_utc:
+        yield f"run {run.info.run_id} is not finished; the same command resumes it"
+    anchors = {str(record.anchor_precision) for record in run.records if record.anchor_precision}
+    if len(anchors) > 1:
+        yield f"the anchors run in different precisions ({', '.join(sorted(anchors))}): speed-ups compare within a target only"
+    yield from _crossed_note(run)
+
+
+def _crossed_note(run: Run) -> Iterable[str]:
+    found = {str(item["cross_reference"]) for item in cross_speedups(run).values()}
+    if found:
+        yield f"cross-target speed-ups are relative to the anchor of {', '.join(sorted(found))}, through the link sets"
