@@ -9,7 +9,7 @@ import pytest
 from harness.errors import PlanError
 from harness.plan import Plan, PlannedCell, Request, TargetState, default_pipelines, make_plan, resolve_targets
 from harness.plan.checks import export_path
-from harness.plan.predict import measure_s
+from harness.plan.predict import COSTS, anchor_s, measure_s
 from harness.profiles import PROFILES
 from harness.types import Availability, Step
 
@@ -221,12 +221,23 @@ def test_equal_plans_have_equal_hashes_whatever_is_installed() -> None:
 
 
 def test_shared_build_steps_are_predicted_once() -> None:
+    quick = PROFILES["quick"]
     one = plan(methods=("baseline",), targets=("ort",))
     both = plan(methods=("baseline", "int8"), targets=("ort",))
-    per_cell = measure_s(PROFILES["quick"])
-    assert one.predicted_s == pytest.approx(30 + 6 + 1 + per_cell)  # fit, export, lower
-    assert both.predicted_s - one.predicted_s == pytest.approx(4 + per_cell)  # only the quantization is new
+    cost = {name: item.seconds for name, item in COSTS.items()}
+    first = cost["fit"] + cost["export"] + cost["lower"] + measure_s(quick) + anchor_s(quick, 0, linked=False)
+    # baseline takes any format, so it is no step of its own; int8 shares all but its quantization
+    assert one.predicted_s == pytest.approx(first)
+    assert both.predicted_s == pytest.approx(first + cost["quantize"] + measure_s(quick))
     assert both.predicted_s == pytest.approx(sum(cell.predicted_s for cell in both.cells))
+
+
+def test_an_anchor_is_measured_once_more_for_each_further_group_and_for_the_link() -> None:
+    quick = PROFILES["quick"]
+    alone = anchor_s(quick, 7, linked=False)
+    assert anchor_s(quick, 0, linked=False) == alone == 6 * 0.5
+    assert anchor_s(quick, 8, linked=False) == pytest.approx(2 * alone + 6 * (0.7 + 0.3 + 0.3))
+    assert anchor_s(quick, 7, linked=True) == pytest.approx(alone + 6 * 1.3)
 
 
 def test_rows_that_cannot_be_cost_nothing_and_more_sets_cost_more() -> None:

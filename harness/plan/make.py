@@ -114,7 +114,7 @@ def _predict(rows: Sequence[_Row], request: Request) -> list[PlannedCell]:
         )
         if row.cell.is_anchor:
             link = row.target.spec.ranked and linked[row.workload.text, row.cell.cell.options] > 1
-            total += predict.anchor_s(profile, variants[row.cell.cell_id], link)
+            total += predict.anchor_s(profile, variants[row.cell.cell_id], linked=link)
         return total
 
     return [dataclasses.replace(row.cell, predicted_s=seconds(row)) for row in rows]

@@ -24,22 +24,22 @@ class Cost:
     origin: str
 
 
+_HERE = "2-core Xeon VM, 2.5 GHz"
 COSTS: Mapping[str, Cost] = {
-    "launch": Cost(
-        0.9, "worker start 0.15, runtime import 0.3-0.4, model load 0.1, hiccup and canary 0.3; 2-core Xeon VM"
-    ),
-    "untimed": Cost(4.0, "worker start and 450 items at 1-5 ms, plus placement; 2-core Xeon VM"),
-    "fit": Cost(30.0, "digits-resnet8, 10 epochs, 20 s quiet to 100 s busy; 2-core Xeon VM"),
-    "train-step": Cost(18.0, "a method's default fine-tune has 20 s on the default workload"),
-    "step": Cost(0.5, "a step that only marks the model, in a builder that has torch loaded"),
-    "export": Cost(6.0, "torch to ONNX or LiteRT of a small network, 3-10 s; 2-core Xeon VM"),
-    "lower": Cost(1.0, "float model to a runtime's file; 2-core Xeon VM"),
-    "quantize": Cost(4.0, "static quantization with 256 samples, 0.2-8 s; 2-core Xeon VM"),
+    "launch": Cost(0.7, f"CPU seconds: worker import 0.10, runtime import 0.19-0.46, model load about 0.1; {_HERE}"),
+    "set": Cost(0.5, f"the probe's process 0.2, hiccup and canary before and after 0.3; {_HERE}"),
+    "untimed": Cost(4.0, f"a launch, 450 items at 1-5 ms, and placement; {_HERE}"),
+    "fit": Cost(30.0, f"digits-resnet8, 10 epochs: 20 s quiet, 100 s busy; {_HERE}"),
+    "train-step": Cost(18.0, "a method's default fine-tune may take 20 s on the default workload"),
+    "step": Cost(0.5, "decided: a step that trains nothing, in a builder that has torch loaded"),
+    "export": Cost(6.0, f"torch to ONNX or LiteRT, small networks: 3-10 s; {_HERE}"),
+    "lower": Cost(1.0, f"a float model to a runtime's file; {_HERE}"),
+    "quantize": Cost(4.0, f"static quantization with 256 samples: 0.2-8 s; {_HERE}"),
 }
 
 
 def launch_s(profile: Profile) -> float:
-    """Return seconds of one launch of one cell: start, warm-up, measured rounds."""
+    """Return seconds of one cell in one launch-set: start, warm-up, measured rounds."""
     measured = max(profile.measured_ns, profile.rounds * profile.batch_ns)
     return COSTS["launch"].seconds + (profile.warmup_ns + measured) * _NS
 
@@ -50,10 +50,11 @@ def measure_s(profile: Profile) -> float:
     return profile.sets * launch_s(profile) + profile.memory_launches * COSTS["launch"].seconds + untimed
 
 
-def anchor_s(profile: Profile, variants: int, linked: bool) -> float:
-    """Return seconds that an anchor costs beyond being measured once: further sets of variants, and the link set."""
+def anchor_s(profile: Profile, variants: int, *, linked: bool) -> float:
+    """Return what an anchor adds to being measured once: the sets as such, more groups of variants, the link set."""
     groups = max(1, -(-variants // profile.variants))
-    return (groups - 1 + int(linked)) * profile.sets * launch_s(profile)
+    again = groups - 1 + int(linked)
+    return profile.sets * (groups * COSTS["set"].seconds + again * launch_s(profile))
 
 
 class Builds:
