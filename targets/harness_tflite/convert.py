@@ -54,9 +54,9 @@ def _convert(litert_torch: Any, module: Any, sample: tuple[Any, ...], path: Path
         with captured(log):
             litert_torch.convert(module.eval(), sample).export(str(path))
     except Exception as error:  # litert-torch raises whatever torch.export, MLIR or its own passes raise
-        missing = re.search(r"Lowering not found: (\S+)", str(error))
+        missing = re.search(r"(Lowering not found|Unsupported ir element type): (\S+)", str(error))
         if missing:
-            raise Unsupported(f"litert-torch has no lowering for {missing[1]}") from error
+            raise Unsupported(f"litert-torch has no lowering for {missing[2]}") from error
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise HarnessError(f"litert-torch could not convert the model: {first}") from error
 
