@@ -6,11 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness.api import WorkloadSpec, hookimpl
+from harness_workloads.factory import UserWorkload
+
+__all__ = ["UserWorkload"]
 
 
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec[Any]]:
     """Offer all workloads of this package."""
-    from harness_workloads import diabetes, digits, file, glyphs, zoo
+    from harness_workloads import diabetes, digits, factory, file, folder, glyphs, pretrained, zoo
 
-    return [spec for module in (digits, glyphs, diabetes, zoo, file) for spec in module.workloads()]
+    modules = (digits, glyphs, diabetes, zoo, file, factory, folder, pretrained)
+    return [spec for module in modules for spec in module.workloads()]

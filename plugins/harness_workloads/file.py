@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.api import BadModel, Job, Model, Split, SplitName, TensorSpec, WorkloadSpec, param
+from harness.api import BadModel, Job, Model, Split, SplitName, WorkloadSpec, param
 from harness_workloads.archives import LABELS, Arrays, divide, names, read, sizes
 from harness_workloads.formats import Declared, declared, model_format
 from harness_workloads.scoring import accuracy, correct, cross_entropy
+from harness_workloads.seeded import seeded_split
 
-SEEDED = 64  # items of each split where no data is given
-SEEDS: Mapping[SplitName, int] = {"train": 21, "calibration": 22, "selection": 23, "test": 24}
 LARGEST = 2 * 1024**3  # bytes of one protobuf file
 
 
@@ -66,25 +65,8 @@ def split(params: Params, name: SplitName) -> Split:
         BadModel: The data does not fit the model.
     """
     if params.data is None:
-        return _seeded(_path(params), _declared(params).inputs, name)
+        return seeded_split(_declared(params).inputs, name, str(_path(params)))
     return divide(_arrays(params), name, train=_declared(params).format == "torch")
-
-
-def _seeded(path: Path, inputs: Mapping[str, TensorSpec], name: SplitName) -> Split:
-    import numpy as np
-
-    generator = np.random.default_rng(SEEDS[name])
-    values = {}
-    for key, spec in inputs.items():
-        if None in spec.shape[1:]:
-            told = f"input {key!r} of {path} has a free dimension beside the batch"
-            raise BadModel(told, hint="give data: --data d.npz")
-        shape = (SEEDED, *(size for size in spec.shape[1:] if size is not None))
-        if np.dtype(spec.dtype).kind == "f":
-            values[key] = generator.standard_normal(shape, dtype=np.float32).astype(spec.dtype)
-        else:
-            values[key] = generator.integers(0, 2, shape).astype(spec.dtype)  # 0 and 1 are valid in any vocabulary
-    return Split(values)
 
 
 def _fit(params: Params, job: Job) -> Model:

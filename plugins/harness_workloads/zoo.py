@@ -8,10 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 from harness.api import Job, Model, NoParams, Split, SplitName, TensorSpec, WorkloadSpec, param
+from harness_workloads.seeded import seeded_split
 
 OUTPUTS = ("logits",)
-ITEMS = 64  # of each split
-SEEDS: dict[SplitName, int] = {"train": 11, "calibration": 12, "selection": 13, "test": 14}
 SETTLE = 16  # seeded items that set the statistics of batch normalisation
 
 
@@ -24,10 +23,7 @@ class ImageParams:
 
 @lru_cache(maxsize=2)
 def _normal(shape: tuple[int, ...], name: str, split: SplitName) -> Split:
-    import numpy as np
-
-    generator = np.random.default_rng(SEEDS[split])
-    return Split({name: generator.standard_normal((ITEMS, *shape), dtype=np.float32)})
+    return seeded_split({name: TensorSpec("float32", (None, *shape))}, split, "the zoo")
 
 
 def _initialise(module: Any) -> None:
