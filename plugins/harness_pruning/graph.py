@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.api import MissingDependency
 from harness_pruning.recurrent import fixed_pruner, opaque, recurrent_pruner
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ class Groups:
 
     def __init__(self, module: nn.Module, inputs: Sequence[Tensor]) -> None:
         import torch
-        import torch_pruning as tp
         from torch import nn
 
+        tp = _torch_pruning()
         self._names = {layer: name for name, layer in module.named_modules()}
         recurrent = {type(layer) for layer in self._names if isinstance(layer, nn.RNNBase)}
         attention = {type(layer) for layer in self._names if isinstance(layer, nn.MultiheadAttention)}
@@ -106,6 +107,17 @@ class Groups:
                 else:
                     stack.append(node)
         return found
+
+
+def _torch_pruning() -> Any:
+    try:
+        import torch_pruning
+    except ImportError as error:
+        raise MissingDependency(
+            "channel-pruning follows dependencies with torch-pruning, which is not installed",
+            hint="pip install 'compression-harness[torch]'",
+        ) from error
+    return torch_pruning
 
 
 def _operator(node: Any) -> str:

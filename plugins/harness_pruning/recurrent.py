@@ -15,7 +15,7 @@ _GATES = {"GRU": 3, "LSTM": 4, "RNN_TANH": 1, "RNN_RELU": 1}
 @contextlib.contextmanager
 def opaque(module: nn.Module, kinds: tuple[type, ...]) -> Iterator[None]:
     """Hide what happens inside layers of these kinds from autograd, so that a trace sees one node for each."""
-    layers = [layer for layer in module.modules() if isinstance(layer, kinds)]
+    layers: list[Any] = [layer for layer in module.modules() if isinstance(layer, kinds)]
     for layer in layers:
         layer.forward = _hidden(layer)
     try:
@@ -57,7 +57,7 @@ def recurrent_pruner() -> Any:
     """Return a torch-pruning pruner for GRU, LSTM and RNN layers of one direction: out channels are hidden units."""
     import torch_pruning as tp
 
-    class Recurrent(tp.BasePruningFunc):  # type: ignore[misc]  # torch-pruning is untyped
+    class Recurrent(tp.BasePruningFunc):
         def prune_out_channels(self, layer: Any, idxs: Sequence[int]) -> Any:
             _remove_hidden(layer, idxs)
             return layer
@@ -81,7 +81,7 @@ def fixed_pruner() -> Any:
     """Return a pruner for attention layers that must never be asked: groups with such a layer are left out."""
     import torch_pruning as tp
 
-    class Fixed(tp.BasePruningFunc):  # type: ignore[misc]  # torch-pruning is untyped
+    class Fixed(tp.BasePruningFunc):
         def prune_out_channels(self, layer: Any, idxs: Sequence[int]) -> Any:
             raise NotImplementedError("the channels of attention stay")
 
