@@ -1,3 +1,26 @@
-"""."""
+"""Intervals, ratios, verdicts: pure functions over samples."""
 
 from __future__ import annotations
+
+from harness.stats.latency import summarise
+from harness.stats.order import median_interval
+from harness.stats.percentiles import percentile_estimate, percentile_support
+from harness.stats.proportions import mcnemar_exact, newcombe_paired, wilson
+from harness.stats.quality import fidelity, paired_bootstrap, quality
+from harness.stats.ratio import link_ratio, paired_ratio, verdict
+
+__all__ = [
+    "fidelity",
+    "link_ratio",
+    "mcnemar_exact",
+    "median_interval",
+    "newcombe_paired",
+    "paired_bootstrap",
+    "paired_ratio",
+    "percentile_estimate",
+    "percentile_support",
+    "quality",
+    "summarise",
+    "verdict",
+    "wilson",
+]

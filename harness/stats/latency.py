@@ -1,0 +1,142 @@
+"""Summary of one cell's launches: recomputable from the raw sets at any time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+from harness.errors import HarnessError
+from harness.profiles import Profile
+from harness.stats.order import median_interval, quantile, robust_cv
+from harness.stats.percentiles import percentile_support
+from harness.stats.ratio import MARGIN, MARGINS, paired_ratio, verdict
+from harness.types import Interval, Latency, Launch, LaunchSet, NoiseVerdict, SpeedVerdict
+
+CV_OK, CV_NOISY = 0.02, 0.05  # robust CV of launch medians (MEASUREMENT 1.8)
+DISCARDED_OK, DISCARDED_NOISY = 0.10, 0.30
+UNSTEADY = 0.20
+WIDTH_NOISY = 2.0  # times the profile's target
+
+
+def _samples(launch: Launch) -> list[int]:
+    return [ns for batch in launch.batches for ns in batch.ns]
+
+
+def summarise(cell_id: str, anchor_id: str | None, sets: Sequence[LaunchSet], profile: Profile) -> Latency:
+    """Reduce a cell's raw launches to its latency, ratio and verdicts.
+
+    Args:
+        cell_id: The cell.
+        anchor_id: What it is compared with; ``None`` where there is none, itself for the anchor.
+        sets: Launch-sets, of which only those with this cell count.
+        profile: Target width, and by its name the margin of the verdict.
+
+    Raises:
+        HarnessError: No launch of this cell counts.
+    """
+    every = [launch for item in sets for launch in item.launches if launch.cell_id == cell_id]
+    used = [launch for launch in every if not launch.discarded and _samples(launch)]
+    if not used:
+        raise HarnessError(f"cell {cell_id} has no launch that counts; {len(every)} were discarded")
+    p50 = median_interval([statistics.median(_samples(launch)) for launch in used])
+    noise, reasons = cell_noise(every, used, p50, profile)
+    ratios = _ratios(sets, cell_id, anchor_id)
+    word, why = _verdict(cell_id, anchor_id, ratios, noise, profile)
+    pooled = [ns for launch in used for ns in _samples(launch)]
+    mean_ns = statistics.fmean(pooled)
+    return Latency(
+        p50_ns=p50,
+        p90_ns=_percentile(used, len(pooled), 0.90),
+        p99_ns=_percentile(used, len(pooled), 0.99),
+        min_ns=float(min(pooled)),
+        mean_ns=mean_ns,
+        throughput_per_s=used[0].batch_size * 1e9 / mean_ns if mean_ns else 0.0,
+        robust_cv=robust_cv([statistics.median(_samples(launch)) for launch in used]),
+        launches=len(used),
+        discarded=len(every) - len(used),
+        unsteady=sum(not launch.steady for launch in used),
+        samples=len(pooled),
+        first_inference_ns=_median_of(used, lambda launch: launch.import_ns + launch.load_ns + launch.first_ns),
+        ratio=ratios[0] if ratios else None,
+        ratio_p10=ratios[1] if ratios else None,
+        verdict=word,
+        noise=noise,
+        reasons=reasons + why,
+    )
+
+
+def _median_of(launches: Sequence[Launch], value: Callable[[Launch], float]) -> float:
+    return float(statistics.median(value(launch) for launch in launches))
+
+
+def _percentile(launches: Sequence[Launch], pooled: int, share: float) -> float | None:
+    """Return the median over launches of a percentile, where the pooled sample carries it.
+
+    Samples that are averages of an inner loop have no percentile of a single query.
+    """
+    if pooled < percentile_support(share) or any(launch.inner_loops > 1 for launch in launches):
+        return None
+    return _median_of(launches, lambda launch: quantile(_samples(launch), share))
+
+
+def _ratios(sets: Sequence[LaunchSet], cell_id: str, anchor_id: str | None) -> tuple[Interval, Interval] | None:
+    if anchor_id is None or anchor_id == cell_id:
+        return None
+    try:
+        return paired_ratio(sets, cell_id, anchor_id)
+    except ValueError:  # the anchor failed in every set of this cell; the verdict says so
+        return None
+
+
+def _verdict(
+    cell_id: str, anchor_id: str | None, ratios: tuple[Interval, Interval] | None, noise: NoiseVerdict, profile: Profile
+) -> tuple[SpeedVerdict, tuple[str, ...]]:
+    if anchor_id is None:
+        return "no anchor", ()
+    if cell_id == anchor_id:
+        return "anchor", ()
+    margin = MARGINS.get(profile.name, MARGIN)
+    return verdict(*(ratios or (None, None)), noise, margin)
+
+
+def cell_noise(
+    every: Sequence[Launch], used: Sequence[Launch], p50: Interval, profile: Profile
+) -> tuple[NoiseVerdict, tuple[str, ...]]:
+    """Return the noise verdict of a cell with its reasons (MEASUREMENT 1.8).
+
+    A launch that is noisy but was not discarded, because the profile retries no more, counts as a discarded one:
+    a board made beside noisy neighbours has to say so.
+    """
+    medians = [statistics.median(_samples(launch)) for launch in used]
+    bad = sum(bool(launch.discarded) or launch.noise.verdict == "noisy" for launch in every) / len(every)
+    unsteady = sum(not launch.steady for launch in used) / len(used)
+    signals = [
+        _judge(robust_cv(medians), CV_OK, CV_NOISY, "robust CV of launch medians {:.1%}"),
+        _judge(bad, DISCARDED_OK, DISCARDED_NOISY, "{:.0%} of launches noisy or discarded"),
+        _judge(unsteady, UNSTEADY, 1.0, "{:.0%} of launches unsteady after warm-up"),
+    ]
+    if p50.low is not None and p50.high is not None and p50.point:
+        half = (p50.high - p50.low) / 2 / p50.point
+        signals.append(_judge(half, profile.half_width, WIDTH_NOISY * profile.half_width, "half-width {:.1%} of the median"))
+    order: tuple[NoiseVerdict, ...] = ("ok", "suspect", "noisy")
+    worst = max((word for word, _ in signals), key=order.index)
+    return worst, tuple(reason for word, reason in signals if word != "ok") + _causes(every)
+
+
+def _judge(value: float, ok: float, noisy: float, words: str) -> tuple[NoiseVerdict, str]:
+    text = f"{words.format(value)} (ok up to {ok:.0%})"
+    if value <= ok:
+        return "ok", text
+    return ("noisy" if value > noisy else "suspect"), text
+
+
+def _causes(every: Sequence[Launch]) -> tuple[str, ...]:
+    """Return how many launches each signal made noisy, the most frequent first."""
+    names = [
+        reason.removeprefix("noisy: ").rpartition(" (")[0].rpartition(" ")[0]
+        for launch in every
+        for reason in launch.noise.reasons
+        if reason.startswith("noisy: ")
+    ]
+    counts = sorted({(-names.count(name), name) for name in names})
+    return tuple(f"{name} noisy in {-count} of {len(every)} launches" for count, name in counts)
