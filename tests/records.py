@@ -104,15 +104,15 @@ def latency(
     )
 
 
-def quality(value: float = 99.33, drop: float | None = None, *, lost: int = 1, gained: int = 0, items: int = 450) -> Quality:
-    difference = None if drop is None else Interval(-drop, -drop - 0.7, -drop + 0.6, 0.95, "newcombe")
-    low, high = wilson(value / 100, items)
+def quality(value: float = 0.9933, drop: float | None = None, *, lost: int = 1, gained: int = 0, items: int = 450) -> Quality:
+    difference = None if drop is None else Interval(-drop, -drop - 0.007, -drop + 0.006, 0.95, "Newcombe paired (method 10)")
+    low, high = wilson(value, items)
     return Quality(
         metric="accuracy",
         unit="%",
         higher_is_better=True,
         items=items,
-        value=Interval(value, 100 * low, 100 * high, 0.95, "wilson"),
+        value=Interval(value, low, high, 0.95, "Wilson"),
         difference=difference,
         flips=None if drop is None else (lost + gained) / items,
         lost=None if drop is None else lost,
@@ -120,6 +120,15 @@ def quality(value: float = 99.33, drop: float | None = None, *, lost: int = 1, g
         p_value=None if drop is None else 1.0,
         underpowered=True,
         fidelity={} if drop is None else {"top1_agreement": 1 - (lost + gained) / items, "sqnr_db": 31.2},
+    )
+
+
+def rmse(value: float = 54.1, difference: float | None = None) -> Quality:
+    """A metric that is better when it is lower; ``difference`` is cell minus anchor."""
+    spread = None if difference is None else Interval(difference, difference - 0.4, difference + 0.5, 0.95, "paired bootstrap")
+    return Quality(
+        metric="RMSE", unit="points", higher_is_better=False, items=89,
+        value=Interval(value, value - 6.0, value + 6.5, 0.95, "bootstrap"), difference=spread, underpowered=True,
     )
 
 
@@ -169,7 +178,7 @@ def record(method: str = "baseline", target: str = "onnxruntime", workload: str 
         artifact=artifact(),
         latency=latency(3.05) if is_anchor else latency(1.21, speed_up=2.52),
         memory=memory(),
-        quality=quality() if is_anchor else quality(99.11, 0.22),
+        quality=quality() if is_anchor else quality(0.9911, 0.0022),
         coverage=Coverage("float32", 1.0, 1.0, None),
         provenance={"runtime": f"{target} 1.0", "sparsity_kernels": "none", "target_plugin": target},
         seconds={"fit": 41.5, "export": 1.2, "lower": 0.8, "memory": 2.1, "accuracy": 3.4, "latency": 9.0},
@@ -196,17 +205,17 @@ def board_records() -> tuple[Record, ...]:
         record(
             "magnitude-pruning:ratio=0.5", onnx, artifact=artifact(318_000, stored=182_000, stored_as="bitmask + values"),
             latency=latency(3.03, speed_up=1.006, verdict="equivalent"), lineage=lineage(nonzero=39_000),
-            quality=quality(99.33, 0.0, gained=1), flags=("stored_sparse_executed_dense",),
+            quality=quality(0.9933, 0.0, gained=1), flags=("stored_sparse_executed_dense",),
         ),
         record(
             "channel-pruning:ratio=0.5+int8", onnx, artifact=artifact(41_200, "int8"),
             coverage=replace(small, by_macs=0.95, by_op=0.8), latency=latency(0.412, speed_up=7.4),
-            quality=quality(97.78, 1.55, lost=9, gained=2), lineage=lineage(20_114, macs=3_301_120), memory=memory(60.1),
+            quality=quality(0.9778, 0.0155, lost=9, gained=2), lineage=lineage(20_114, macs=3_301_120), memory=memory(60.1),
         ),
         record(
             "binarization", onnx, artifact=artifact(318_000, stored=24_400, stored_as="1-bit packed"),
             latency=latency(3.21, speed_up=0.95, verdict="unresolved", noise="noisy", share=0.09),
-            quality=quality(98.44, 0.89, lost=6, gained=2), flags=("stored_1bit_executed_float32", "noisy"),
+            quality=quality(0.9844, 0.0089, lost=6, gained=2), flags=("stored_1bit_executed_float32", "noisy"),
         ),
         record("baseline", vino, latency=latency(2.48, noise="suspect"), memory=memory(88.7), flags=("suspect",)),
         record(

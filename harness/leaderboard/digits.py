@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
-MINUS = "−"
-UNKNOWN = "–"
+MINUS = "−"  # noqa: RUF001  a minus sign is what it is
+DASH = "–"  # noqa: RUF001  between the ends of a range
+UNKNOWN = DASH
 
 
-def known(value: float | None) -> bool:
-    """Tell whether there is a number: tables hold NaN where nothing is known."""
-    return value is not None and not math.isnan(value)
+def unknown(value: object) -> bool:
+    """Tell whether a value is one of the ways in which a table says "not known": None, NaN, pandas' NA."""
+    return value is None or str(value) == "<NA>" or value != value
 
 
 def decimals(half_width: float) -> int:
@@ -38,10 +39,10 @@ def plain(value: float, digits: int = 3) -> str:
 
 def ranged(point: float, low: float | None, high: float | None) -> tuple[str, str]:
     """Format a point and its interval, such as ("2.52", "2.41–2.60"); the second is empty without bounds."""
-    if low is None or high is None or not known(low) or not known(high):
+    if low is None or high is None:
         return plain(point), ""
     largest = max(abs(low), abs(high), abs(point))
     most = 4 - math.floor(math.log10(largest)) if largest > 0 else 4  # five significant digits are all a timer gives
     places = min(decimals((high - low) / 2), most)
-    joint = " to " if low < 0 else "–"
+    joint = " to " if low < 0 else DASH
     return fixed(point, places), f"{fixed(low, places)}{joint}{fixed(high, places)}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # controls, right-to-left marks, zero widths, lone surrogates, line ends
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # controls, right-to-left marks, zero widths, line ends
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def visible(text: str) -> str:
-    """Return one line in which every character that cannot be seen is written as \\uXXXX."""
+    r"""Return one line in which every character that cannot be seen is written as \uXXXX."""
     flat = re.sub(r"[ \t\r\n]+", " ", text).strip()
     return "".join(_code(char) if unicodedata.category(char) in _INVISIBLE else char for char in flat)
 

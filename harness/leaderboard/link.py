@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import stats
 from harness.leaderboard.rows import inverse
-from harness.store import Run
-from harness.types import Interval, LaunchSet, Record
+
+if TYPE_CHECKING:
+    from harness.store import Run
+    from harness.types import LaunchSet, Record
 
 
 def cross_speedups(run: Run) -> Mapping[str, Mapping[str, Any]]:
@@ -46,15 +46,14 @@ def _target(record: Record) -> str:
     return record.labels.get("target", record.cell.target.name)
 
 
-def _group(run: Run, sets: Sequence[LaunchSet], anchors: Sequence[Record]) -> dict[str, Mapping[str, Any]]:
-    reference = anchors[0]
-    links = {record.cell_id: _link(sets, record.cell_id, reference.cell_id) for record in anchors}
+def _group(run: Run, links: Sequence[LaunchSet], anchors: Sequence[Record]) -> dict[str, Mapping[str, Any]]:
+    reference, linked = anchors[0], {record.cell_id for record in anchors}
     found: dict[str, Mapping[str, Any]] = {}
     for record in run.records:
-        link = links.get(record.anchor or "")
-        if record.status != "ok" or record.latency is None or link is None:
+        if record.status != "ok" or record.anchor is None or record.anchor not in linked:
             continue
-        speed = inverse(_chain(record, link))
+        ratio = stats.link_ratio(run.sets_of(record), links, record.cell_id, record.anchor, reference.cell_id)
+        speed = inverse(ratio)
         if speed is not None:
             found[record.cell_id] = {
                 "cross_speedup": speed.point,
@@ -63,32 +62,3 @@ def _group(run: Run, sets: Sequence[LaunchSet], anchors: Sequence[Record]) -> di
                 "cross_reference": _target(reference),
             }
     return found
-
-
-def _link(sets: Sequence[LaunchSet], cell_id: str, reference: str) -> Interval | None:
-    if cell_id == reference:
-        return Interval(1.0, 1.0, 1.0, method="reference")
-    try:
-        return stats.paired_ratio(sets, cell_id, reference)[0]
-    except ValueError:  # no round in which both ran
-        return None
-
-
-def _chain(record: Record, link: Interval) -> Interval | None:
-    """Return t(cell) / t(reference) = t(cell) / t(anchor) x t(anchor) / t(reference)."""
-    if record.cell_id == record.anchor:
-        return link
-    ratio = record.latency.ratio if record.latency else None
-    return None if ratio is None else product(ratio, link)
-
-
-def product(first: Interval, second: Interval) -> Interval:
-    """Multiply two independent ratios; on the log scale their half-widths add in quadrature."""
-    point = first.point * second.point
-    bounds = [value for item in (first, second) for value in (item.low, item.high)]
-    if any(value is None or value <= 0 for value in bounds):
-        return Interval(point, None, None, min(first.level, second.level), "product of ratios")
-    below = math.hypot(math.log(first.point / (first.low or 1)), math.log(second.point / (second.low or 1)))
-    above = math.hypot(math.log((first.high or 1) / first.point), math.log((second.high or 1) / second.point))
-    low, high = point * math.exp(-below), point * math.exp(above)
-    return Interval(point, low, high, min(first.level, second.level), "product of ratios")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from harness.types import LaunchSet, Noise, Record
+if TYPE_CHECKING:
+    from harness.types import LaunchSet, Noise, Record
 
-LEAST_SHARE = 0.5  # of MACs in the wanted precision, below which a cell is compressed on paper (MEASUREMENT.md section 3)
-NOISY_SHARE = 0.1  # of launches noisy or suspect, from which on the board says so (MEASUREMENT.md section 1.8: ok is <= 10 %)
+LEAST_SHARE = 0.5  # of MACs in the wanted precision; below it a cell is compressed on paper only
+NOISY_SHARE = 0.1  # of launches; the board says so above it (MEASUREMENT.md section 1.8: ok is <= 10 %)
 
 _NO_GAIN = "no gain"
 FLAGS = {
@@ -66,7 +68,7 @@ def _on_paper(record: Record) -> Iterable[str]:
     if not gained and ("stored_sparse_executed_dense" in flags or _zeros_unused(record)):
         yield f"{_NO_GAIN}: {target} has no sparse kernel"
     if "not_actually_quantised" in flags and record.coverage is not None and record.coverage.by_macs is not None:
-        yield f"only {record.coverage.by_macs:.0%} of MACs ran in {record.coverage.wanted}"
+        yield f"only {_percent(record.coverage.by_macs)} of MACs ran in {record.coverage.wanted}"
     for flag in flags:
         if flag.startswith("stored_") and "_executed_" in flag and flag != "stored_sparse_executed_dense":
             stored, executed = stored_and_executed(flag)
@@ -86,7 +88,7 @@ def _speed(record: Record) -> str:
         return ""
     gain = 1 / latency.ratio.point
     if latency.verdict == "slower":
-        return f"{_NO_GAIN}: slower than its anchor ({gain:.2f}×)"
+        return f"{_NO_GAIN}: slower than its anchor ({gain:.2f} times as fast)"
     if latency.verdict == "equivalent":
         return f"{_NO_GAIN} in speed: as fast as its anchor, within the margin"
     return "speed-up not resolved" if latency.verdict == "unresolved" else ""
@@ -100,7 +102,7 @@ def noise_sentence(sets: Iterable[LaunchSet]) -> str:
         return ""
     figures = ", ".join(_figures(seen))
     return (
-        f"the host was noisy: {noisy / len(seen):.0%} of {len(seen)} launches noisy, {suspect / len(seen):.0%} suspect "
+        f"the host was noisy: {_percent(noisy / len(seen))} of {len(seen)} launches noisy, {_percent(suspect / len(seen))} suspect "
         f"({figures}); absolute latencies are disturbed, paired ratios less so"
     )
 
@@ -110,6 +112,11 @@ def _figures(seen: Sequence[Noise]) -> Iterable[str]:
     if canary:
         yield f"canary {min(canary):.3g} to {max(canary):.3g} GFLOP/s"
     steal = [noise.steal for noise in seen if noise.steal is not None]
-    yield f"steal up to {max(steal):.1%}" if steal else "steal not available"
+    yield f"steal up to {_percent(max(steal), 1)}" if steal else "steal not available"
     yield f"cpu/wall down to {min(noise.cpu_wall for noise in seen):.2f}"
-    yield f"hiccups up to {max(max(noise.hiccup_before, noise.hiccup_after) for noise in seen):.1%}"
+    hiccup = max(max(noise.hiccup_before, noise.hiccup_after) for noise in seen)
+    yield f"hiccups up to {_percent(hiccup, 1)}"
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f} %"

@@ -37,16 +37,18 @@ def mark_pareto(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cost(rows: pd.DataFrame, name: str) -> Array:
-    values = rows[name].astype("float64").to_numpy()
+    values: Array = rows[name].astype("float64").to_numpy()
     if name != "quality":
         return values
     better = rows["higher_is_better"].fillna(value=True).astype(bool).to_numpy()
-    return values * (1 - 2 * better.astype("float64"))
+    signed: Array = values * (1 - 2 * better.astype("float64"))
+    return signed
 
 
 def undominated(costs: Array) -> Array:
-    """Return for each row of costs [n, k], lower being better, whether no other row is as good in all and better in one."""
-    no_worse = (costs[:, None, :] <= costs[None, :, :]).all(axis=2)
-    better = (costs[:, None, :] < costs[None, :, :]).any(axis=2)
-    beaten: Array = (no_worse & better).any(axis=0)
-    return ~beaten
+    """Return for each row of costs [n, k] whether no other is as low in all columns and lower in one: bool [n]."""
+    import numpy as np  # as above
+
+    ours, theirs = costs[:, None, :], costs[None, :, :]
+    beats = np.all(ours <= theirs, axis=2) & np.any(ours < theirs, axis=2)
+    return np.asarray(~np.any(beats, axis=0))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.notes import all_flags, note
-from harness.store import Run
 from harness.store.layout import host_folder
 from harness.types import Interval, Latency, Quality, Record
+
+if TYPE_CHECKING:
+    from harness.store import Run
 
 OVERHEAD_TARGETS = frozenset({"null"})  # targets that run no model; what they take is the harness's own
 _BUILD = ("fit", "compress", "export", "lower")
@@ -60,7 +62,7 @@ def _bounds(name: str, interval: Interval | None, scale: float = 1.0, end: str =
 
 
 def _quality(quality: Quality) -> Row:
-    scale = 100.0 if quality.unit == "%" else 1.0  # shares are stored as 0..1, and read as percentages
+    scale = 100.0 if quality.unit == "%" and _is_share(quality) else 1.0
     return {
         "metric": quality.metric,
         "metric_unit": quality.unit,
@@ -76,6 +78,12 @@ def _quality(quality: Quality) -> Row:
         "top1_agreement": quality.fidelity.get("top1_agreement"),
         "sqnr_db": quality.fidelity.get("sqnr_db"),
     }
+
+
+def _is_share(quality: Quality) -> bool:
+    """Tell whether a metric in % is stored as 0..1, as ours are; a plugin's may come as 0..100."""
+    found = quality.value
+    return found is None or max(found.point, found.high or 0.0) <= 1.0
 
 
 def _worse(quality: Quality) -> Interval | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.store import Run
-
 if TYPE_CHECKING:
     import pandas as pd
+
+    from harness.store import Run
 
 STAGES = ("fit", "compress", "export", "lower", "memory", "accuracy", "placement", "latency")
 _BUILT = frozenset(STAGES[:4])

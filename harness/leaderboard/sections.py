@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.leaderboard.digits import MINUS, UNKNOWN, fixed, known, plain, ranged
+from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged, unknown
 from harness.leaderboard.notes import meaning
 from harness.leaderboard.table import GROUP
 
@@ -18,6 +18,7 @@ Row = Mapping[str, Any]
 NOISE_MARKS = {"ok": "", "suspect": "?", "noisy": "!"}
 UNDERPOWERED = "†"
 FRONT = "◆"
+TIMES = "×"  # noqa: RUF001  the sign that a ratio is read with
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -89,23 +90,24 @@ class Section:
 def sections(frame: pd.DataFrame) -> list[Section]:
     """Cut the table into sections, in its order."""
     found: list[Section] = []
+    several_hosts = frame["host"].nunique() > 1
     for _key, rows in frame.groupby(GROUP, sort=False, dropna=False):
-        found.append(_section([_clean(item) for item in rows.to_dict("records")], frame["host"].nunique() > 1))
+        found.append(_section([_clean(item) for item in rows.to_dict("records")], several_hosts=several_hosts))
     return found
 
 
 def _clean(values: Mapping[Any, Any]) -> Row:
     """Turn every kind of "not known" that a table can hold into None."""
-    return {str(name): None if value is None or value != value or str(value) == "<NA>" else value for name, value in values.items()}
+    return {str(name): None if unknown(value) else value for name, value in values.items()}
 
 
-def _section(rows: Sequence[Row], several_hosts: bool) -> Section:
+def _section(rows: Sequence[Row], *, several_hosts: bool) -> Section:
     okay = [item for item in rows if item["status"] == "ok" and not item["overhead"]]
     units = _Units.of(okay)
     letters = _letters(okay)
     shown = tuple(_shown(item, units, letters) for item in okay)
     return Section(
-        title=_title(rows[0], several_hosts),
+        title=_title(rows[0], several_hosts=several_hosts),
         quality_name=units.quality,
         drop_unit=units.drop,
         time_unit=units.time[0],
@@ -116,13 +118,14 @@ def _section(rows: Sequence[Row], several_hosts: bool) -> Section:
         overhead=_overhead([item for item in rows if item["status"] == "ok" and item["overhead"]]),
         remarks=tuple((f"{item['method']} on {item['target']}", item["note"]) for item in okay if item["note"]),
         crossed=_crossed(okay),
-        legend=tuple(_legend(okay, letters, units)),
+        legend=tuple(_legend(okay, letters)),
     )
 
 
-def _title(first: Row, several_hosts: bool) -> str:
+def _title(first: Row, *, several_hosts: bool) -> str:
     threads, batch = first["threads"], first["batch"]
-    parts = [first["workload"], f"{threads} thread{'s' if threads != 1 else ''}", f"batch {batch}", f"{first['profile']} profile"]
+    cores = "1 thread" if threads == 1 else f"{threads} threads"
+    parts = [first["workload"], cores, f"batch {batch}", f"{first['profile']} profile"]
     return " · ".join([*parts, first["host"]] if several_hosts else parts)
 
 
@@ -138,7 +141,8 @@ class _Units:
     def of(cls, rows: Sequence[Row]) -> _Units:
         first = next((item for item in rows if item["quality"] is not None), None)
         agreement = any(item["top1_agreement"] is not None for item in rows)
-        name, unit = (first["metric"], first["metric_unit"]) if first else ("agreement" if agreement else "quality", "%")
+        absent = ("agreement" if agreement else "quality", "%")
+        name, unit = (first["metric"], first["metric_unit"]) if first else absent
         return cls(
             _unit(rows, "p50_ns", (("µs", 1e3), ("ms", 1e6), ("s", 1e9))),
             _unit(rows, "artifact_bytes", (("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30))),
@@ -177,8 +181,8 @@ def _shown(item: Row, units: _Units, letters: Mapping[str, str]) -> Shown:
     speedup, speedup_span = _speedup(item)
     stored = item["stored_bytes"] is not None and item["stored_bytes"] != item["artifact_bytes"]
     return Shown(
-        method=item["method"] + (f" {FRONT}" if item.get("pareto") else ""),
-        target=item["target"],
+        method=item["method"],
+        target=item["target"] + (f" {FRONT}" if item.get("pareto") else ""),
         quality=quality,
         quality_span=quality_span,
         drop=drop if item["drop"] is None else drop + (UNDERPOWERED if item["underpowered"] else ""),
@@ -212,11 +216,11 @@ def _speedup(item: Row) -> tuple[str, str]:
     if item["speedup"] is None or item["verdict"] == "anchor":
         return "", ""
     point, span = _span(item, "speedup")
-    return f"{point}×", span
+    return f"{point}{TIMES}", span
 
 
 def _scaled(value: float | None, unit: float) -> str:
-    return plain(value / unit) if value is not None and known(value) else UNKNOWN
+    return UNKNOWN if value is None else plain(value / unit)
 
 
 def _percent(share: float | None, digits: int) -> str:
@@ -237,12 +241,14 @@ def _overhead(rows: Sequence[Row]) -> str:
         return ""
     best = min(timed, key=lambda item: float(item["p50_ns"]))
     point, span = _span(best, "p50", 1e3, "_ns")
-    return f"harness overhead: {point} µs{f' ({span})' if span else ''} per inference, measured with the {best['target']} target"
+    figure = f"{point} µs ({span})" if span else f"{point} µs"
+    return f"harness overhead: {figure} per inference, measured with the {best['target']} target"
 
 
 def _crossed(rows: Sequence[Row], most: int = 3) -> str:
     """Name the fastest cells over all targets, where link sets tell."""
-    found = sorted((item for item in rows if item["cross_speedup"] is not None), key=lambda item: -float(item["cross_speedup"]))
+    linked = [item for item in rows if item["cross_speedup"] is not None]
+    found = sorted(linked, key=lambda item: -float(item["cross_speedup"]))
     if len({item["target"] for item in found}) < 2:
         return ""
     texts = [f"{item['method']} on {item['target']} {_cross_text(item)}" for item in found[:most]]
@@ -251,10 +257,11 @@ def _crossed(rows: Sequence[Row], most: int = 3) -> str:
 
 def _cross_text(item: Row) -> str:
     point, span = _span(item, "cross_speedup")
-    return f"{point}×{NOISE_MARKS.get(item['noise'] or 'ok', '!')}{f' ({span})' if span else ''}"
+    figure = f"{point}{TIMES}{NOISE_MARKS.get(item['noise'] or 'ok', '!')}"
+    return f"{figure} ({span})" if span else figure
 
 
-def _legend(rows: Sequence[Row], letters: Mapping[str, str], units: _Units) -> Iterable[str]:
+def _legend(rows: Sequence[Row], letters: Mapping[str, str]) -> Iterable[str]:
     noise = {item["noise"] for item in rows}
     if "suspect" in noise:
         yield "? suspect: the latency may have been disturbed"
@@ -272,4 +279,4 @@ def _legend(rows: Sequence[Row], letters: Mapping[str, str], units: _Units) -> I
         yield f"{letter} {flag}" + (f": {meaning(flag)}" if meaning(flag) else "")
 
 
-__all__ = ["MINUS", "Lost", "Section", "Shown", "sections"]
+__all__ = ["Lost", "Section", "Shown", "sections"]

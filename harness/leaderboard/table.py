@@ -79,17 +79,13 @@ def sort_rows(frame: pd.DataFrame, by: str = "speedup") -> pd.DataFrame:
     if by not in SORTS:
         raise PlanError(f"no leaderboard is sorted by {by!r}", hint=suggest(by, SORTS, "order"))
     column, larger = SORTS[by]
-    sign = frame["higher_is_better"].map({True: -1.0, False: 1.0}).astype("float64") if larger is None else -1.0 if larger else 1.0
+    better = frame["higher_is_better"].fillna(value=True).astype("float64") if larger is None else float(larger)
     keyed = frame.assign(
-        _place=[_place(ok, ranked) for ok, ranked in zip(frame["status"] == "ok", frame["ranked"], strict=True)],
-        _key=frame[column].astype("float64") * sign,
+        _place=2 - (frame["status"] == "ok").astype(int) - frame["ranked"].astype(int),
+        _key=frame[column].astype("float64") * (1 - 2 * better),
     )
     ordered = keyed.sort_values([*GROUP, "_place", "_key", "target", "method"], kind="stable", na_position="last")
     return ordered.drop(columns=["_place", "_key"]).reset_index(drop=True)
-
-
-def _place(ok: bool, ranked: bool) -> int:
-    return 0 if ranked else 1 if ok else 2
 
 
 def _notes(run: Run) -> Iterable[str]:
@@ -100,7 +96,8 @@ def _notes(run: Run) -> Iterable[str]:
         yield f"run {run.info.run_id} is not finished; the same command resumes it"
     anchors = {str(record.anchor_precision) for record in run.records if record.anchor_precision}
     if len(anchors) > 1:
-        yield f"the anchors run in different precisions ({', '.join(sorted(anchors))}): speed-ups compare within a target only"
+        names = ", ".join(sorted(anchors))
+        yield f"the anchors run in different precisions ({names}): speed-ups compare within a target only"
     yield from _crossed_note(run)
 
 

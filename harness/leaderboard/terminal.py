@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from harness.leaderboard.digits import UNKNOWN
 from harness.leaderboard.escape import visible
 from harness.leaderboard.sections import Lost, Section, Shown, sections
 
@@ -43,15 +44,16 @@ def _parts(section: Section) -> Iterable[RenderableType]:
     yield _text(section.title, "bold")
     if section.rows:
         yield _board(section)
-    if section.overhead:
-        yield _text(section.overhead, "dim")
     if section.crossed:
         yield _text(section.crossed)
-    for line in section.legend:
-        yield _text(line, "dim")
+    for line in (section.overhead, *section.legend):
+        if line:
+            yield _text(line, "dim")
     if section.remarks:
+        yield ""
         yield _list(["remark on", "what the figures come to"], section.remarks)
     if section.lost:
+        yield ""
         yield _list(["no figures for", "status", "reason"], [_lost(item) for item in section.lost])
 
 
@@ -105,7 +107,7 @@ def _cells(row: Shown) -> tuple[Text, ...]:
     return (
         _two(_broken(row.method), row.target, faint or "bold", "cyan"),
         _two(row.quality, row.quality_span, faint),
-        _two(row.drop, row.flips if row.flips != "–" else "", faint),
+        _two(row.drop, row.flips if row.flips != UNKNOWN else "", faint),
         _two(row.p50, row.p50_span, faint),
         _two(row.p90, row.throughput, faint, ""),
         _two(speed, row.speedup_span, faint or _VERDICTS.get(row.verdict, "")),

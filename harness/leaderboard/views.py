@@ -10,7 +10,7 @@ from harness import codec
 from harness.errors import MissingDependency, PlanError
 from harness.leaderboard import escape
 from harness.leaderboard.columns import COLUMNS
-from harness.leaderboard.digits import UNKNOWN
+from harness.leaderboard.digits import UNKNOWN, unknown
 from harness.leaderboard.sections import Section, Shown, sections
 from harness.params import suggest
 from harness.types import SCHEMA
@@ -50,19 +50,18 @@ def _texts(table: pd.DataFrame) -> list[str]:
 def _json(table: pd.DataFrame) -> bytes:
     import json  # its ensure_ascii writes what cannot be seen as \uXXXX
 
-    documented = [{"name": item.name, "unit": item.unit, "meaning": item.meaning, "direction": item.direction} for item in COLUMNS]
     document = {
         "schema": SCHEMA,
         "notes": table.attrs.get("notes", []),
         "problems": table.attrs.get("problems", []),
-        "columns": documented,
+        "columns": COLUMNS,
         "rows": [{name: _plain(value) for name, value in row.items()} for row in table.to_dict("records")],
     }
     return (json.dumps(codec.to_data(document), ensure_ascii=True, indent=1, allow_nan=False) + "\n").encode("ascii")
 
 
 def _plain(value: Any) -> Any:
-    if value is None or value != value or str(value) == "<NA>":
+    if unknown(value):
         return None
     return value.item() if hasattr(value, "item") else value
 

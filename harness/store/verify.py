@@ -126,11 +126,10 @@ def _quality(run: Run, record: Record) -> Iterator[str]:
     if len(ours) != quality.items:
         yield f"quality counts {quality.items} items, its statistics hold {len(ours)}"
         return
-    if not _is_binary(ours):
-        return
-    scale = 100.0 if quality.unit == "%" else 1.0
-    right = float(ours.sum()) / max(1, len(ours)) * scale
-    if not _same(quality.value.point, right):
+    if not quality.value.method.lower().startswith("wilson"):
+        return  # only the workload knows how to aggregate it
+    right = float((ours > 0).mean())
+    if not any(_same(quality.value.point, right * scale) for scale in (1.0, 100.0)):  # a share, or a percentage
         yield f"quality is {quality.value.point}, its statistics give {right}"
     if theirs is None or theirs.shape != ours.shape or record.anchor in {None, record.cell_id}:
         return
@@ -140,7 +139,3 @@ def _quality(run: Run, record: Record) -> Iterator[str]:
         if stored is not None and stored != count:
             yield f"quality counts {stored} {name} items, its statistics give {count}"
 
-
-def _is_binary(scores: Any) -> bool:
-    columns = 1 if scores.ndim == 1 else scores.shape[1]
-    return bool(columns == 1 and ((scores == 0) | (scores == 1)).all())
