@@ -8,6 +8,7 @@ from typing import Any
 
 import fakes
 import pytest
+import records
 
 from harness.cli import common, progress
 from harness.cli.bench import build_request
@@ -18,6 +19,7 @@ from harness.config import parse_config, write_config
 from harness.errors import Interrupted, PlanError, PluginError
 from harness.measure.counters import Disturbance
 from harness.plan import Request, TargetState, make_plan
+from harness.store import RunStore
 from harness.types import Availability
 
 Run = Callable[..., tuple[int, str, str]]
@@ -226,6 +228,66 @@ def test_the_newest_run_is_meant(tmp_path: Path) -> None:
         (tmp_path / host / name / "run.json").touch()
     assert common.find_run(None, tmp_path).name == "20260201T000000Z-x"
     assert common.find_run(tmp_path / "b").name == "20260101T000000Z-x"
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    with RunStore.create(tmp_path / "results", records.info()) as store:
+        store.write_record(records.record("baseline"))
+        store.write_record(records.record("int8"))
+    return store.folder
+
+
+def test_the_board_of_the_newest_run_in_every_format(
+    run: Run, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _err = run("leaderboard")
+    assert code == 0
+    assert "int8" in out
+    assert run("leaderboard", str(run_folder), "--format", "md")[1].count("|") > 10
+    assert json.loads(run("leaderboard", "--json")[1])["rows"]
+    assert run("leaderboard", "-o", "board.csv")[:2] == (0, "")
+    assert (tmp_path / "board.csv").read_text() == run("leaderboard", "--format", "csv")[1]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--sort", "speed"), "did you mean 'speedup'?"),
+        (("--workload", "digit"), "no row has the workload 'digit'"),
+        (("--format", "parquet"), "add -o FILE"),
+        (("-o", "board.txt"), "names no format"),
+        (("--format", "terminal", "-o", "b.md"), "--format md"),
+    ],
+)
+def test_a_board_that_cannot_be_is_refused(run: Run, run_folder: Path, args: tuple[str, ...], told: str) -> None:
+    code, out, err = run("leaderboard", str(run_folder), *args)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_verify_finds_a_file_that_was_changed(run: Run, run_folder: Path) -> None:
+    cell = next((run_folder / "cells").glob("*.json"))
+    cell.write_text(cell.read_text().replace("int8", "int4").replace("baseline", "base"))
+    code, out, _err = run("verify", str(run_folder))
+    assert code == 4
+    assert cell.name in out
+    told = json.loads(run("verify", str(run_folder), "--json")[1])
+    assert not told["ok"]
+    assert told["problems"]
+
+
+def test_a_folder_that_is_no_run_is_refused(run: Run, tmp_path: Path) -> None:
+    assert run("verify", str(tmp_path))[0] == 2
+
+
+def test_the_cache_is_shown_pruned_and_cleared(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    assert json.loads(run("cache", "--json")[1]) == {"bytes": 0, "entries": 0, "root": str(tmp_path)}
+    assert run("cache", "show")[1] == f"0 entries, 0 B in {tmp_path}\n"
+    assert run("cache", "prune", "--older-than", "3", "--max-size", "1GiB")[0] == 0
+    assert run("cache", "clear", "--yes")[1].startswith("removed 0 entries")
 
 
 def test_brackets_in_a_plan_are_text(capsys: pytest.CaptureFixture[str]) -> None:

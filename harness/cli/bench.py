@@ -111,8 +111,20 @@ def _finish(result: RunResult, view: str, times: str) -> int:
 
     print_board([result.folder], view)
     click.echo(times, err=True)
+    click.echo(_work_done(result.folder), err=True)
     click.echo(f"results: {result.folder}", err=True)
     return result.exit_code
+
+
+def _work_done(folder: Path) -> str:
+    """Say what the stages of the cells took; a build that was cached counts what it took when it was built."""
+    from harness.cli.progress import clock
+    from harness.leaderboard import where_time_went
+    from harness.store import load_run
+
+    rows = where_time_went(load_run(folder)).itertuples(index=False)
+    parts = ", ".join(f"{row.stage} {clock(row.seconds)}" for row in rows)
+    return f"work: {parts or 'none'} (a cached build with the time it took when it was built)"
 
 
 def build_request(options: dict[str, Any], registry: Registry) -> Request:

@@ -24,21 +24,31 @@ FORMATS = ("terminal", "md", "csv", "json", "parquet")
 )
 @click.option("--workload", metavar="W", help="Only this workload.")
 @click.option("--pareto", is_flag=True, help="Only cells that no other one beats in every dimension.")
-@click.option("--format", "view", type=click.Choice(FORMATS), default="terminal", show_default=True)
+@click.option("--format", "view", type=click.Choice(FORMATS), help="Default: terminal, or what -o ends in.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write to a file."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a file.")
 def command(
     *, runs: tuple[Path, ...], sort: str, workload: str | None, pareto: bool,
-    view: str, as_json: bool, output: Path | None,
+    view: str | None, as_json: bool, output: Path | None,
 ) -> None:  # fmt: skip
     """Show the leaderboard of one or more runs.
 
     Where none is named, the newest under ./results.
     """
     folders = [find_run(run) for run in runs] or [find_run(None)]
-    print_board(folders, "json" if as_json else view, sort=sort, workload=workload, pareto=pareto, output=output)
+    view = "json" if as_json else view or _ending(output)
+    print_board(folders, view, sort=sort, workload=workload, pareto=pareto, output=output)
+
+
+def _ending(output: Path | None) -> str:
+    if output is None:
+        return "terminal"
+    ending = output.suffix.removeprefix(".")
+    if ending not in FORMATS[1:]:
+        raise PlanError(
+            f"the ending of {output.name} names no format", hint=f"give --format, one of {', '.join(FORMATS[1:])}"
+        )
+    return ending
 
 
 def print_board(
@@ -50,34 +60,34 @@ def print_board(
     Raises:
         PlanError: No such order or workload, or a format that needs a file.
     """
-    from harness.leaderboard.table import table
+    from harness.leaderboard import table
     from harness.store import load_run
 
     if view == "parquet" and output is None:
         raise PlanError("parquet is binary, so it goes to a file", hint="add -o FILE")
-    loaded = [load_run(folder) for folder in folders]
-    for run in loaded:
-        for problem in run.problems:
-            click.echo(f"left out {run.path / problem.file}: {problem.what}", err=True)
-    _emit(_chosen(table(loaded, sort=sort), workload, pareto=pareto), view, output)
+    if view == "terminal" and output is not None:
+        raise PlanError("the terminal's view goes to a terminal", hint="--format md is its form for files")
+    board = table([load_run(folder) for folder in folders], sort=sort)
+    if view != "terminal":  # which shows them itself
+        for problem in board.attrs["problems"]:
+            click.echo(f"left out {problem}", err=True)
+    _emit(_chosen(board, workload, pareto=pareto), view, output)
 
 
 def _emit(board: pd.DataFrame, view: str, output: Path | None) -> None:
     from harness.codec import write_whole
-    from harness.leaderboard import views
+    from harness.leaderboard import render, terminal
 
-    if view == "parquet" and output is not None:
-        views.write_parquet(board, output)
-    elif output is not None:
-        write_whole(output, views.render(board, view).encode())
+    if output is not None:
+        write_whole(output, render(board, view))
     elif view == "terminal":
-        views.terminal(board, console())
+        terminal(board, console())
     else:
-        click.echo(views.render(board, view), nl=False)
+        click.echo(render(board, view), nl=False)
 
 
 def _chosen(board: pd.DataFrame, workload: str | None, *, pareto: bool) -> pd.DataFrame:
-    from harness.leaderboard.pareto import mark_pareto
+    from harness.leaderboard import mark_pareto
     from harness.params import suggest
 
     attrs = dict(board.attrs)
