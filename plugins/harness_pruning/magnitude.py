@@ -81,4 +81,4 @@ def _hold(weights: Sequence[Weight], masks: Sequence[Tensor]) -> None:
 
     with torch.no_grad():
         for weight, mask in zip(weights, masks, strict=True):
-            weight.parameter.mul_(mask)
+            weight.parameter.masked_fill_(~mask, 0.0)  # a product would leave -0.0, which does not pack as zero
