@@ -167,8 +167,8 @@ def _encode(raw: bytes, span: Span) -> _Record | None:
     if span.dtype not in _VIEWS or not span.length:
         return None
     folded = _fold(span.shape, span.axis)
-    values = _centred(raw[span.offset : span.offset + span.length], span.dtype)
-    values = np.frombuffer(values, _VIEWS[span.dtype]).reshape(folded)
+    centred = _centred(raw[span.offset : span.offset + span.length], span.dtype)
+    values = np.frombuffer(centred, _VIEWS[span.dtype]).reshape(folded)
     forms = ((_BINARY, _to_binary(values, span.dtype)), (_SPARSE, _to_sparse(values)))
     records = [_Record(kind, span.dtype, span.offset, folded, form) for kind, form in forms if form is not None]
     best = min(records, key=lambda record: len(record.payload))
@@ -230,7 +230,7 @@ def _to_sparse(values: Bits) -> bytes:
 
     flat = values.reshape(-1)
     mask = flat != 0
-    return np.packbits(mask).tobytes() + flat[mask].tobytes()
+    return bytes(np.packbits(mask).tobytes() + flat[mask].tobytes())
 
 
 def _from_sparse(payload: bytes, record: _Record) -> bytes:

@@ -40,9 +40,15 @@ def tensors(draw: st.DrawFn) -> tuple[np.ndarray, int]:
     return np.ascontiguousarray(values), axis
 
 
-@given(st.lists(st.tuples(st.binary(max_size=9), tensors()), max_size=4), st.binary(max_size=9),
-       st.sampled_from(["dense", "packed", "sparse"]))
-def test_round_trip_restores_every_byte(parts: list[tuple[bytes, tuple[np.ndarray, int]]], tail: bytes, storage: str) -> None:
+Parts = list[tuple[bytes, tuple[np.ndarray, int]]]
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=9), tensors()), max_size=4),
+    st.binary(max_size=9),
+    st.sampled_from(["dense", "packed", "sparse"]),
+)
+def test_round_trip_restores_every_byte(parts: Parts, tail: bytes, storage: str) -> None:
     raw, spans = b"", []
     for gap, (values, axis) in parts:
         raw += gap
@@ -57,7 +63,8 @@ def test_round_trip_restores_every_byte(parts: list[tuple[bytes, tuple[np.ndarra
 @pytest.mark.parametrize(("shape", "axis"), [((64, 32, 3, 3), 0), ((32, 64, 3, 3), 1), ((100, 10), -1)])
 def test_binary_tensor_takes_one_bit_an_item_and_one_scale_a_channel(shape: tuple[int, ...], axis: int) -> None:
     rng = np.random.default_rng(0)
-    scale = np.expand_dims(rng.random(shape[axis], np.float32), [i for i in range(len(shape)) if i != axis % len(shape)])
+    others = [i for i in range(len(shape)) if i != axis % len(shape)]
+    scale = np.expand_dims(rng.random(shape[axis], np.float32), others)
     values = np.where(rng.random(shape) < 0.5, scale, -scale)
     raw, span = one_span(values, axis=axis, before=b"head", after=b"tail!")
     packed = pack(raw, [span], "packed")

@@ -1,3 +1,29 @@
-"""harness_openvino."""
+"""Measure on OpenVINO's CPU plugin."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.api import TargetSpec, hookimpl
+from harness_openvino.lower import lower
+from harness_openvino.params import Params
+from harness_openvino.probe import capabilities, probe
+from harness_openvino.session import open_session
+
+
+@hookimpl
+def harness_targets() -> Iterator[TargetSpec[Any]]:
+    """Offer the target ``openvino``."""
+    yield TargetSpec(
+        name="openvino",
+        summary="OpenVINO, CPU plugin",
+        params=Params,
+        accepts=frozenset({"onnx"}),
+        probe=probe,
+        capabilities=capabilities,
+        lower=lower,
+        open=open_session,
+        packages=("openvino", "nncf"),
+        extra="openvino",
+    )

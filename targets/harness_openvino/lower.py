@@ -1,0 +1,181 @@
+"""ONNX files in, OpenVINO IR out, quantized by NNCF or by the graph pass of ``dynamic``."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported, stored_size
+from harness_onnx import calibration_batches, float_nodes, quiet
+from harness_openvino.dynamic import quantize_dynamically
+from harness_openvino.ir import weight_spans
+from harness_openvino.probe import HINT, import_openvino
+
+if TYPE_CHECKING:
+    from harness_openvino.params import Params
+
+_RANGES = {"minmax": "MINMAX", "percentile": "MEAN_QUANTILE", "mse": "HISTOGRAM"}
+_COUNTED = re.compile(r"^([A-Za-z]+)_\d+$")
+
+
+def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
+    """Realise the wanted precision in an IR: ``model.xml`` and beside it ``model.bin``.
+
+    Raises:
+        Unsupported: OpenVINO's CPU plugin cannot realise it.
+    """
+    del options
+    wanted = model.precision
+    if wanted.realise == "exact" and wanted.encodings is not None:
+        raise Unsupported("openvino: given encodings are not placed, only native scales")
+    ways = {"float32": _float32, "float16": _float16, "int8": _int8, "dynamic-int8": _dynamic}
+    if wanted.name not in ways:
+        known = f"known: {', '.join(ways)}"
+        raise Unsupported(f"openvino's CPU plugin does not realise {wanted.name} here", hint=known)
+    with quiet():
+        graph, how = ways[wanted.name](_convert(model), model, params, job)
+    return _save(graph, how, model, job.out / "model.xml")
+
+
+def _convert(model: Model) -> Any:
+    """Read the ONNX file and give inputs and outputs exactly the model's names."""
+    graph = import_openvino().convert_model(str(model.path))
+    for names, ports in ((tuple(model.inputs), graph.inputs), (model.outputs, graph.outputs)):
+        if len(names) != len(ports):
+            raise Unsupported(f"openvino reads {len(ports)} inputs or outputs where the model has {len(names)}")
+        for name, port in zip(names, ports, strict=True):
+            port.get_tensor().set_names({name})
+    return graph
+
+
+def _save(graph: Any, how: str, model: Model, path: Path) -> Artifact:
+    wanted = model.precision
+    _number_names(graph)
+    import_openvino().save_model(graph, str(path), compress_to_fp16=wanted.name == "float16")
+    weights = path.with_suffix(".bin")
+    stored, stored_as = stored_size(weights, weight_spans(path), wanted.storage)
+    digest = hashlib.sha256(path.read_bytes() + weights.read_bytes())
+    xml_bytes = path.stat().st_size
+    return Artifact(
+        path=path,
+        format="openvino",
+        sha256=digest.hexdigest(),
+        realised=wanted.name,
+        how=how,
+        artifact_bytes=xml_bytes + weights.stat().st_size,
+        stored_bytes=xml_bytes + stored,
+        stored_as=stored_as,
+    )
+
+
+def _number_names(graph: Any) -> None:
+    """Number unnamed operations from 0: their names count up within a process, and files would differ by that."""
+    seen: Counter[str] = Counter()
+    for node in graph.get_ordered_ops():
+        counted = _COUNTED.match(node.get_friendly_name())
+        if counted and counted[1] == node.get_type_name():
+            node.set_friendly_name(f"{counted[1]}_{seen[counted[1]]}")
+            seen[counted[1]] += 1
+
+
+def _float32(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
+    del model, params, job
+    return graph, "openvino.convert_model"
+
+
+def _float16(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
+    del model, params, job
+    return graph, "openvino.save_model with compress_to_fp16"
+
+
+def _dynamic(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
+    del params, job
+    wanted = model.precision
+    layers = quantize_dynamically(
+        graph, per_channel=wanted.granularity == "per-channel", exclude=_excluded(graph, model)
+    )
+    if not layers:
+        raise Unsupported("openvino: the model has no Convolution or MatMul with constant weights to quantize")
+    how = f"{layers} layers: symmetric int8, scale per item (Convolution) or row (MatMul) computed in the graph"
+    return graph, f"{how}, {wanted.granularity} int8 weights"
+
+
+def _excluded(graph: Any, model: Model) -> tuple[str, ...]:
+    """Return the operations of the graph that overrides keep float; converting may append to a node's name."""
+    wanted = model.precision.overrides
+    if not wanted:
+        return ()
+    nodes = float_nodes(model.path, wanted, model.names)
+    names = [item.get_friendly_name() for item in graph.get_ordered_ops()]
+    return tuple(name for name in names if any(name == node or name.startswith(f"{node}/") for node in nodes))
+
+
+def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
+    wanted = model.precision
+    if not wanted.weights_symmetric:
+        raise Unsupported("openvino: int8 weights are symmetric on the CPU")
+    calibration = wanted.calibration or Calibration()
+    if calibration.method not in _RANGES:
+        known = f"known: {', '.join(_RANGES)}"
+        raise Unsupported(f"nncf has no calibration {calibration.method!r}", hint=known)
+    nncf = _nncf()
+    fixed = next(iter(model.inputs.values())).shape[0]
+    feeds = calibration_batches(job.data.split("calibration").inputs, calibration.samples, batch=fixed or 1)
+    if not feeds:
+        raise Unsupported("static int8 needs calibration items and there are none")
+    transformer = _has_attention(graph)
+    quantized = nncf.quantize(
+        graph,
+        nncf.Dataset(feeds),
+        preset=nncf.QuantizationPreset.PERFORMANCE if wanted.activations_symmetric else nncf.QuantizationPreset.MIXED,
+        target_device=nncf.TargetDevice.CPU,
+        subset_size=len(feeds),
+        fast_bias_correction=params.fast_bias_correction,
+        model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+        ignored_scope=_scope(nncf, _excluded(graph, model)),
+        advanced_parameters=_advanced(nncf, calibration.method, wanted.granularity == "per-channel"),
+    )
+    preset = "performance" if wanted.activations_symmetric else "mixed"
+    kind = ", transformer model type" if transformer else ""
+    how = f"nncf.quantize, {preset} preset{kind}, {wanted.granularity} int8 weights"
+    return quantized, f"{how}, {calibration.method} over {len(feeds) * (fixed or 1)} items"
+
+
+def _nncf() -> Any:
+    try:
+        import nncf
+    except ImportError as error:
+        raise MissingDependency(f"static int8 for openvino needs nncf: {error}", hint=HINT) from error
+    return nncf
+
+
+def _has_attention(graph: Any) -> bool:
+    """Tell whether two computed values are multiplied as matrices: NNCF then keeps such models' softmax accurate."""
+    products = [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
+    fused = any(node.get_type_name() == "ScaledDotProductAttention" for node in graph.get_ordered_ops())
+    return fused or any(_is_computed(node.input_value(0)) and _is_computed(node.input_value(1)) for node in products)
+
+
+def _is_computed(port: Any) -> bool:
+    node = port.get_node()
+    while node.get_type_name() in {"Convert", "Transpose", "Reshape", "Multiply"} and node.get_input_size():
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() != "Constant")
+
+
+def _scope(nncf: Any, names: tuple[str, ...]) -> Any:
+    return nncf.IgnoredScope(names=list(names), validate=False) if names else None
+
+
+def _advanced(nncf: Any, method: str, per_channel: bool) -> Any:
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    del nncf
+    return AdvancedQuantizationParameters(
+        weights_quantization_params=QuantizationParameters(per_channel=per_channel),
+        activations_range_estimator_params=getattr(RangeEstimatorParametersSet, _RANGES[method]),
+    )

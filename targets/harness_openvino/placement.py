@@ -1,0 +1,104 @@
+"""Read OpenVINO's runtime model: which kernel ran, in which arithmetic, for how long, with how many MACs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from harness.api import Placement
+
+_NOT_RUN = {"Const", "Input", "Output"}
+# The last word of a kernel's name is its arithmetic. runtimePrecision is no substitute: it is the dtype of a stored
+# weight, "f16" for a float32 kernel on compressed weights.
+_ARITHMETIC = {
+    "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "int8", "i32": "int32", "u1": "binary",
+    "bin": "binary",
+}  # fmt: skip
+_SEQUENCES = {"GRUSequence": 3, "RNNSequence": 3, "LSTMSequence": 4, "GRUCell": 2, "LSTMCell": 3}  # place of W
+
+
+def read_runtime_model(runtime: Any, model: Any, *, batch: int) -> tuple[Placement, ...]:
+    """Return one placement per executed operation, in order.
+
+    Args:
+        runtime: What ``CompiledModel.get_runtime_model`` gives.
+        model: The static model that was compiled; its operations' MACs go to the kernels that name them.
+        batch: Items per run; MACs are per item.
+    """
+    known = macs_by_name(model)
+    nodes = [(node, _facts(node)) for node in runtime.get_ordered_ops()]
+    ran = [(node, facts) for node, facts in nodes if facts["layerType"] not in _NOT_RUN and _has_run(facts)]
+    total = sum(_microseconds(facts) for _, facts in ran)
+    placements = []
+    for node, facts in ran:
+        names = {*facts.get("originalLayersNames", "").split(","), node.get_friendly_name()}
+        macs = [known.pop(name) for name in sorted(names) if name in known] or _own_macs(node, facts)
+        placements.append(
+            Placement(
+                op=facts["layerType"],
+                name=node.get_friendly_name(),
+                kernel=facts["primitiveType"],
+                device="CPU",
+                precision=_precision(facts),
+                macs=sum(macs) // batch if macs else None,
+                time_share=_microseconds(facts) / total if total else None,
+            )
+        )
+    return tuple(placements)
+
+
+def _own_macs(node: Any, facts: dict[str, str]) -> list[int]:
+    """Return the MACs of a fully connected kernel, which is named after the bias that it took in."""
+    if facts["layerType"] != "FullyConnected":
+        return []
+    return [math.prod(node.output(0).get_shape()) * int(node.input(0).get_shape()[-1])]
+
+
+def _facts(node: Any) -> dict[str, str]:
+    info = node.get_rt_info()
+    return {key: str(info[key].astype(str)) for key in info}
+
+
+def _has_run(facts: dict[str, str]) -> bool:
+    """Tell whether a kernel ran: views such as Reshape do not, and without counters none tells."""
+    timed = facts.get("execTimeMcs", "not_executed") != "not_executed"
+    return timed or not facts["primitiveType"].startswith("unknown")
+
+
+def _microseconds(facts: dict[str, str]) -> int:
+    text = facts.get("execTimeMcs", "")
+    return int(text) if text.isdigit() else 0
+
+
+def _precision(facts: dict[str, str]) -> str:
+    word = facts["primitiveType"].rpartition("_")[2].lower()
+    return _ARITHMETIC.get(word) or _ARITHMETIC.get(facts["runtimePrecision"].lower(), facts["runtimePrecision"])
+
+
+def macs_by_name(model: Any) -> dict[str, int]:
+    """Return the multiply-accumulates of each operation of a static model that has some, by friendly name."""
+    counted = ((node.get_friendly_name(), _macs(node)) for node in model.get_ordered_ops())
+    return {name: macs for name, macs in counted if macs is not None}
+
+
+def _macs(node: Any) -> int | None:
+    kind = node.get_type_name()
+    if any(port.get_partial_shape().is_dynamic for port in (*node.inputs(), *node.outputs())):
+        return None
+    shapes: list[tuple[int, ...]] = [tuple(port.get_shape()) for port in node.inputs()]
+    output: tuple[int, ...] = tuple(node.output(0).get_shape())
+    if kind in {"Convolution", "BinaryConvolution"}:
+        return math.prod(output) * math.prod(shapes[1][1:])
+    if kind == "GroupConvolution":
+        return math.prod(output) * math.prod(shapes[1][2:])
+    if kind == "ConvolutionBackpropData":
+        return math.prod(shapes[0]) * math.prod(shapes[1][1:])
+    if kind == "GroupConvolutionBackpropData":
+        return math.prod(shapes[0]) * math.prod(shapes[1][2:])
+    if kind == "MatMul":
+        inner = shapes[0][-2 if node.get_attributes()["transpose_a"] else -1]
+        return math.prod(output) * inner
+    if kind in _SEQUENCES:
+        weights, recurrent = shapes[_SEQUENCES[kind]], shapes[_SEQUENCES[kind] + 1]
+        return math.prod(shapes[0][:-1]) * (math.prod(weights) + math.prod(recurrent))
+    return None

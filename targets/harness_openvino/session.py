@@ -1,0 +1,127 @@
+"""A loaded model in OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness.api import Artifact, Options, Placement, Purpose, TensorSpec
+from harness_openvino.placement import read_runtime_model
+from harness_openvino.probe import import_openvino, optimized_for
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from harness_openvino.params import Params
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+_READ_BACK = {
+    "threads": "INFERENCE_NUM_THREADS",
+    "streams": "NUM_STREAMS",
+    "performance_hint": "PERFORMANCE_HINT",
+    "precision_hint": "INFERENCE_PRECISION_HINT",
+    "pinning": "ENABLE_CPU_PINNING",
+    "execution_mode": "EXECUTION_MODE_HINT",
+    "devices": "EXECUTION_DEVICES",
+}
+
+
+def open_session(artifact: Artifact, params: Params, options: Options, purpose: Purpose) -> OpenVinoSession:
+    """Compile an artifact: static at the cell's batch, except for accuracy, where the batch stays free.
+
+    Raises:
+        MissingDependency: openvino is not installed.
+    """
+    openvino = import_openvino()
+    core = openvino.Core()
+    model = core.read_model(str(artifact.path))
+    if purpose != "accuracy":
+        _fix_batch(model, openvino, options.batch)
+    half = artifact.realised == "float16" and "FP16" in optimized_for(openvino)
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": options.threads,
+        # Without it newer CPUs run a float32 file in bfloat16.
+        "INFERENCE_PRECISION_HINT": "f16" if half else "f32",
+        "ENABLE_CPU_PINNING": params.pinning,
+        "PERF_COUNT": purpose == "placement",  # the counters cost time, so a latency session has none
+    }
+    compiled = core.compile_model(model, "CPU", settings)
+    return OpenVinoSession(compiled, model, openvino, options)
+
+
+def _fix_batch(model: Any, openvino: Any, batch: int) -> None:
+    shapes = {}
+    for port in model.inputs:
+        shape = port.get_partial_shape()
+        if shape.rank.get_length() and shape[0].is_dynamic:
+            shape[0] = openvino.Dimension(batch)
+        shapes[port] = shape
+    model.reshape(shapes)
+
+
+class OpenVinoSession:
+    """One compiled model with one infer request."""
+
+    def __init__(self, compiled: Any, model: Any, openvino: Any, options: Options) -> None:
+        self._compiled = compiled
+        self._model = model
+        self._openvino = openvino
+        self._options = options
+        self._request = compiled.create_infer_request()
+        self._names = [port.any_name for port in compiled.outputs]
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """Inputs by name."""
+        return {port.any_name: _spec(port) for port in self._compiled.inputs}
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """Outputs by name."""
+        return {port.any_name: _spec(port) for port in self._compiled.outputs}
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Run once; inputs are read where they lie, outputs are copied out."""
+        results = self._request.infer(dict(inputs), share_inputs=True)
+        return {name: results[place] for place, name in enumerate(self._names)}
+
+    def bind(self, inputs: Arrays) -> Callable[[], None]:
+        """Return a call on inputs that were handed over before; outputs stay in the request."""
+        request = self._compiled.create_infer_request()
+        for name, array in inputs.items():
+            request.set_tensor(name, self._openvino.Tensor(array, shared_memory=True))
+
+        def call() -> None:
+            request.infer(share_outputs=True)
+
+        return call
+
+    def placements(self) -> tuple[Placement, ...]:
+        """Return what the runtime model says of the runs so far; times only with purpose "placement"."""
+        batch = self._options.batch
+        return read_runtime_model(self._compiled.get_runtime_model(), self._model, batch=batch)
+
+    def effective(self) -> Mapping[str, str]:
+        """Return what the compiled model says of its options."""
+        values = {name: _text(self._compiled.get_property(key)) for name, key in _READ_BACK.items()}
+        return {**values, "version": str(self._openvino.__version__).partition("-")[0]}
+
+    def close(self) -> None:
+        """Free the request and the compiled model."""
+        self._request = self._compiled = self._model = None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(item) for item in value)
+    if hasattr(value, "to_string"):
+        return str(value.to_string())
+    return str(getattr(value, "name", value))
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
+    return TensorSpec(str(port.get_element_type().to_dtype().name), shape)
