@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from plugin_factory import make_plugin
 
 from harness.measure.member import Member
 from harness.profiles import PROFILES, Profile
 from harness.types import Artifact, Options, Step
-from plugin_factory import make_plugin
 
 SOURCE = '''
 from __future__ import annotations

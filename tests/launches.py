@@ -21,6 +21,8 @@ def launch(cell_id: str, index: int, rounds: Sequence[Sequence[int]], *, noise: 
     )  # fmt: skip
 
 
-def launch_set(index: int, cells: Mapping[str, Sequence[Sequence[int]]], anchor: str | None = "a", **changes) -> LaunchSet:
+def launch_set(
+    index: int, cells: Mapping[str, Sequence[Sequence[int]]], anchor: str | None = "a", **changes
+) -> LaunchSet:
     launches = tuple(launch(cell_id, index, rounds, **changes) for cell_id, rounds in cells.items())
     return LaunchSet(SCHEMA, "g", index, "variants", anchor, tuple(cells), "2026-01-01T00:00:00", 1.0, launches)

@@ -18,9 +18,8 @@ def plugin(tmp_path, monkeypatch):
 
 
 def run(members, *, anchor="anchor", index=0, timeout_s=20.0, limit=None, **changes) -> LaunchSet:
-    return run_set(
-        "group", index, "variants", anchor, members, profile(**changes), 7, timeout_s=timeout_s, memory_limit_bytes=limit
-    )
+    limits = {"timeout_s": timeout_s, "memory_limit_bytes": limit}
+    return run_set("group", index, "variants", anchor, members, profile(**changes), 7, **limits)
 
 
 def alive(pids) -> list[int]:

@@ -22,8 +22,11 @@ from harness.stats.percentiles import allowed_over
 
 @pytest.mark.parametrize(
     ("count", "ranks", "level"),
-    [(6, (1, 6), 0.969), (8, (1, 8), 0.992), (10, (2, 9), 0.979), (12, (3, 10), 0.961), (15, (4, 12), 0.965), (20, (6, 15), 0.959)],
-)
+    [
+        (6, (1, 6), 0.969), (8, (1, 8), 0.992), (10, (2, 9), 0.979), (12, (3, 10), 0.961), (15, (4, 12), 0.965),
+        (20, (6, 15), 0.959),
+    ],
+)  # fmt: skip
 def test_order_statistics_of_the_protocol(count, ranks, level):
     interval = median_interval(range(1, count + 1))
     assert (interval.low, interval.high) == ranks

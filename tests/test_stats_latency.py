@@ -114,12 +114,11 @@ def test_no_launch_that_counts_is_an_error():
 )
 def test_launches_beside_noisy_neighbours_are_said(noisy, word):
     loud = dataclasses.replace(QUIET, verdict="noisy", reasons=("noisy: hiccup 0.4 (ok <= 0.002)",))
+    quiet = sets(0.5)
     every = [
-        dataclasses.replace(
-            item, launches=tuple(dataclasses.replace(x, noise=loud if item.index < noisy else QUIET) for x in item.launches)
-        )
-        for item in sets(0.5)
-    ]
+        dataclasses.replace(item, launches=tuple(dataclasses.replace(one, noise=loud) for one in item.launches))
+        for item in quiet[:noisy]
+    ] + quiet[noisy:]
     found = summarise("b", "a", every, QUICK)
     assert found.noise == word
     assert (f"hiccup noisy in {noisy} of 6 launches" in found.reasons) == (noisy > 0)

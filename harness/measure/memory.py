@@ -111,9 +111,8 @@ def _launch(member: Member, timeout_s: float, limit: int | None) -> Reading:
         load_peak = status_bytes(worker.pid, "VmHWM")
         resettable = reset_peak(worker.pid) and resettable
         reply = worker.ask("infer", count=INFERENCES)
-        return Reading(
-            floor, load_peak, status_bytes(worker.pid, "VmHWM"), steady_bytes(worker.pid), reply["device_bytes"], resettable
-        )
+        run_peak, steady = status_bytes(worker.pid, "VmHWM"), steady_bytes(worker.pid)
+        return Reading(floor, load_peak, run_peak, steady, reply["device_bytes"], resettable)
 
 
 def _summary(readings: list[Reading]) -> Memory:

@@ -30,7 +30,7 @@ TAIL_BYTES = 4000
 EXIT_WAIT_S = 5.0
 
 
-class WorkerLost(Exception):
+class WorkerLost(Exception):  # noqa: N818  it carries a failure, which may be a plain "not applicable"
     """A worker failed, crashed or hung; ``failure`` says how."""
 
     def __init__(self, failure: Failure) -> None:
@@ -63,7 +63,7 @@ class Worker:
         self.budget_s = budget_s
         self._asked = ""
         self._oom_kills = _oom_kills()
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by kill()
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
         self.started_ns = time.perf_counter_ns()

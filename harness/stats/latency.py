@@ -96,7 +96,7 @@ def _verdict(
     if cell_id == anchor_id:
         return "anchor", ()
     margin = MARGINS.get(profile.name, MARGIN)
-    return verdict(*(ratios or (None, None)), noise, margin)
+    return verdict(ratios[0] if ratios else None, ratios[1] if ratios else None, noise, margin)
 
 
 def cell_noise(
@@ -117,7 +117,8 @@ def cell_noise(
     ]
     if p50.low is not None and p50.high is not None and p50.point:
         half = (p50.high - p50.low) / 2 / p50.point
-        signals.append(_judge(half, profile.half_width, WIDTH_NOISY * profile.half_width, "half-width {:.1%} of the median"))
+        width = profile.half_width
+        signals.append(_judge(half, width, WIDTH_NOISY * width, "half-width {:.1%} of the median"))
     order: tuple[NoiseVerdict, ...] = ("ok", "suspect", "noisy")
     worst = max((word for word, _ in signals), key=order.index)
     return worst, tuple(reason for word, reason in signals if word != "ok") + _causes(every)

@@ -30,7 +30,7 @@ def coverage(count: int, rank: int) -> float:
 
     Exact for any continuous distribution: 1 - 2 P(Binomial(count, 1/2) <= rank - 1).
     """
-    return 1 - 2 * sum(math.comb(count, k) for k in range(rank)) / 2**count
+    return 1 - 2 * sum(math.comb(count, k) for k in range(rank)) / (1 << count)
 
 
 def median_rank(count: int, level: float = LEVEL) -> int | None:

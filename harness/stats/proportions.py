@@ -30,10 +30,12 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     """Return the two-sided p-value of McNemar's exact test: Binomial(lost + gained, 1/2)."""
     pairs, less = lost + gained, min(lost, gained)
     below = sum(math.comb(pairs, k) for k in range(less + 1))
-    return min(1.0, 2 * below / 2**pairs)
+    return min(1.0, 2 * below / (1 << pairs))
 
 
-def newcombe_paired(both: int, first_only: int, second_only: int, neither: int, level: float = 0.95) -> tuple[float, float]:
+def newcombe_paired(
+    both: int, first_only: int, second_only: int, neither: int, level: float = 0.95
+) -> tuple[float, float]:
     """Return the interval of p(first) - p(second) on the same items.
 
     Method 10 of Newcombe (Statistics in Medicine 17, 2635-2650, 1998): the two Wilson intervals squared and added,

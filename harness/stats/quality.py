@@ -93,8 +93,8 @@ def _from_hits(
     below, above = newcombe_paired(both, gained, lost, neither)
     point = (gained - lost) / len(hits) * scale
     difference = Interval(point, below * scale, above * scale, LEVEL, "Newcombe paired (method 10)")
-    extra = {"flips": (gained + lost) / len(hits), "lost": lost, "gained": gained, "p_value": mcnemar_exact(lost, gained)}
-    return value, difference, extra
+    flips = (gained + lost) / len(hits)
+    return value, difference, {"flips": flips, "lost": lost, "gained": gained, "p_value": mcnemar_exact(lost, gained)}
 
 
 def _from_bootstrap(
@@ -187,7 +187,7 @@ def _decibel(signal: float, noise: float) -> float:
 def _cosines(ours: Array, theirs: Array) -> Array:
     """Return the cosine of each row pair; two zero rows are alike, one zero row is not."""
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    dots = (ours * theirs).sum(axis=1)
-    alike = np.all(ours == theirs, axis=1).astype(np.float64)
-    found: Array = np.nan_to_num(np.where(norms > 0, dots / np.where(norms > 0, norms, 1), alike))
+    fine = np.isfinite(norms) & (norms > 0)
+    found: Array = np.all(ours == theirs, axis=1).astype(np.float64)
+    found[fine] = (ours[fine] * theirs[fine]).sum(axis=1) / norms[fine]
     return found

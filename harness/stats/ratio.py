@@ -87,10 +87,7 @@ def link_ratio(
     """
     links = _link_logs(link_sets, anchor_id, reference_id)
     own = _set_logs(variant_sets, cell_id, anchor_id, batch_median) if cell_id != anchor_id else None
-    if own is None:
-        sums = links
-    else:
-        sums = [left + right for left, right in zip(own.values(), links, strict=False)]
+    sums = links if own is None else [left + right for left, right in zip(own.values(), links, strict=False)]
     return _exponential(median_interval(sums)) if sums else None
 
 
