@@ -122,8 +122,8 @@ def _work_done(folder: Path) -> str:
     from harness.leaderboard import where_time_went
     from harness.store import load_run
 
-    rows = where_time_went(load_run(folder)).itertuples(index=False)
-    parts = ", ".join(f"{row.stage} {clock(row.seconds)}" for row in rows)
+    went = where_time_went(load_run(folder))
+    parts = ", ".join(f"{stage} {clock(float(s))}" for stage, s in zip(went["stage"], went["seconds"], strict=True))
     return f"work: {parts or 'none'} (a cached build with the time it took when it was built)"
 
 

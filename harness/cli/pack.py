@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.common import find_run
+
+if TYPE_CHECKING:
+    from harness.cli.main import App
 
 
 @click.command("pack")
@@ -19,10 +23,11 @@ from harness.cli.common import find_run
     metavar="FILE",
     help="Such as b.hpk.",
 )
-def command(*, run: Path | None, output: Path) -> None:
+@click.pass_obj
+def command(app: App, *, run: Path | None, output: Path) -> None:
     """Pack a run's artifacts, to measure them on another host."""
     from harness.build import pack
 
     folder = find_run(run)
-    written = pack(folder, output)
+    written = pack(folder, output, registry=app.registry())
     click.echo(f"{folder} -> {written}: measure it elsewhere with 'harness bench --from {written.name}'")
