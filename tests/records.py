@@ -104,8 +104,12 @@ def latency(
     )
 
 
-def quality(value: float = 0.9933, drop: float | None = None, *, lost: int = 1, gained: int = 0, items: int = 450) -> Quality:
-    difference = None if drop is None else Interval(-drop, -drop - 0.007, -drop + 0.006, 0.95, "Newcombe paired (method 10)")
+def quality(
+    value: float = 0.9933, drop: float | None = None, *, lost: int = 1, gained: int = 0, items: int = 450
+) -> Quality:
+    difference = (
+        None if drop is None else Interval(-drop, -drop - 0.007, -drop + 0.006, 0.95, "Newcombe paired (method 10)")
+    )
     low, high = wilson(value, items)
     return Quality(
         metric="accuracy",
@@ -125,10 +129,19 @@ def quality(value: float = 0.9933, drop: float | None = None, *, lost: int = 1, 
 
 def rmse(value: float = 54.1, difference: float | None = None) -> Quality:
     """A metric that is better when it is lower; ``difference`` is cell minus anchor."""
-    spread = None if difference is None else Interval(difference, difference - 0.4, difference + 0.5, 0.95, "paired bootstrap")
+    spread = (
+        None
+        if difference is None
+        else Interval(difference, difference - 0.4, difference + 0.5, 0.95, "paired bootstrap")
+    )
     return Quality(
-        metric="RMSE", unit="points", higher_is_better=False, items=89,
-        value=Interval(value, value - 6.0, value + 6.5, 0.95, "bootstrap"), difference=spread, underpowered=True,
+        metric="RMSE",
+        unit="points",
+        higher_is_better=False,
+        items=89,
+        value=Interval(value, value - 6.0, value + 6.5, 0.95, "bootstrap"),
+        difference=spread,
+        underpowered=True,
     )
 
 
@@ -140,21 +153,37 @@ def wilson(p: float, n: int, z: float = 1.959964) -> tuple[float, float]:
 def memory(peak_mib: float = 61.2) -> Memory:
     peak = int(peak_mib * 2**20)
     return Memory(
-        floor_bytes=int(peak * 0.9), load_peak_bytes=int(peak * 0.98), run_peak_bytes=peak, peak_bytes=peak,
-        steady_bytes=int(peak * 0.97), launches=1,
+        floor_bytes=int(peak * 0.9),
+        load_peak_bytes=int(peak * 0.98),
+        run_peak_bytes=peak,
+        peak_bytes=peak,
+        steady_bytes=int(peak * 0.97),
+        launches=1,
     )
 
 
-def artifact(size: int = 318_000, realised: str = "float32", stored: int | None = None, stored_as: str = "") -> Artifact:
+def artifact(
+    size: int = 318_000, realised: str = "float32", stored: int | None = None, stored_as: str = ""
+) -> Artifact:
     return Artifact(
-        path=Path("/cache/model.onnx"), format="onnx", sha256="ab" * 32, realised=realised,
+        path=Path("/cache/model.onnx"),
+        format="onnx",
+        sha256="ab" * 32,
+        realised=realised,
         how="QDQ per channel, minmax over 256 items" if realised == "int8" else "as exported",
-        artifact_bytes=size, stored_bytes=size if stored is None else stored, stored_as=stored_as,
+        artifact_bytes=size,
+        stored_bytes=size if stored is None else stored,
+        stored_as=stored_as,
     )
 
 
 def lineage(parameters: int = 77_786, nonzero: int | None = None, macs: int = 12_501_632) -> tuple[StepRecord, ...]:
-    effect = {"parameters": parameters, "nonzero_parameters": nonzero or parameters, "macs": macs, "selection_score": 0.99}
+    effect = {
+        "parameters": parameters,
+        "nonzero_parameters": nonzero or parameters,
+        "macs": macs,
+        "selection_score": 0.99,
+    }
     return (StepRecord("fit", WORKLOAD, {"epochs": 10}, 0, 41.5, "workloads", "0.1.0", effect),)
 
 
@@ -190,8 +219,18 @@ def record(method: str = "baseline", target: str = "onnxruntime", workload: str 
 def failed(method: str, target: str, status: str, stage: str, blame: str, reason: str, **changes: Any) -> Record:
     base = record(method, target)
     return replace(
-        base, status=status, stage=stage, blame=blame, reason=reason, artifact=None, latency=None, memory=None,
-        quality=None, coverage=None, seconds={}, **changes,
+        base,
+        status=status,
+        stage=stage,
+        blame=blame,
+        reason=reason,
+        artifact=None,
+        latency=None,
+        memory=None,
+        quality=None,
+        coverage=None,
+        seconds={},
+        **changes,
     )
 
 
@@ -203,50 +242,93 @@ def board_records() -> tuple[Record, ...]:
         record(),
         record("int8", onnx, artifact=artifact(98_304, "int8"), coverage=replace(small, by_macs=0.97, by_op=0.81)),
         record(
-            "magnitude-pruning:ratio=0.5", onnx, artifact=artifact(318_000, stored=182_000, stored_as="bitmask + values"),
-            latency=latency(3.03, speed_up=1.006, verdict="equivalent"), lineage=lineage(nonzero=39_000),
-            quality=quality(0.9933, 0.0, gained=1), flags=("stored_sparse_executed_dense",),
+            "magnitude-pruning:ratio=0.5",
+            onnx,
+            artifact=artifact(318_000, stored=182_000, stored_as="bitmask + values"),
+            latency=latency(3.03, speed_up=1.006, verdict="equivalent"),
+            lineage=lineage(nonzero=39_000),
+            quality=quality(0.9933, 0.0, gained=1),
+            flags=("stored_sparse_executed_dense",),
         ),
         record(
-            "channel-pruning:ratio=0.5+int8", onnx, artifact=artifact(41_200, "int8"),
-            coverage=replace(small, by_macs=0.95, by_op=0.8), latency=latency(0.412, speed_up=7.4),
-            quality=quality(0.9778, 0.0155, lost=9, gained=2), lineage=lineage(20_114, macs=3_301_120), memory=memory(60.1),
+            "channel-pruning:ratio=0.5+int8",
+            onnx,
+            artifact=artifact(41_200, "int8"),
+            coverage=replace(small, by_macs=0.95, by_op=0.8),
+            latency=latency(0.412, speed_up=7.4),
+            quality=quality(0.9778, 0.0155, lost=9, gained=2),
+            lineage=lineage(20_114, macs=3_301_120),
+            memory=memory(60.1),
         ),
         record(
-            "binarization", onnx, artifact=artifact(318_000, stored=24_400, stored_as="1-bit packed"),
+            "binarization",
+            onnx,
+            artifact=artifact(318_000, stored=24_400, stored_as="1-bit packed"),
             latency=latency(3.21, speed_up=0.95, verdict="unresolved", noise="noisy", share=0.09),
-            quality=quality(0.9844, 0.0089, lost=6, gained=2), flags=("stored_1bit_executed_float32", "noisy"),
+            quality=quality(0.9844, 0.0089, lost=6, gained=2),
+            flags=("stored_1bit_executed_float32", "noisy"),
         ),
         record("baseline", vino, latency=latency(2.48, noise="suspect"), memory=memory(88.7), flags=("suspect",)),
         record(
-            "int8", vino, latency=latency(0.688, speed_up=3.61), artifact=artifact(101_900, "int8"), memory=memory(91.0),
+            "int8",
+            vino,
+            latency=latency(0.688, speed_up=3.61),
+            artifact=artifact(101_900, "int8"),
+            memory=memory(91.0),
             coverage=replace(small, by_macs=0.99, by_op=0.9),
         ),
         record(
-            "dynamic-int8", vino, latency=latency(2.55, speed_up=0.973, verdict="slower", share=0.005),
-            coverage=replace(small, by_macs=0.11, by_op=0.2), memory=memory(90.2), flags=("not_actually_quantised",),
+            "dynamic-int8",
+            vino,
+            latency=latency(2.55, speed_up=0.973, verdict="slower", share=0.005),
+            coverage=replace(small, by_macs=0.11, by_op=0.2),
+            memory=memory(90.2),
+            flags=("not_actually_quantised",),
         ),
         failed("fp16", lite, "crashed", "latency", "tflite", "the worker was killed by SIGSEGV in launch 1"),
         failed("dynamic-int8", lite, "not-applicable", "plan", "tflite", "tflite takes no dynamic int8 convolutions"),
         failed("int8", "tensorrt", "unavailable", "plan", "tensorrt", "no NVIDIA driver found; install tensorrt-cu13"),
         record(
-            "baseline", "null", latency=latency(0.0123), memory=memory(30.3), quality=None, artifact=artifact(0),
-            coverage=None, lineage=(),
+            "baseline",
+            "null",
+            latency=latency(0.0123),
+            memory=memory(30.3),
+            quality=None,
+            artifact=artifact(0),
+            coverage=None,
+            lineage=(),
         ),
     )
 
 
 def noise(verdict: str = "ok", **changes: Any) -> Noise:
     base = Noise(
-        cpu_wall=0.996, hiccup_before=0.001, hiccup_after=0.002, canary_before_gflops=101.2, canary_after_gflops=100.8,
-        involuntary_switches_per_s=4.0, steal=0.001, psi_cpu=None, throttled=0, major_faults=0, verdict=verdict,
+        cpu_wall=0.996,
+        hiccup_before=0.001,
+        hiccup_after=0.002,
+        canary_before_gflops=101.2,
+        canary_after_gflops=100.8,
+        involuntary_switches_per_s=4.0,
+        steal=0.001,
+        psi_cpu=None,
+        throttled=0,
+        major_faults=0,
+        verdict=verdict,
     )
     return replace(base, **changes)
 
 
 def launch_set(
-    group: str, index: int, members: dict[str, float], *, anchor: str | None, purpose: str = "variants",
-    verdict: str = "ok", rounds: int = 4, iterations: int = 5, **changes: Any,
+    group: str,
+    index: int,
+    members: dict[str, float],
+    *,
+    anchor: str | None,
+    purpose: str = "variants",
+    verdict: str = "ok",
+    rounds: int = 4,
+    iterations: int = 5,
+    **changes: Any,
 ) -> LaunchSet:
     """A set in which each member takes its milliseconds, give or take the noise of a seeded host."""
     rng = random.Random(f"{group}/{index}")
@@ -256,8 +338,15 @@ def launch_set(
         for order, (cell_id, ms) in enumerate(members.items())
     )
     return LaunchSet(
-        schema=SCHEMA, group=group, index=index, purpose=purpose, anchor=anchor, members=tuple(members),
-        started_utc="2026-11-21T10:12:00+00:00", seconds=2.5, launches=launches,
+        schema=SCHEMA,
+        group=group,
+        index=index,
+        purpose=purpose,
+        anchor=anchor,
+        members=tuple(members),
+        started_utc="2026-11-21T10:12:00+00:00",
+        seconds=2.5,
+        launches=launches,
     )
 
 
@@ -269,9 +358,21 @@ def _launch(
         ns = tuple(int(ms * 1e6 * (1 + 0.01 * rng.random())) for _ in range(iterations))
         batches.append(Batch(number, order, ns, sum(ns) + 1000, sum(ns), 0, 1, 0))
     return Launch(
-        cell_id=cell_id, set_index=index, order=order, pid=4000 + order, import_ns=47_000_000, load_ns=31_000_000,
-        first_ns=9_000_000, warmup_iterations=10, warmup_ns=300_000_000, steady=True, inner_loops=1, affinity=(0,),
-        threads_effective="1", batches=tuple(batches), noise=seen,
+        cell_id=cell_id,
+        set_index=index,
+        order=order,
+        pid=4000 + order,
+        import_ns=47_000_000,
+        load_ns=31_000_000,
+        first_ns=9_000_000,
+        warmup_iterations=10,
+        warmup_ns=300_000_000,
+        steady=True,
+        inner_loops=1,
+        affinity=(0,),
+        threads_effective="1",
+        batches=tuple(batches),
+        noise=seen,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from records import Host, HOST_ID, PLAN, cell, info, launch_set, record
+from records import HOST_ID, PLAN, Host, cell, info, launch_set, record
 
 from harness import codec
 from harness.config import parse_config
@@ -38,16 +38,25 @@ def test_what_is_written_reads_back_equal(tmp_path):
         store.write_scores(made.cell_id, scores)
         store.write_record(made)
     with RunStore(store.folder) as again:
-        assert again.resumed and not store.resumed
-        assert again.records() == (made,) and again.record(made.cell_id) == made and again.record("nothing") is None
-        assert again.sets("g1") == (samples,) and again.sets("g2") == () and again.set_at("g1", 0) is None
+        assert again.resumed
+        assert not store.resumed
+        assert again.records() == (made,)
+        assert again.record(made.cell_id) == made
+        assert again.record("nothing") is None
+        assert again.sets("g1") == (samples,)
+        assert again.sets("g2") == ()
+        assert again.set_at("g1", 0) is None
         assert again.part(made.cell_id, "memory", Memory) == made.memory
-        assert again.part(made.cell_id, "memory", Quality) is None and again.part(made.cell_id, "check", Memory) is None
+        assert again.part(made.cell_id, "memory", Quality) is None
+        assert again.part(made.cell_id, "check", Memory) is None
         np.testing.assert_array_equal(again.scores(made.cell_id), scores)
         assert again.scores("nothing") is None
     run = load_run(store.folder)
-    assert run.records == (made,) and run.sets == {"g1-00002": samples} and not run.problems
-    assert run.info == store.info and run.info.run_id == store.folder.name
+    assert run.records == (made,)
+    assert run.sets == {"g1-00002": samples}
+    assert not run.problems
+    assert run.info == store.info
+    assert run.info.run_id == store.folder.name
 
 
 def test_layout_is_the_one_documented(tmp_path):
@@ -56,8 +65,14 @@ def test_layout_is_the_one_documented(tmp_path):
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     cell_id = record().cell_id
     assert names == [
-        ".lock", "bench.toml", f"cells/{cell_id}.json", "manifest.jsonl", f"parts/{cell_id}-memory.json",
-        "raw/g1-00000.json.gz", "run.json", f"scores/{cell_id}.npy",
+        ".lock",
+        "bench.toml",
+        f"cells/{cell_id}.json",
+        "manifest.jsonl",
+        f"parts/{cell_id}-memory.json",
+        "raw/g1-00000.json.gz",
+        "run.json",
+        f"scores/{cell_id}.npy",
     ]
     assert parse_config((folder / "bench.toml").read_text()) == info().request
 
@@ -95,7 +110,8 @@ def test_a_record_that_is_replaced_keeps_its_history_in_the_chain(tmp_path):
     lines = [json.loads(line) for line in (store.folder / "manifest.jsonl").read_text().splitlines()]
     path = f"cells/{record().cell_id}.json"
     assert [line["path"] for line in lines] == ["run.json", "bench.toml", path, path]
-    assert [line["seq"] for line in lines] == [0, 1, 2, 3] and set(lines[0]) == {"seq", "path", "sha256", "prev_sha256"}
+    assert [line["seq"] for line in lines] == [0, 1, 2, 3]
+    assert set(lines[0]) == {"seq", "path", "sha256", "prev_sha256"}
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "", "x" * 200])
@@ -116,7 +132,8 @@ def test_two_processes_cannot_write_one_run(tmp_path):
             RunStore(store.folder)
         code = "import sys; from pathlib import Path; from harness.store import RunStore; RunStore(Path(sys.argv[1]))"
         done = subprocess.run([sys.executable, "-c", code, store.folder], capture_output=True, text=True, check=False)
-        assert done.returncode == 1 and f"process {os.getpid()}" in done.stderr
+        assert done.returncode == 1
+        assert f"process {os.getpid()}" in done.stderr
     RunStore(store.folder).close()
 
 
@@ -137,12 +154,14 @@ def test_resumable_is_the_newest_unfinished_run_of_the_plan_and_host(tmp_path):
     RunStore.create(tmp_path, info(run_id="far", host_id=HOST_ID[:8] + "1" * 56, started_utc="2026-12-01")).close()
     assert find_resumable(tmp_path, HOST_ID, PLAN).name == "b"
     with open_run(tmp_path, info(run_id="")) as store:
-        assert store.resumed and store.folder.name == "b"
+        assert store.resumed
+        assert store.folder.name == "b"
         store.finish(Host(state={"loadavg": "0.5"}))
     assert find_resumable(tmp_path, HOST_ID, PLAN).name == "c"
     assert load_run(store.folder).info.host_state_after == {"loadavg": "0.5"}
     with open_run(tmp_path, info(run_id="new"), fresh=True) as store:
-        assert not store.resumed and store.folder.name == "new"
+        assert not store.resumed
+        assert store.folder.name == "new"
 
 
 def test_a_run_that_cannot_be_read_is_not_resumed(tmp_path):
@@ -179,7 +198,9 @@ def test_newer_schema_is_refused_by_name_and_the_rest_loads(tmp_path):
     run = load_run(store.folder)
     assert run.records == (record(),)
     (problem,) = run.problems
-    assert problem.file == newer and "schema 2" in problem.what and "up to 1" in problem.what
+    assert problem.file == newer
+    assert "schema 2" in problem.what
+    assert "up to 1" in problem.what
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path):

@@ -39,7 +39,8 @@ def test_a_manifest_cut_at_any_byte_reads_as_the_whole_lines_before(small):
     for length in range(len(raw) + 1):
         chain = manifest.parse(raw[:length])
         lines = raw[:length].count(b"\n")
-        assert chain.entries == whole[:lines] and chain.wrong == ""
+        assert chain.entries == whole[:lines]
+        assert chain.wrong == ""
         assert chain.torn == (length > 0 and raw[length - 1 : length] != b"\n")
         assert chain.good_bytes == len(b"".join(raw.splitlines(keepends=True)[:lines]))
 
@@ -49,7 +50,8 @@ def heal_at(small, tmp_path, lengths):
     folder = copied(small, tmp_path)
     for length in lengths:
         (folder / "manifest.jsonl").write_bytes(raw[:length])
-        assert load_run(folder).problems == () and len(load_run(folder).sets) == 3
+        assert load_run(folder).problems == ()
+        assert len(load_run(folder).sets) == 3
         with RunStore(folder) as store:
             assert store.sets("g") == SETS
         assert verify_run(folder) == []
@@ -58,7 +60,8 @@ def heal_at(small, tmp_path, lengths):
 def test_a_cut_manifest_is_healed_without_losing_a_file(small, tmp_path):
     raw = (small / "manifest.jsonl").read_bytes()
     ends = [at + 1 for at, byte in enumerate(raw) if byte == ord("\n")]
-    heal_at(small, tmp_path, sorted({0, 1, 100, *(at + by for at in ends for by in (-2, -1, 0, 1) if at + by <= len(raw))}))
+    near = {at + by for at in ends for by in (-2, -1, 0, 1)}
+    heal_at(small, tmp_path, sorted({0, 1, 100, *(at for at in near if at <= len(raw))}))
 
 
 @pytest.mark.slow
@@ -175,6 +178,7 @@ def test_a_kill_at_any_step_loses_nothing_that_was_finished(tmp_path, monkeypatc
                 torn(*args)
                 raise Kill
             return function(*args)
+
         return call
 
     def half_line(fd, raw):
@@ -188,8 +192,11 @@ def test_a_kill_at_any_step_loses_nothing_that_was_finished(tmp_path, monkeypatc
         except Kill:
             assert load_run(folder).problems == ()
     work(folder)
-    assert tuple(load_run(folder).sets.values()) == SETS and load_run(folder).records == (record(),)
-    assert [problem.what for problem in verify_run(folder) if "launch-set names" not in problem.what and "items" not in problem.what] == []
+    assert tuple(load_run(folder).sets.values()) == SETS
+    assert load_run(folder).records == (record(),)
+    assert {problem.file for problem in verify_run(folder)} <= {
+        f"cells/{record().cell_id}.json"
+    }  # its figures are made up
 
 
 CHILD = """

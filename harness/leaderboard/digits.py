@@ -34,7 +34,7 @@ def plain(value: float, digits: int = 3) -> str:
     """Format a number that has no interval, with this many significant digits."""
     if not value:
         return "0"
-    return fixed(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+    return fixed(value, digits - 1 - math.floor(math.log10(abs(value))))
 
 
 def ranged(point: float, low: float | None, high: float | None) -> tuple[str, str]:

@@ -100,11 +100,9 @@ def noise_sentence(sets: Iterable[LaunchSet]) -> str:
     noisy, suspect = (sum(noise.verdict == word for noise in seen) for word in ("noisy", "suspect"))
     if not seen or (noisy + suspect) / len(seen) <= NOISY_SHARE:
         return ""
+    shares = f"{_percent(noisy / len(seen))} of {len(seen)} launches noisy, {_percent(suspect / len(seen))} suspect"
     figures = ", ".join(_figures(seen))
-    return (
-        f"the host was noisy: {_percent(noisy / len(seen))} of {len(seen)} launches noisy, {_percent(suspect / len(seen))} suspect "
-        f"({figures}); absolute latencies are disturbed, paired ratios less so"
-    )
+    return f"the host was noisy: {shares} ({figures}); absolute latencies are disturbed, paired ratios less so"
 
 
 def _figures(seen: Sequence[Noise]) -> Iterable[str]:

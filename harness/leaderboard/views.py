@@ -107,17 +107,41 @@ def _grid(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
 
 def _headers(section: Section) -> tuple[str, ...]:
     return (
-        "method", "target", section.quality_name, f"drop {section.drop_unit}", "flips", f"p50 {section.time_unit}",
-        f"p90 {section.time_unit}", "speed-up", "verdict", "items/s", f"peak memory {section.memory_unit}",
-        f"size {section.size_unit}", "stored", "coverage", "flags",
+        "method",
+        "target",
+        section.quality_name,
+        f"drop {section.drop_unit}",
+        "flips",
+        f"p50 {section.time_unit}",
+        f"p90 {section.time_unit}",
+        "speed-up",
+        "verdict",
+        "items/s",
+        f"peak memory {section.memory_unit}",
+        f"size {section.size_unit}",
+        "stored",
+        "coverage",
+        "flags",
     )
 
 
 def _cells(row: Shown) -> tuple[str, ...]:
     return (
-        row.method, row.target, _with(row.quality, row.quality_span), _with(row.drop, row.drop_span), row.flips,
-        _with(row.p50, row.p50_span), row.p90, _with(row.speedup, row.speedup_span) or UNKNOWN, row.verdict,
-        row.throughput, row.memory, row.size, row.stored, row.coverage, row.marks,
+        row.method,
+        row.target,
+        _with(row.quality, row.quality_span),
+        _with(row.drop, row.drop_span),
+        row.flips,
+        _with(row.p50, row.p50_span),
+        row.p90,
+        _with(row.speedup, row.speedup_span) or UNKNOWN,
+        row.verdict,
+        row.throughput,
+        row.memory,
+        row.size,
+        row.stored,
+        row.coverage,
+        row.marks,
     )
 
 

@@ -109,7 +109,5 @@ def listed_files(folder: Path) -> list[str]:
     places = [folder, *(folder / name for name in (CELLS, RAW, PARTS, SCORES))]
     files = [path for place in places if place.is_dir() for path in place.iterdir() if path.is_file()]
     return sorted(
-        path.relative_to(folder).as_posix()
-        for path in files
-        if not path.name.startswith(".") and path.name != MANIFEST
+        path.relative_to(folder).as_posix() for path in files if not path.name.startswith(".") and path.name != MANIFEST
     )

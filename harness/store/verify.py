@@ -138,4 +138,3 @@ def _quality(run: Run, record: Record) -> Iterator[str]:
         stored = getattr(quality, name)
         if stored is not None and stored != count:
             yield f"quality counts {stored} {name} items, its statistics give {count}"
-
