@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from harness.build.cache import Cache, Usage
 from harness.build.events import BuildEvent
+from harness.build.packer import pack, pack_request, write_pack
 from harness.build.plane import Built, Evaluation, build_plan
 from harness.build.probe import probe_targets
+from harness.build.unpack import open_pack
 
-__all__ = ["BuildEvent", "Built", "Cache", "Evaluation", "Usage", "build_plan", "probe_targets"]
+__all__ = [
+    "BuildEvent",
+    "Built",
+    "Cache",
+    "Evaluation",
+    "Usage",
+    "build_plan",
+    "open_pack",
+    "pack",
+    "pack_request",
+    "probe_targets",
+    "write_pack",
+]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.build.graph import COSTS, Node
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _TELLING = 0.02  # below this share done, a step's own progress says little about its end
 Kind = Literal["started", "progress", "built", "cached", "failed"]

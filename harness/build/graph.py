@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.build import job
+from harness.build import job, values
 from harness.build.data import DataInfo
 from harness.build.keys import capability_inputs, options_read
 from harness.build.tasks import StepStage, Use
@@ -16,6 +15,8 @@ from harness.grammar import format_pipeline, format_step
 from harness.types import Artifact, Capabilities, Failure, Model, Options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from harness.build.cache import Entry
     from harness.plan import PlannedCell, Resolved, TargetState
     from harness.plugins import Registry
@@ -128,7 +129,7 @@ class Graph:
             model = self._compress(planned, index, model, fit)
         for exporter in planned.exporters:
             model = self._export(planned, exporter, model)
-        return self._lower(planned, model)
+        return self.lower(planned, model)
 
     def _capabilities(self, planned: PlannedCell) -> Capabilities | None:
         state = self.states.get(planned.labels["target"])
@@ -155,7 +156,12 @@ class Graph:
         label = f"{planned.labels['workload']}: {planned.labels['method']} to {offer.spec.produces}"
         return self._node(Node("export", label, Use(offer.plugin, name), parent.workload, options, parent, parent.data))
 
-    def _lower(self, planned: PlannedCell, parent: Node) -> Node:
+    def lower(self, planned: PlannedCell, parent: Node) -> Node:
+        """Add the last step of a cell, after any model.
+
+        Raises:
+            PluginError: The target declares to read what does not exist.
+        """
         target = planned.target
         spec = self.registry.find("target", target.name).spec
         options = options_read(planned.cell.options, spec.lower_reads, f"target {target.name!r}")
@@ -165,6 +171,18 @@ class Graph:
         node.hardware = capability_inputs(capabilities) if capabilities else None
         node.python = self.python.get(target.name)
         return self._node(node)
+
+    def given(self, planned: PlannedCell, data: Entry, info: DataInfo, model: Entry) -> tuple[Node, Node]:
+        """Return nodes of data and a model that are there, such as a pack's; they are not run."""
+        workload = _use(planned.workload)
+        name = planned.labels["workload"]
+        before = Node("data", f"{name}: data", workload, workload, Options(), state="done", key=data.result.key)
+        before.entry, before.value, before.recipe = data, info, data.result.key
+        options = Options(seed=planned.cell.options.seed)
+        node = Node("export", f"{name}: model", workload, workload, options, data=before, state="done")
+        node.entry, node.key, node.sha256, node.recipe = model, model.result.key, model.result.sha256, model.result.key
+        node.value = values.load(model, Model)
+        return before, node
 
     def _node(self, node: Node) -> Node:
         """Return the node of this recipe, which another cell may have added."""

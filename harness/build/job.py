@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from harness.errors import PluginError, Unsupported
 from harness.types import Capabilities, TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harness.specs import Array, Arrays, WorkloadSpec
 
 

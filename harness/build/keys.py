@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
@@ -15,6 +13,9 @@ from harness.errors import PluginError
 from harness.types import Capabilities, Model, Options, Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from harness.plugins import Registry
     from harness.specs import Offer
 

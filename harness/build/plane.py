@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.build.graph import Graph, Node
@@ -18,6 +16,9 @@ from harness.errors import HarnessError
 from harness.types import Artifact, Failure, Model, TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
     from harness.build.cache import Cache
     from harness.build.data import DataInfo
     from harness.build.events import BuildEvent
@@ -70,7 +71,7 @@ def build_plan(
     *,
     registry: Registry,
     workers: int | None = None,
-    on_event: Callable[[BuildEvent], None] = lambda event: None,
+    on_event: Callable[[BuildEvent], None] = lambda _event: None,
     slot: Slot = contextlib.nullcontext,
     states: Mapping[str, TargetState] | None = None,
     timeout_s: float | None = None,
@@ -79,6 +80,8 @@ def build_plan(
     """Build all cells of a plan that can be.
 
     Args:
+        cache: Gives what is built already, and takes the rest.
+        registry: What plugins offer.
         plan: From ``harness.plan.make_plan``.
         workers: Builder processes at a time; ``None`` for one per core.
         on_event: Hears of every step.
@@ -94,7 +97,7 @@ def build_plan(
         Interrupted: The user stopped it; finished steps are kept.
     """
     cache.sweep()
-    found = _states(plan, timeout_s) if states is None else states
+    found = states_of(plan, timeout_s) if states is None else states
     graph = Graph(registry, found, plan.request.python)
     ends = {planned.cell_id: _add(graph, planned) for planned in plan.cells}
     graph.rank()
@@ -117,12 +120,18 @@ def run_graph(
     threads: int,
 ) -> None:
     """Bring every node of a graph to its end."""
-    resolver = Resolver(cache, registry, threads, _sources(graph, registry))
+    resolver = resolver_of(graph, cache, registry, threads)
     builders = Builders(workers or os.cpu_count() or 1, threads, cache.logs)
     Scheduler(resolver, builders, slot, timeout_s, on_event).run(graph.nodes.values())
 
 
-def _states(plan: Plan, timeout_s: float | None) -> Mapping[str, TargetState]:
+def resolver_of(graph: Graph, cache: Cache, registry: Registry, threads: int) -> Resolver:
+    """Return what gives the nodes of a graph their keys."""
+    return Resolver(cache, registry, threads, _sources(graph, registry))
+
+
+def states_of(plan: Plan, timeout_s: float | None) -> Mapping[str, TargetState]:
+    """Probe the targets of a plan."""
     targets = {planned.labels["target"]: planned.target for planned in plan.cells if planned.impossible is None}
     return probe_targets(targets, plan.request.python, timeout_s=timeout_s or plan.request.timeout_s)
 

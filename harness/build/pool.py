@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -19,6 +18,8 @@ from harness.build.tasks import PROTOCOL, Hello, Reply, Request
 from harness.errors import RecordError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from harness.types import Status
 
 _ALLOWED = (

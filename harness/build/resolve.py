@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from harness.errors import HarnessError, PluginError
 from harness.types import Artifact, Model, Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harness.build.cache import Cache, Entry
     from harness.build.graph import Node
     from harness.plugins import Registry

@@ -8,7 +8,6 @@ import itertools
 import logging
 import selectors
 import time
-from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,6 +20,8 @@ from harness.errors import HarnessError, Interrupted, MissingDependency, Unsuppo
 from harness.types import Failure, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from harness.build.cache import Entry
     from harness.build.graph import Node
     from harness.build.resolve import Resolver
@@ -71,7 +72,7 @@ class Scheduler:
         Raises:
             Interrupted: The user stopped it; builders are gone and the cache is whole.
         """
-        self.waiting = list(nodes)
+        self.waiting = [node for node in nodes if node.state == "waiting"]
         self.clock = Clock(list(self.waiting))
         self.gate = Gate(self.slot)
         self.selector = selectors.DefaultSelector()

@@ -7,8 +7,11 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 MISSING = "not installed"
 # What a method or a workload may compute with; exporters add their extra, foreign plugins what they require.

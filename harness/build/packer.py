@@ -1,0 +1,180 @@
+"""Pack a run: its exported models, artifacts, and the data to judge and to calibrate them, without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import harness
+from harness import codec
+from harness.build.cache import RESULT, Cache, Entry
+from harness.build.data import DataInfo
+from harness.build.packfile import INFO, SCHEMA, PackedCell, PackInfo, Reader, Writer, is_pickle
+from harness.build.plane import Built, build_plan
+from harness.build.probe import probe_targets
+from harness.errors import HarnessError
+from harness.plan import Plan, Request, make_plan, resolve_targets
+from harness.types import Failure, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.plugins import Registry
+
+_SPLITS = ("calibration", "test")  # lowering elsewhere may calibrate; nothing trains there
+
+
+def pack(
+    run_folder: Path, out: Path, *, cache: Cache | None = None, registry: Registry | None = None
+) -> Path:
+    """Write what a finished run measured into one file.
+
+    The run's plan is made again from its ``bench.toml``; its steps come from the cache, and are built where the cache
+    has lost them. What differs from what the run measured is refused.
+
+    Args:
+        run_folder: A run in the results tree.
+        out: The file to write; ``.hpk`` by custom.
+        cache: Where the artifacts are.
+        registry: What plugins offer; ``None`` loads it.
+
+    Returns:
+        The file.
+
+    Raises:
+        HarnessError: The run has nothing to pack, or what is built now is not what it measured.
+    """
+    from harness.config import read_config
+    from harness.plugins import load_registry
+
+    cache, registry = cache or Cache(), registry or load_registry()
+    request = read_config(run_folder / "bench.toml")
+    states = probe_targets(resolve_targets(request, registry), request.python, timeout_s=request.timeout_s)
+    plan = make_plan(request, registry, states, len(os.sched_getaffinity(0)))
+    results = build_plan(plan, cache, registry=registry, states=states)
+    _compare(run_folder, results)
+    return write_pack(plan, results, cache, out)
+
+
+def _compare(run_folder: Path, results: Mapping[str, Built | Failure]) -> None:
+    """Refuse to pack artifacts that are not those that the run measured."""
+    from harness.store import load_run
+
+    for record in load_run(run_folder).records:
+        built = results.get(record.cell_id)
+        if record.artifact is None or built is None:
+            continue
+        if isinstance(built, Failure):
+            raise HarnessError(f"{record.labels} was measured, and cannot be built now: {built.reason}")
+        if built.artifact.sha256 != record.artifact.sha256:
+            raise HarnessError(
+                f"the artifact of {' '.join(record.labels.values())} is not the one that the run measured",
+                hint="plugins, packages or data changed since; run 'harness bench' again and pack that run",
+            )
+
+
+def write_pack(plan: Plan, results: Mapping[str, Built | Failure], cache: Cache, out: Path) -> Path:
+    """Write built cells into a file, whole or not at all.
+
+    Args:
+        plan: Whose cells were built.
+        results: From ``build_plan``.
+        cache: Where the steps' entries are.
+        out: The file to write.
+
+    Raises:
+        HarnessError: No cell was built that can be packed.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    packer = _Packer(Writer(partial), cache)
+    try:
+        for planned in plan.cells:
+            built = results.get(planned.cell_id)
+            if isinstance(built, Built):
+                packer.add(planned.cell_id, built)
+        packer.close(plan.request)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return out
+
+
+class _Packer:
+    def __init__(self, writer: Writer, cache: Cache) -> None:
+        self.writer = writer
+        self.cache = cache
+        self.info = PackInfo(SCHEMA, harness.__version__, Request(), {}, {}, {}, {})
+        self.cells: dict[str, PackedCell] = {}
+
+    def _entry(self, key: str) -> Entry:
+        entry = self.cache.get(key)
+        if entry is None:
+            raise HarnessError(f"cache entry {key} is gone", hint="run 'harness bench' with the same plan again")
+        return entry
+
+    def add(self, cell_id: str, built: Built) -> None:
+        """Add a cell; one whose artifact or model can only be a pickle stays out."""
+        lower = self._entry(built.keys["lower"][-1])
+        if is_pickle(built.artifact.path) or built.model.path.is_dir() or is_pickle(built.model.path):
+            return
+        data = self._data(self._entry(built.keys["data"][-1]))
+        model = self._model(built.model)
+        artifact = self._artifact(lower, built)
+        self.cells[cell_id] = PackedCell(data, model, artifact, dict(built.seconds), lower.result.inputs)
+
+    def _data(self, entry: Entry) -> str:
+        name = f"data/{entry.result.key[:16]}"
+        info = codec.from_data(DataInfo, entry.result.value, where=str(entry.folder))
+        kept = dataclasses.replace(info, splits={key: info.splits[key] for key in _SPLITS if key in info.splits})
+        for split, files in kept.splits.items():
+            for file in files.files:
+                self.writer.add(f"{name}/{split}/{file}", entry.folder / split / file)
+        self.info = dataclasses.replace(self.info, data={**self.info.data, name: kept})
+        return name
+
+    def _model(self, model: Model) -> str:
+        name = f"models/{codec.sha256(model)[:16]}"
+        self.writer.add(f"{name}/{model.path.name}", model.path)
+        precision = model.precision
+        if precision.encodings is not None:
+            self.writer.add(f"{name}/encodings/{precision.encodings.name}", precision.encodings)
+            precision = dataclasses.replace(precision, encodings=Path("encodings") / precision.encodings.name)
+        kept = dataclasses.replace(model, path=Path(model.path.name), precision=precision)
+        self.info = dataclasses.replace(self.info, models={**self.info.models, name: kept})
+        return name
+
+    def _artifact(self, entry: Entry, built: Built) -> str:
+        name = f"artifacts/{entry.result.key[:16]}"
+        for file in entry.result.files:
+            if file != RESULT and not is_pickle(entry.folder / file):
+                self.writer.add(f"{name}/{file}", entry.folder / file)
+        path = Path(os.path.relpath(built.artifact.path, entry.folder))
+        if path.parts[0] == "..":  # the target runs the model's own file
+            self.writer.add(f"{name}/{path.name}", built.artifact.path)
+            path = Path(path.name)
+        kept = dataclasses.replace(built.artifact, path=path)
+        self.info = dataclasses.replace(self.info, artifacts={**self.info.artifacts, name: kept})
+        return name
+
+    def close(self, request: Request) -> None:
+        if not self.cells:
+            raise HarnessError("there is nothing to pack: no cell of the run was built")
+        own = dataclasses.replace(request, python={})  # interpreters are this host's
+        self.writer.add_json(INFO, dataclasses.replace(self.info, request=own, cells=self.cells))
+        self.writer.close()
+
+
+def pack_request(path: Path) -> Request:
+    """Return what the packed run was asked for.
+
+    Raises:
+        BadModel: The file is refused.
+    """
+    reader = Reader(path)
+    try:
+        return reader.info.request
+    finally:
+        reader.close()

@@ -1,0 +1,209 @@
+"""The pack file (.hpk): a zip of stored members with a manifest of their hashes, read without trust."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from harness import codec
+from harness.build.data import DataInfo  # noqa: TC001  the codec reads these annotations
+from harness.errors import BadModel, RecordError
+from harness.plan import Request  # noqa: TC001  likewise
+from harness.types import Artifact, Model  # noqa: TC001  likewise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMA = 1
+T = TypeVar("T")
+MANIFEST = "manifest.json"
+INFO = "pack.json"
+_CHUNK = 1 << 20
+_MAX_JSON = 64 << 20
+_PICKLE_PROTOCOLS = range(2, 6)
+
+
+@dataclass(frozen=True)
+class PackedCell:
+    """One cell's share of a pack: names of its elements.
+
+    Attributes:
+        seconds: Stage -> what its steps took where they were built.
+        lowered: What the key of lowering was made from, to see whether this host would lower otherwise.
+    """
+
+    data: str
+    model: str
+    artifact: str
+    seconds: Mapping[str, float]
+    lowered: Any
+
+
+@dataclass(frozen=True)
+class PackInfo:
+    """What a pack holds.
+
+    Attributes:
+        request: What the packed run was asked for.
+        cells: By cell_id.
+        data, models, artifacts: Element -> its value, with paths relative to the element's folder in the pack.
+    """
+
+    schema: int
+    harness: str
+    request: Request
+    cells: Mapping[str, PackedCell] = field(default_factory=dict)
+    data: Mapping[str, DataInfo] = field(default_factory=dict)
+    models: Mapping[str, Model] = field(default_factory=dict)
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+
+
+def is_pickle(path: Path) -> bool:
+    """Tell whether reading a file as its format would run what is in it: a pickle, bare or inside a torch archive."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".pkl") for name in archive.namelist())
+    with path.open("rb") as stream:
+        start = stream.read(2)
+    return len(start) == 2 and start[0] == 0x80 and start[1] in _PICKLE_PROTOCOLS
+
+
+class Writer:
+    """Write members and their hashes; the manifest comes last."""
+
+    def __init__(self, path: Path) -> None:
+        self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self._hashes: dict[str, str] = {}
+
+    def add(self, name: str, path: Path) -> None:
+        """Add a file, once."""
+        if name not in self._hashes:
+            self._hashes[name] = codec.file_sha256(path)
+            self._archive.write(path, name)
+
+    def add_json(self, name: str, value: object) -> None:
+        """Add a value."""
+        raw = codec.dumps(value, indent=1)
+        self._hashes[name] = hashlib.sha256(raw).hexdigest()
+        self._archive.writestr(name, raw)
+
+    def close(self) -> None:
+        """Write the manifest and end the file."""
+        self._archive.writestr(MANIFEST, codec.dumps(self._hashes, indent=1))
+        self._archive.close()
+
+
+class Reader:
+    """A pack whose list of members was checked; each member's hash is checked where it is read.
+
+    Raises:
+        BadModel: Not a pack, a pack of a newer schema, or one with members that its manifest does not list.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise BadModel(f"{path} is not a pack: {error}") from error
+        try:
+            self._hashes = self._read_manifest()
+            self.info = self._read_info()
+        except BaseException:
+            self._archive.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._archive.close()
+
+    def _bad(self, why: str) -> BadModel:
+        return BadModel(f"{self.path} is refused: {why}", hint="copy it again, or pack the run again")
+
+    def _read_manifest(self) -> dict[str, str]:
+        infos = {item.filename: item for item in self._archive.infolist()}
+        if MANIFEST not in infos or INFO not in infos:
+            raise BadModel(f"{self.path} is not a pack: it has no {MANIFEST} or no {INFO}")
+        if len(infos) != len(self._archive.infolist()):
+            raise self._bad("two members have one name")
+        hashes = self._json(MANIFEST, dict[str, str])
+        for name, item in infos.items():
+            self._check_member(name, item)
+        if set(hashes) != set(infos) - {MANIFEST}:
+            odd = sorted(set(hashes) ^ (set(infos) - {MANIFEST}))
+            raise self._bad(f"its members are not those that its manifest lists ({odd[0]})")
+        return hashes
+
+    def _check_member(self, name: str, item: zipfile.ZipInfo) -> None:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or str(path) != name:
+            raise self._bad(f"the name {name!r} leads out of it")
+        if stat.S_ISLNK(item.external_attr >> 16) or item.is_dir():
+            raise self._bad(f"{name} is not a plain file")
+        if item.compress_type != zipfile.ZIP_STORED:
+            raise self._bad(f"{name} is compressed; packs are stored")
+
+    def _json(self, name: str, kind: type[T]) -> T:
+        if self._archive.getinfo(name).file_size > _MAX_JSON:
+            raise self._bad(f"{name} is too big")
+        try:
+            return codec.loads(kind, self._archive.read(name), where=f"{self.path}:{name}")
+        except (RecordError, zipfile.BadZipFile, OSError) as error:
+            raise self._bad(str(error)) from error
+
+    def _read_info(self) -> PackInfo:
+        schema = self._json(INFO, dict[str, Any]).get("schema")
+        if schema != SCHEMA:
+            raise self._bad(f"it is of schema {schema}, this harness reads {SCHEMA}")
+        for _chunk in self._chunks(INFO):
+            pass  # for its hash
+        return self._json(INFO, PackInfo)
+
+    def names(self, folder: str) -> list[str]:
+        """Return the members under a folder."""
+        return sorted(name for name in self._hashes if name.startswith(f"{folder}/"))
+
+    def sha256(self, folder: str) -> str:
+        """Return a hash over a folder's members."""
+        return codec.sha256({name: self._hashes[name] for name in self.names(folder)})
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        try:
+            with self._archive.open(name) as stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+                    yield chunk
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            raise self._bad(f"{name}: {error}") from error
+        if digest.hexdigest() != self._hashes[name]:
+            raise self._bad(f"{name} is not what was packed (its hash differs)")
+
+    def verify(self, folder: str) -> None:
+        """Read a folder's members and check their hashes."""
+        for name in self.names(folder):
+            for _chunk in self._chunks(name):
+                pass
+
+    def extract(self, folder: str, out: Path) -> None:
+        """Write a folder's members under ``out``.
+
+        Raises:
+            BadModel: A hash differs, or a member is a pickle.
+        """
+        for name in self.names(folder):
+            path = out / PurePosixPath(name).relative_to(folder)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as stream:
+                self._copy(name, stream)
+            if is_pickle(path):
+                raise self._bad(f"{name} holds a pickle, which could run anything")
+
+    def _copy(self, name: str, stream: IO[bytes]) -> None:
+        for chunk in self._chunks(name):
+            stream.write(chunk)
