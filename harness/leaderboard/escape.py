@@ -24,7 +24,7 @@ def _code(char: str) -> str:
 def markdown(text: str) -> str:
     """Return text that Markdown shows as it is: inside a table cell, without markup, HTML or links."""
     seen = visible(text)
-    escaped = re.sub(r"([\\`*\[\]{}|~#!$])", r"\\\1", seen)
+    escaped = re.sub(r"([\\`*\[\]{}|~#$])", r"\\\1", seen)
     escaped = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
     escaped = "".join(_HTML.get(char, char) for char in escaped)
     linkless = re.sub(r"://", "&#58;//", escaped)

@@ -41,8 +41,9 @@ def table(runs: Run | Iterable[Run], *, sort: str = "speedup") -> pd.DataFrame:
     all_runs = (runs,) if isinstance(runs, Run) else tuple(runs)
     rows = [item for run in all_runs for item in _rows(run)]
     frame = sort_rows(_frame(_newest(rows)), sort)
+    notes = [text for run in all_runs for text in _notes(run)]
     frame.attrs = {
-        "notes": list(dict.fromkeys(text for run in all_runs for text in _notes(run))),
+        "notes": [text for text in dict.fromkeys([*notes, _crossed_note(rows)]) if text],
         "problems": [f"{run.path.name}/{problem.file}: {problem.what}" for run in all_runs for problem in run.problems],
     }
     return frame
@@ -98,10 +99,8 @@ def _notes(run: Run) -> Iterable[str]:
     if len(anchors) > 1:
         names = ", ".join(sorted(anchors))
         yield f"the anchors run in different precisions ({names}): speed-ups compare within a target only"
-    yield from _crossed_note(run)
 
 
-def _crossed_note(run: Run) -> Iterable[str]:
-    found = {str(item["cross_reference"]) for item in cross_speedups(run).values()}
-    if found:
-        yield f"cross-target speed-ups are relative to the anchor of {', '.join(sorted(found))}, through the link sets"
+def _crossed_note(rows: Sequence[Row]) -> str:
+    names = ", ".join(sorted({str(item["cross_reference"]) for item in rows if item.get("cross_reference")}))
+    return f"cross-target speed-ups are relative to the anchor of {names}, through the link sets" if names else ""
