@@ -92,6 +92,7 @@ def test_a_target_that_is_not_here_says_why_and_what_to_install(run: Run) -> Non
         (("methods", "int9"), 2, ["error: no method is called 'int9'", "hint: did you mean 'int8'?"]),
         (("bench", "--dry-run", "--methods", "int9"), 2, ["no method is called 'int9'"]),
         (("bench", "--profile", "quik"), 2, ["quik"]),
+        (("bench", "--json"), 2, ["--format json"]),
         (("benh",), 2, ["did you mean 'bench'?"]),
         (("-p", "quantization", "plugins"), 2, ["'quantization' is not no:NAME"]),
         (("verify", "--nope"), 2, ["--nope"]),

@@ -6,7 +6,7 @@ from typing import Any
 import fakes
 import pytest
 
-from harness.errors import PlanError
+from harness.errors import BadModel, PlanError, Unsupported
 from harness.plan import Plan, PlannedCell, Request, TargetState, default_pipelines, make_plan, resolve_targets
 from harness.plan.checks import export_path
 from harness.plan.predict import COSTS, anchor_s, measure_s
@@ -144,6 +144,21 @@ def test_a_model_that_is_only_a_file_cannot_be_built_anew() -> None:
         targets=("ort",),
     )
     assert "workload 'file' has only its file" in reason(made, "rebuild", workload="file:path=m.torch")
+
+
+def test_a_workload_may_refuse_its_own_parameters() -> None:
+    def refuse(error: Exception) -> Any:
+        def produces(params: Any) -> str:
+            raise error
+
+        return fakes.registry(workloads=[fakes.workload("own", produces=produces)])
+
+    made = plan(
+        refuse(Unsupported("own needs a newer torch")), workloads=("own",), methods=("baseline",), targets=("ort",)
+    )
+    assert reason(made, "baseline", workload="own") == "not-applicable: own needs a newer torch"
+    with pytest.raises(BadModel):
+        plan(refuse(BadModel("no such file")), workloads=("own",))
 
 
 def test_precisions_are_the_targets_to_refuse() -> None:

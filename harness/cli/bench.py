@@ -72,6 +72,8 @@ def command(app: App, /, **options: Any) -> int:
     from harness.cli.progress import Timed, make_ui
     from harness.plan import Plan
 
+    if options["as_json"] and not options["dry_run"]:
+        raise PlanError("--json prints the plan of a --dry-run", hint="--format json prints the board")
     ui = Timed(make_ui())
     try:
         result = _work(app, options, ui)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import HarnessError, PlanError
+from harness.errors import PlanError, Unsupported
 from harness.plan.values import ANCHOR, TargetState
 from harness.types import Failure, Precision, Status
 
@@ -158,7 +158,7 @@ def route(
     """Return the exporters that a cell's model goes through, or why the cell cannot be."""
     try:
         return _route(workload, steps, target, state, exporters)
-    except HarnessError as error:  # a spec's own function of the parameters refused them
+    except Unsupported as error:  # from a spec's own function of its parameters; a bad file stays an error
         return (), Failure("not-applicable", "plan", workload.resolved.plugin, error.message)
 
 
