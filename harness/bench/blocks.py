@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.codec import sha256
 from harness.plan import PlannedCell
@@ -40,7 +41,7 @@ class SetPlan:
 
     group: str
     index: int
-    purpose: str
+    purpose: Literal["variants", "link"]
     anchor: str | None
     members: tuple[str, ...]
 

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,32 +62,40 @@ class Campaign:
         with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
             judge = Judge(self.registry, self.store, self.context, self.request, Path(scratch))
             if block.anchor is not None:
-                judge.recall = lambda: judge.outputs(block.cells[0], self.member(block.cells[0]), self.built[block.ids[0]])
+                judge.recall = lambda: judge.outputs(
+                    block.cells[0], self.member(block.cells[0]), self.built[block.ids[0]]
+                )
             for offset, planned in enumerate(block.cells):
                 cell_id = planned.cell.cell_id
                 self.ui.advance("memory and accuracy", before + offset, _title(planned))
-                self.memory[cell_id] = self._part(cell_id, "memory", MemoryPart, lambda p=planned: self._memory(p))
+                self.memory[cell_id] = self._part(planned, "memory", MemoryPart, partial(self._memory, planned))
                 if self.memory[cell_id].failure is None:
-                    self.checks[cell_id] = self._part(
-                        cell_id, "check", CheckPart, lambda p=planned: judge.check(p, self.member(p), self.built[p.cell.cell_id], block)
-                    )
+                    make = partial(self._check, judge, planned, block)
+                    self.checks[cell_id] = self._part(planned, "check", CheckPart, make)
                 failure = self.memory[cell_id].failure or self.checks[cell_id].failure
                 if failure is not None:
                     self.failures[cell_id] = failure
         self.ui.advance("memory and accuracy", before + len(block.cells), "")
 
-    def _part(self, cell_id: str, name: str, kind: type[T], make: Callable[[], T]) -> T:
-        found = self.store.part(cell_id, name, kind)
+    def _part(self, planned: PlannedCell, name: str, kind: type[T], make: Callable[[], T]) -> T:
+        cell_id = planned.cell.cell_id
+        inputs = self.context.inputs_sha256(planned, self.built[cell_id].artifact)
+        found = self.store.part(cell_id, name, kind, inputs_sha256=inputs)
         if found is None:
             found = make()
-            self.store.write_part(cell_id, name, found)
+            self.store.write_part(cell_id, name, found, inputs_sha256=inputs)
         return found
+
+    def _check(self, judge: Judge, planned: PlannedCell, block: Block) -> CheckPart:
+        return judge.check(planned, self.member(planned), self.built[planned.cell.cell_id], block)
 
     def _memory(self, planned: PlannedCell) -> MemoryPart:
         started = time.monotonic()
         result = measure_memory(
-            self.member(planned), self.profile,
-            timeout_s=self.request.timeout_s, memory_limit_bytes=self.request.memory_limit_bytes,
+            self.member(planned),
+            self.profile,
+            timeout_s=self.request.timeout_s,
+            memory_limit_bytes=self.request.memory_limit_bytes,
         )
         seconds = time.monotonic() - started
         if isinstance(result, Memory):
@@ -145,9 +154,7 @@ class Campaign:
 
     def _needs_more(self, block: Block) -> bool:
         done = self.store.sets(block.block_id)
-        return any(
-            summarise(cell_id, block.anchor, done, self.profile).noise != "ok" for cell_id in self._alive(block)
-        )
+        return any(summarise(cell_id, block.anchor, done, self.profile).noise != "ok" for cell_id in self._alive(block))
 
     def _run_all(self, due: Iterable[SetPlan], blocks: tuple[Block, ...]) -> None:
         planned = {item.cell.cell_id: item for block in blocks for item in block.cells}
@@ -165,9 +172,15 @@ class Campaign:
 
     def _run_set(self, plan: SetPlan, members: list[Member]) -> LaunchSet:
         return run_set(
-            plan.group, plan.index, plan.purpose, plan.anchor if plan.anchor not in self.failures else None, members,
-            self.profile, seed=self.request.seed,
-            timeout_s=self.request.timeout_s, memory_limit_bytes=self.request.memory_limit_bytes,
+            plan.group,
+            plan.index,
+            plan.purpose,
+            plan.anchor if plan.anchor not in self.failures else None,
+            members,
+            self.profile,
+            seed=self.request.seed,
+            timeout_s=self.request.timeout_s,
+            memory_limit_bytes=self.request.memory_limit_bytes,
         )
 
     # -- records

@@ -133,4 +133,5 @@ def _load(paths: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
 def _labels(built: Built) -> NDArray[Any]:
     import numpy as np  # as above
 
-    return np.load(built.evaluation.folder / "labels.npy")
+    labels: NDArray[Any] = np.load(built.evaluation.folder / "labels.npy")
+    return labels

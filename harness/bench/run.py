@@ -96,7 +96,9 @@ def run(
         try:
             records = _work(request, plan, states, registry, store, pack, ui)
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped; finished work is in {store.folder}", hint="run the same command again") from None
+            raise Interrupted(
+                f"stopped; finished work is in {store.folder}", hint="run the same command again"
+            ) from None
         store.finish(fingerprint())
     return RunResult(store.folder, exit_code(records, strict=request.strict))
 
@@ -141,9 +143,13 @@ def _work(
 ) -> list[Record]:
     sources = {info.name: _source(registry, info.name) for info in registry.plugins}
     context = Context(store.info.host_id, request.profile, states, sources)
-    records = [_write_failed(planned, planned.impossible, context, store, registry) for planned in plan.cells if planned.impossible]
+    records = [
+        _write_failed(planned, planned.impossible, context, store, registry)
+        for planned in plan.cells
+        if planned.impossible
+    ]
     possible = tuple(planned for planned in plan.cells if planned.impossible is None)
-    results = _build(plan, request, registry, pack, ui)
+    results = _build(plan, states, registry, pack, ui)
     built = {cell_id: item for cell_id, item in results.items() if isinstance(item, Built)}
     for planned in possible:
         failure = results.get(planned.cell.cell_id)
@@ -154,8 +160,14 @@ def _work(
         return records
     with slots.measuring(on_wait=ui.note):
         campaign = Campaign(
-            request=request, profile=profile_named(request.profile), registry=registry, store=store,
-            context=context, ui=ui, built=built, cells=cells,
+            request=request,
+            profile=profile_named(request.profile),
+            registry=registry,
+            store=store,
+            context=context,
+            ui=ui,
+            built=built,
+            cells=cells,
         )
         return records + campaign.run()
 
@@ -171,7 +183,7 @@ def _write_failed(
 
 
 def _build(
-    plan: Plan, request: Request, registry: Registry, pack: Path | None, ui: Ui
+    plan: Plan, states: Mapping[str, TargetState], registry: Registry, pack: Path | None, ui: Ui
 ) -> Mapping[str, Built | Failure]:
     started = time.monotonic()
     opened = False
@@ -183,11 +195,12 @@ def _build(
             opened = True
         ui.advance("building", event.done + event.fraction, event.text)
 
+    cache, workers, slot = Cache(), effective_cores(), slots.building
     if pack is not None:
-        return open_pack(pack, plan, registry=registry, cache=Cache(), on_event=on_event)
-    results = build_plan(
-        plan, Cache(), registry=registry, workers=effective_cores(), on_event=on_event, slot=slots.building
-    )
+        return open_pack(
+            pack, plan, registry=registry, cache=cache, on_event=on_event, states=states, workers=workers, slot=slot
+        )
+    results = build_plan(plan, cache, registry=registry, workers=workers, on_event=on_event, slot=slot, states=states)
     ui.note(f"built in {time.monotonic() - started:.0f} s")
     return results
 
