@@ -44,7 +44,7 @@ class Toy:
     def plan(self, *methods, targets=("toy-runtime",), states=None, **more):
         registry = self.registry()
         request = Request(workloads=more.pop("workloads", ("toy-task",)), methods=methods, targets=targets, **more)
-        states = states or {target: AVAILABLE for target in targets}
+        states = states or dict.fromkeys(targets, AVAILABLE)
         return make_plan(request, registry, states, 2), registry, states
 
     def build(self, *methods, workers=2, slot=None, timeout_s=60.0, **more):

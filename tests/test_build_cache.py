@@ -148,7 +148,7 @@ def test_processes_that_publish_and_clear_at_once_never_show_half_an_entry(cache
         cache.prune(max_bytes=-1)
         cache.sweep()
     assert seen > 0
-    # a writer may find that its entry was cleared between its rename and its look: that is an error, and not half an entry
+    # a writer whose entry is cleared between its rename and its look raises: an error, but not half an entry
     assert {writer.returncode for writer in writers} <= {0, 1}
 
 

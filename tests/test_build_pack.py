@@ -65,7 +65,8 @@ def test_a_pack_gives_the_same_artifacts_and_data_elsewhere(toy, packed, tmp_pat
         assert dataclasses.replace(after.artifact, path=before.artifact.path) == before.artifact
         assert after.model.lineage == before.model.lineage
         assert after.evaluation.sha256 == before.evaluation.sha256
-        np.testing.assert_array_equal(np.load(after.evaluation.folder / "x.npy"), np.load(before.evaluation.folder / "x.npy"))
+        shards = [np.load(built.evaluation.folder / "x.npy") for built in (after, before)]
+        np.testing.assert_array_equal(*shards)
         assert after.seconds == before.seconds
 
 

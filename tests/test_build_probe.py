@@ -30,7 +30,8 @@ def test_each_probe_has_a_process_and_a_reason_of_its_own(toy):
     assert good.capabilities.isa == ("toy512",)
     assert "SIGSEGV" in states["segv"].availability.reason
     assert "RuntimeError: no driver" in states["raise"].availability.reason
-    assert (states["absent"].availability.reason, states["absent"].availability.hint) == ("there is no toy chip", "buy one")
+    absent = states["absent"].availability
+    assert (absent.reason, absent.hint) == ("there is no toy chip", "buy one")
     assert [state.capabilities for name, state in states.items() if name != "good"] == [None] * 3
 
 

@@ -1,4 +1,4 @@
-"""A complete plugin on numpy alone: a linear classifier, its exporter, its runtime, and a step that breaks on request."""
+"""A plugin on numpy alone: a linear classifier, its exporter, its runtime, and a step that breaks on request."""
 
 from __future__ import annotations
 
