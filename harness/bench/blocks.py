@@ -12,7 +12,6 @@ from harness.codec import sha256
 from harness.plan import PlannedCell
 from harness.profiles import Profile
 
-
 PER_REPLICATION = 1000  # set indices are replication * this + number, so a resumed run finds the same ones
 
 

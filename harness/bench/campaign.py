@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.bench.blocks import Block, Room, SetPlan, blocks_of, link_plans, set_plans
-from harness.bench.records import CheckPart, Context, Finished, MemoryPart, failed_record, finished_record
 from harness.bench.quality import Judge
+from harness.bench.records import CheckPart, Context, Finished, MemoryPart, failed_record, finished_record
 from harness.bench.ui import Ui
 from harness.build import Built
 from harness.measure import Member, measure_memory, run_set

@@ -51,7 +51,7 @@ class Judge:
         )
         try:
             judged = self._quality(planned, built, result, block) if ranked else None
-        except Exception as error:  # score and aggregate are a plugin's; a broken one costs its own cell
+        except Exception as error:  # noqa: BLE001  score and aggregate are a plugin's; a broken one costs its own cell
             reason = f"score raised {type(error).__name__}: {error}"
             blame = f"workload {planned.workload.name}"
             return CheckPart(failure=Failure("failed", "accuracy", blame, reason), seconds=time.monotonic() - started)

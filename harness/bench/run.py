@@ -173,9 +173,8 @@ def _work(
 
 
 def _write_failed(
-    planned: PlannedCell, failure: Failure | None, context: Context, store: RunStore, registry: Registry
+    planned: PlannedCell, failure: Failure, context: Context, store: RunStore, registry: Registry
 ) -> Record:
-    assert failure is not None  # noqa: S101  narrowed by the callers
     record = failed_record(planned, failure, context)
     store.write_record(record)
     registry.record_written(record)
