@@ -21,7 +21,7 @@ def folder() -> Path:
 
 
 def history(host_id: str, root: Path | None = None) -> list[float]:
-    """Return the canary rates (GFLOP/s) that were stored for a host, oldest first; empty when there are none."""
+    """Return the canary rates (GFLOP/s) that were stored for a host and library; oldest first, empty without any."""
     path = _file(host_id, root)
     try:
         return codec.loads(list[float], path.read_bytes(), where=str(path))

@@ -170,7 +170,7 @@ class Crew:
         if self._prober is None:
             raise RuntimeError("the crew was not started")
         reply = self._prober.ask("probe", cpus=list(self.taken[:8]))
-        return Probe(reply["hiccup"], reply["gflops"])
+        return Probe(reply["hiccup"], reply["gflops"], reply["library"])
 
 
 def disturbance(window: tuple[Counters, Counters]) -> Disturbance:

@@ -144,7 +144,7 @@ class Loop:
         self.budget = budget
         start = clock()
         cost = clock_cost_ns()
-        first = self.sample(3, budget.max_ns)
+        first = self.sample(2, budget.max_ns)
         self._fit_inner(quantile(first, 0.5), cost)
         window_ns = min(MAX_WINDOW_NS, budget.ns // 2)
         windows: list[list[int]] = []

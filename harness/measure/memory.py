@@ -1,5 +1,6 @@
 """Peak resident memory of a fresh process by phase, as the kernel counts it (MEASUREMENT 2).
 
+The load phase goes up to the end of the first inference, the run phase is the inferences after it.
 ``VmHWM`` is kept by the kernel, belongs to one address space and can be reset; samplers miss peaks, ``ru_maxrss``
 survives exec, and tracemalloc sees Python objects only.
 """

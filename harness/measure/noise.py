@@ -51,10 +51,11 @@ _SEVERITY: tuple[NoiseVerdict, ...] = ("ok", "suspect", "noisy")
 
 @dataclass(frozen=True)
 class Probe:
-    """One reading of the probe: share of time lost, and the canary's rate."""
+    """One reading of the probe: share of time lost, the canary's rate, and the library that the canary ran in."""
 
     hiccup: float
     gflops: float
+    library: str = ""
 
 
 def worst(verdicts: Sequence[NoiseVerdict]) -> NoiseVerdict:

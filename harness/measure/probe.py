@@ -69,7 +69,7 @@ class Prober:
             isolate.pin((cpu,) if cpu >= 0 else ())
             gflops.append(self.canary.gflops())
             lost.append(lost_share(SPIN_NS // max(1, len(cpus))))
-        return {"hiccup": max(lost), "gflops": min(gflops)}
+        return {"hiccup": max(lost), "gflops": min(gflops), "library": f"numpy-{np.__version__}"}
 
 
 def main(argv: list[str]) -> int:

@@ -121,7 +121,7 @@ def _attempt(plan: _Plan, members: Sequence[Member]) -> dict[str, Failure]:
             after = crew.probe()
         except WorkerLost as lost:  # only the probe's own: members are guarded one by one
             return {member.cell_id: lost.failure for member in members}
-        rates = clean.remember(plan.host_id, [before.gflops, after.gflops])
+        rates = clean.remember(f"{plan.host_id}-{before.library}", [before.gflops, after.gflops])
         for player in crew.players.values():
             plan.launches.append(_launch(plan, player, before, after, window, clean.mode(rates)))
         return dict(crew.failures)
