@@ -247,9 +247,10 @@ def _overhead(rows: Sequence[Row]) -> str:
 
 def _crossed(rows: Sequence[Row], most: int = 3) -> str:
     """Name the fastest cells over all targets, where link sets tell."""
-    linked = [item for item in rows if item["cross_speedup"] is not None]
+    known = [item for item in rows if item["cross_speedup"] is not None]
+    linked = [item for item in known if not (item["is_anchor"] and item["target"] == item["cross_reference"])]
     found = sorted(linked, key=lambda item: -float(item["cross_speedup"]))
-    if len({item["target"] for item in found}) < 2:
+    if len({item["target"] for item in known}) < 2:
         return ""
     texts = [f"{item['method']} on {item['target']} {_cross_text(item)}" for item in found[:most]]
     return f"across targets, against {found[0]['cross_reference']}'s anchor: {', '.join(texts)}"
