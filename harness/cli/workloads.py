@@ -42,9 +42,11 @@ def _row(offer: Offer[WorkloadSpec[Any]]) -> tuple[str, ...]:
 
 
 def _metric(spec: WorkloadSpec[Any]) -> str:
-    if spec.task == "none":
-        return "none"
-    return f"{spec.metric} ({spec.unit}, {'higher' if spec.higher_is_better else 'lower'} is better)"
+    labelled = _ask(spec, spec.labelled) if callable(spec.labelled) else spec.labelled
+    if spec.task == "none" or labelled is False:
+        return "none: agreement with the anchor"
+    direction = "higher is better" if spec.higher_is_better else "lower is better"
+    return f"{spec.metric} ({', '.join(text for text in (spec.unit, direction) if text)})"
 
 
 def _ask(spec: WorkloadSpec[Any], function: Callable[[Any], T]) -> T | None:
