@@ -152,7 +152,7 @@ INT8 = Precision("int8", "int8", "static")
         (Precision("float8", "float8", "static"), "float8"),
         (dataclasses.replace(INT8, activations_symmetric=False), "symmetric int8 only"),
         (dataclasses.replace(INT8, weights_symmetric=False), "symmetric int8 weights only"),
-        (dataclasses.replace(INT8, realise="exact"), "encodings"),
+        (dataclasses.replace(INT8, realise="exact", encodings=Path("e.json")), "encodings"),
     ],
 )
 def test_what_cannot_be_is_said(wanted: Precision, words: str) -> None:

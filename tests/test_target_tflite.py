@@ -242,10 +242,11 @@ def test_override_keeps_one_layer_in_float(model: Model, job: Job) -> None:
         ({"overrides": {"third.weight": "float32"}}, PlanError, "matches no parameter"),
         ({"overrides": {"first.weight": "float16"}}, Unsupported, "float32 only"),
         ({"weights_symmetric": False}, Unsupported, "symmetric"),
-        ({"realise": "exact"}, Unsupported, "encodings"),
+        ({"realise": "exact", "encodings": Path("e.json")}, Unsupported, "encodings"),
         ({"activations": "int16"}, Unsupported, "int16"),
         ({"calibration": Calibration("entropy")}, Unsupported, "entropy"),
         ({"weights": "float8", "scheme": "float"}, Unsupported, "float8"),
+        ({"weights": "binary", "scheme": "float"}, Unsupported, "binary"),
     ],
 )
 def test_what_cannot_be_is_said(model: Model, job: Job, change: dict, error: type[Exception], words: str) -> None:
@@ -305,7 +306,7 @@ def test_binarized_weights_are_stored_packed(tmp_path: Path, job: Job) -> None:
     scales = np.linspace(0.5, 1.5, MIDDLE, dtype=np.float32)[:, None]
     path = _write(tmp_path / "binary.tflite", np.where(FIRST > 0, scales, -scales).astype(np.float32))
     source = Model("tflite", path, {"args_0": TensorSpec("float32", (None, WIDE))}, ("output_0",))
-    artifact = _lower(source, job, Precision("binary", storage="packed"))
+    artifact = _lower(source, job, Precision(storage="packed"))
     saved = 4 * FIRST.size - FIRST.size // 8 - 4 * MIDDLE
     assert artifact.artifact_bytes - artifact.stored_bytes == pytest.approx(saved, abs=100)
     assert artifact.stored_as == "1-bit packed"

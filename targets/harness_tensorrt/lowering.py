@@ -13,7 +13,6 @@ from harness_tensorrt.engine import build_plan, make_logger
 from harness_tensorrt.flavors import Flavor, Params, import_library
 
 MACS_FILE = "macs.json"  # beside the plan: multiply-accumulates by ONNX node, which the engine does not tell
-_AS_IT_IS = frozenset({"float32", "binary"})
 
 
 def lower(flavor: Flavor, model: Model, params: Params, options: Options, job: Job) -> Artifact:
@@ -33,12 +32,13 @@ def lower(flavor: Flavor, model: Model, params: Params, options: Options, job: J
     path = job.out / "model.plan"
     path.write_bytes(build_plan(trt, make_logger(trt, job.log), typed, params, options.batch))
     (job.out / MACS_FILE).write_text(json.dumps(harness_onnx.macs_by_node(model.path), sort_keys=True))
-    realised = "float32" if model.precision.name in _AS_IT_IS else model.precision.name
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     size = path.stat().st_size
     note = f"{how}; strongly typed {flavor.title} {trt.__version__}, TF32 {'on' if params.tf32 else 'off'}"
-    return Artifact(path, flavor.plan_format, digest, realised, note, artifact_bytes=size, stored_bytes=size)
+    return Artifact(
+        path, flavor.plan_format, digest, model.precision.name, note, artifact_bytes=size, stored_bytes=size
+    )
 
 
 def check_supported(flavor: Flavor, precision: Precision) -> None:
@@ -47,9 +47,9 @@ def check_supported(flavor: Flavor, precision: Precision) -> None:
     Raises:
         Unsupported: With the reason.
     """
-    if precision.name not in {*_AS_IT_IS, "float16", "int8"}:
+    if precision.name not in {"float32", "float16", "int8"}:
         raise Unsupported(f"{flavor.title}: {GAPS.get(precision.name, f'no way to express {precision.name}')}")
-    if precision.realise == "exact":
+    if precision.realise == "exact" and precision.encodings is not None:
         raise Unsupported("encodings that bind are not passed on to the Q/DQ writer")
     if precision.name == "int8" and precision.activations_symmetric is False:
         raise Unsupported(f"{flavor.title} takes symmetric int8 only: a zero point other than 0 is refused")
@@ -58,6 +58,7 @@ def check_supported(flavor: Flavor, precision: Precision) -> None:
 
 
 GAPS = {
+    "binary": "there is no 1-bit kernel",
     "dynamic-int8": "activation ranges are fixed when the engine is built; there is no dynamic int8",
     "bfloat16": "no bfloat16 ONNX is written by harness_onnx",
     "float8": "no float8 Q/DQ is written by harness_onnx",

@@ -68,8 +68,8 @@ def precision(layer: Mapping[str, Any]) -> str:
 
     A quantized convolution reads int8 and may write float32: its arithmetic is that of what it reads.
     """
-    for tensor in (*layer.get("Inputs", ()), *layer.get("Outputs", ())):
-        text = str(tensor.get("DataType") or tensor.get("Format/Datatype") or tensor.get("Format", "")).lower()
+    for entry in (*layer.get("Inputs", ()), *layer.get("Outputs", ())):
+        text = str(entry.get("DataType") or entry.get("Format/Datatype") or entry.get("Format", "")).lower()
         match = _WORD.search(text)
         if match:
             return _PRECISIONS[match[1]]

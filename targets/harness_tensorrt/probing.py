@@ -79,7 +79,6 @@ def capabilities(flavor: Flavor, params: Params) -> Capabilities:
             "float32": "strongly typed float32, TF32 cleared unless asked for",
             "float16": "float16 ONNX, float32 at the border",
             "int8": f"explicit symmetric Q/DQ, per-channel weights, float32 elsewhere{tensor_cores}",
-            "binary": "dense float32 weights: there is no 1-bit kernel",
         },
         gaps=GAPS,
         symmetric_only=True,

@@ -11,7 +11,6 @@ from harness_tflite import flatbuffer
 from harness_tflite.chatter import captured
 from harness_tflite.quantize import Quantized, quantize
 
-AS_IT_IS = frozenset({"float32", "binary"})  # binarized weights are dense float32 values: LiteRT has no 1-bit kernel
 QUANTIZED = frozenset({"float16", "int8", "dynamic-int8", "weight-only-int8", "weight-only-int4"})
 
 
@@ -24,9 +23,9 @@ def lower(model: Model, options: Options, job: Job) -> Artifact:
     del options  # the file is already of one batch size
     name = model.precision.name
     path = job.out / "model.tflite"
-    if name in AS_IT_IS:
+    if name == "float32":
         shutil.copyfile(model.path, path)
-        return _artifact(model, path, "float32", _as_it_is(name), ())
+        return _artifact(model, path, name, "the file as converted", ())
     if name not in QUANTIZED:
         raise Unsupported(f"LiteRT has no kernels for {name}", hint=f"use one of {', '.join(sorted(QUANTIZED))}")
     job.progress(0.2, f"quantizing to {name}")
@@ -41,10 +40,6 @@ def lower(model: Model, options: Options, job: Job) -> Artifact:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _as_it_is(name: str) -> str:
-    return "the file as converted" if name == "float32" else f"the file as converted; {name} weights as dense float32"
 
 
 def _flags(result: Quantized) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int
 
 
 def _check_supported(precision: Precision) -> None:
-    if precision.realise == "exact":
+    if precision.realise == "exact" and precision.encodings is not None:
         raise Unsupported("ai-edge-quantizer finds its own scales; given encodings cannot bind")
     if not precision.weights_symmetric:
         raise Unsupported("LiteRT kernels take symmetric weights only")
