@@ -19,6 +19,8 @@ from torch import nn
 from harness.api import Job, Model, Split, TensorSpec
 from harness_torch import fit, new_model
 
+torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are slower than one
+
 
 class TinyCnn(nn.Module):
     """Convolutions with a residual, a depthwise layer and a dense head over flattened maps."""

@@ -12,9 +12,10 @@ from torch import nn
 
 import harness_pruning
 from harness.api import Model, Unsupported
+from harness.plugins import load_registry
 from harness_pruning.channels import kept, prune
 from harness_pruning.magnitude import keep_masks
-from harness_torch import load, macs, nonzero, parameters
+from harness_torch import example_inputs, load, macs, nonzero, parameters
 from harness_torch.weights import weights_in_order
 
 SPECS = {spec.name: spec for spec in harness_pruning.harness_methods()}
@@ -291,3 +292,18 @@ def test_every_parameter_count_drops(cnn: Model, tmp_path: Path) -> None:
     dense, small = load(cnn), load(compress(SPECS["channel-pruning"], cnn, make_job(tmp_path), epochs=0))
     assert parameters(small) < 0.4 * parameters(dense)
     assert nonzero(small) <= parameters(small)
+
+
+@pytest.mark.parametrize(
+    "name", ["digits-resnet8", "glyphs-mobilenet", "glyphs-transformer", "digits-gru", "digits-pairs", "diabetes-mlp"]
+)
+def test_the_workloads_own_networks_lose_channels(name: str) -> None:
+    spec = load_registry(only={"workloads"}).workloads[name].spec
+    torch.manual_seed(0)
+    module = spec.model(spec.params(), width=1.0, depth=1.0).eval()
+    inputs = example_inputs(spec.inputs(spec.params()), 2)
+    before, shape = parameters(module), module(*inputs).shape
+    assert prune(module, inputs, 0.5, multiple=8)
+    assert parameters(module) < 0.8 * before
+    assert module(*inputs).shape == shape
+    assert all(layer.out_channels % 8 == 0 for layer in module.modules() if isinstance(layer, nn.Conv2d))
