@@ -12,6 +12,7 @@ from harness import codec
 from harness.api import Options, TensorSpec
 from harness.errors import HarnessError
 from harness.measure import clean, counters, cpus, host, inputs, loops, noise, outputs, probe
+from harness.measure.crew import effective_threads
 from harness.measure.member import WarmUp
 from harness.measure.noise import THRESHOLDS, Probe
 from harness.measure.order import generator, schedule
@@ -218,6 +219,12 @@ def test_the_clean_mode_needs_a_hundred_probes_and_survives_a_broken_file(tmp_pa
     next(tmp_path.iterdir()).write_text("{broken")
     assert clean.history("h", tmp_path) == []
     assert len(clean.remember("h", [1.0] * 2000, tmp_path)) == clean.KEPT
+
+
+def test_the_thread_count_is_the_runtimes_own_and_not_an_inter_op_pools():
+    assert effective_threads({"inter_op_threads": "1", "threads": "2"}) == "2"
+    assert effective_threads({"INFERENCE_NUM_THREADS": "3"}) == "3"
+    assert effective_threads({"arena": "true"}) == "not reported"
 
 
 def test_the_probe_sees_this_cpu():

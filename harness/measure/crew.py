@@ -179,8 +179,7 @@ def disturbance(window: tuple[Counters, Counters]) -> Disturbance:
 
 
 def effective_threads(effective: Mapping[str, str]) -> str:
-    """Return the thread count that the runtime reports, under whichever name it does."""
-    for name, value in effective.items():
-        if "thread" in name.lower():
-            return value
-    return "not reported"
+    """Return the thread count that the runtime reports: the shortest such name, inter-op pools last."""
+    found = [name for name in effective if "thread" in name.lower()]
+    names = sorted(found, key=lambda name: ("inter" in name.lower(), len(name)))
+    return effective[names[0]] if names else "not reported"
