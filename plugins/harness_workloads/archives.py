@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.api import BadModel, Split, SplitName, TensorSpec
+from harness.api import BadModel, Split, SplitName, TensorSpec, Unsupported
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -169,16 +170,36 @@ def sizes(arrays: Arrays, *, train: bool) -> dict[SplitName, int]:
     return counts
 
 
+def _first_equal(inputs: Mapping[str, Array]) -> Array:
+    """Return for each item the index of the first one that is equal to it."""
+    first: dict[bytes, int] = {}
+    found = []
+    for i in range(len(next(iter(inputs.values())))):
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(value[i]).tobytes() for value in inputs.values()))
+        found.append(first.setdefault(digest.digest(), i))
+    return np.array(found)
+
+
 def divide(arrays: Arrays, name: SplitName, *, train: bool) -> Split:
-    """Return a split: disjoint parts of one seeded order; calibration items that came apart stay apart."""
+    """Return a split: disjoint parts of one seeded order; calibration items that came apart stay apart.
+
+    Equal items stay together, so a split may be a few items off its size.
+
+    Raises:
+        Unsupported: There is no such split.
+    """
     counts = sizes(arrays, train=train)
+    if counts[name] == 0:
+        raise Unsupported(f"data for a model that is not trained has no {name} split")
     if name == "calibration" and arrays.calibration is not None:
         return Split(arrays.calibration)
     if arrays.calibration is not None:
         counts["calibration"] = 0
     order = np.random.default_rng(0).permutation(arrays.items)
-    before = list(counts)[: list(counts).index(name)]
-    start = sum(counts[other] for other in before)
-    index = np.sort(order[start : start + counts[name]])
+    place = np.empty(arrays.items, np.int64)
+    place[order] = np.arange(arrays.items)
+    start = sum(counts[other] for other in list(counts)[: list(counts).index(name)])
+    home = place[_first_equal(arrays.inputs)]
+    index = np.flatnonzero((home >= start) & (home < start + counts[name]))
     labels = None if arrays.labels is None else arrays.labels[index]
     return Split({key: value[index] for key, value in arrays.inputs.items()}, labels)

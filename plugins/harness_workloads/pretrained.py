@@ -24,7 +24,7 @@ from harness.api import (
 from harness_workloads import folder
 from harness_workloads.archives import LABELS, Arrays, divide, names, read
 from harness_workloads.scoring import accuracy, correct, cross_entropy
-from harness_workloads.seeded import seeded_split
+from harness_workloads.seeded import ITEMS, SEEDS, seeded_split
 
 OUTPUTS = ("logits",)
 
@@ -181,7 +181,18 @@ def _text_arrays(params: TextParams) -> Arrays:
 def _text_split(params: TextParams, name: SplitName) -> Split:
     if params.data is not None:
         return divide(_text_arrays(params), name, train=True)
-    return seeded_split(_text_inputs(params), name, f"model {params.model}")
+    inputs = _text_inputs(params)
+    if "input_ids" not in inputs:
+        return seeded_split(inputs, name, f"model {params.model}")
+    return _tokens(params, name)
+
+
+def _tokens(params: TextParams, name: SplitName) -> Split:
+    import numpy as np
+
+    shape = (ITEMS, params.length)
+    ids = np.random.default_rng(SEEDS[name]).integers(0, _transformer(params.model).config.vocab_size, shape)
+    return Split({"input_ids": ids, "attention_mask": np.ones(shape, np.int64)})
 
 
 def _fit_text(params: TextParams, job: Job) -> Model:

@@ -16,6 +16,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.model, self.names = model, tuple(names)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Map the named inputs, in order, to logits [n, classes]."""
-        return self.model(**dict(zip(self.names, inputs, strict=True))).logits
+    def forward(self, first: Tensor, second: Tensor | None = None, third: Tensor | None = None) -> Tensor:
+        """Map the inputs, in order, to logits [n, classes]; exporters take no ``*inputs``, hence three by name."""
+        given = [value for value in (first, second, third) if value is not None]
+        return self.model(**dict(zip(self.names, given, strict=True))).logits
