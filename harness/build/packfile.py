@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from harness import codec
-from harness.build.data import DataInfo  # noqa: TC001  the codec reads these annotations
+from harness.build.data import DataInfo
 from harness.errors import BadModel, RecordError
-from harness.plan import Request  # noqa: TC001  likewise
-from harness.types import Artifact, Model  # noqa: TC001  likewise
+from harness.plan import Request
+from harness.types import Artifact, Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

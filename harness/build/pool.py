@@ -184,12 +184,7 @@ class Builder:
         self._close()
 
     def end(self) -> None:
-        """Let an idle builder go: it leaves when its pipe closes."""
-        if self.writer >= 0:
-            os.close(self.writer)
-            self.writer = -1
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(_END_S)
+        """End an idle builder: all it made is published, and frameworks can take seconds to leave on their own."""
         self.kill()
         self.log.unlink(missing_ok=True)
 
