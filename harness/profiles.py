@@ -46,9 +46,13 @@ _MS = 1_000_000
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("quick", 6, 6, 5, 50 * _MS, 500 * _MS, 300 * _MS, 10, 300 * _MS, 2_000 * _MS, 7, 0, 1, True, 0.05),
-        Profile("standard", 10, 8, 5, 125 * _MS, 500 * _MS, 1_000 * _MS, 10, 500 * _MS, 5_000 * _MS, 3, 2, 3, False, 0.05),
-        Profile("publish", 15, 10, 7, 200 * _MS, 500 * _MS, 2_000 * _MS, 10, 500 * _MS, 5_000 * _MS, 3, 3, 5, False, 0.02),
+        Profile("quick", 6, 6, 5, 50 * _MS, 500 * _MS, 300 * _MS, 10, 300 * _MS, 1_000 * _MS, 7, 0, 1, True, 0.05),
+        Profile(
+            "standard", 10, 8, 5, 125 * _MS, 500 * _MS, 1_000 * _MS, 10, 500 * _MS, 5_000 * _MS, 3, 2, 3, False, 0.05
+        ),
+        Profile(
+            "publish", 15, 10, 7, 200 * _MS, 500 * _MS, 2_000 * _MS, 10, 500 * _MS, 5_000 * _MS, 3, 3, 5, False, 0.02
+        ),
     )
 }
 

@@ -135,6 +135,7 @@ class WorkloadSpec(Generic[P]):
         score: Model outputs by name and labels -> per-item statistics [n, k], numpy only;
             ``None`` where there are no labels: then fidelity to the anchor is measured.
         aggregate: Per-item statistics [n, k] -> the metric.
+        unit: Of the metric; "%" means that ``aggregate`` returns a share, 0..1.
         interval: "wilson" where the statistic is one 0/1 column, else "bootstrap".
         model: (params, *, width, depth) -> untrained torch.nn.Module.
         loss: Torch outputs and labels -> scalar loss.

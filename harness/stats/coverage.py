@@ -19,11 +19,18 @@ LEAST_SHARE = 0.5  # of MACs in int8 below which a cell is called not actually q
 
 def wanted_arithmetic(precision: Precision) -> str:
     """Return the arithmetic that a precision asks for; weight-only and packed weights compute in float32."""
-    return precision.activations if precision.scheme in {"static", "dynamic"} else precision.weights \
-        if precision.scheme == "float" else "float32"
+    return (
+        precision.activations
+        if precision.scheme in {"static", "dynamic"}
+        else precision.weights
+        if precision.scheme == "float"
+        else "float32"
+    )
 
 
-def _share(placements: Sequence[Placement], names: set[str], weight: Callable[[Placement], float | None]) -> float | None:
+def _share(
+    placements: Sequence[Placement], names: set[str], weight: Callable[[Placement], float | None]
+) -> float | None:
     weights = [weight(item) for item in placements]
     total = sum(value for value in weights if value is not None)
     if total <= 0:
@@ -54,7 +61,9 @@ def executed_as(placements: Iterable[Placement]) -> str:
     return best if totals.get(best, 0) > 0 else ""
 
 
-def flags(placements: Sequence[Placement], precision: Precision, found: Coverage, sparsity: Sequence[str]) -> tuple[str, ...]:
+def flags(
+    placements: Sequence[Placement], precision: Precision, found: Coverage, sparsity: Sequence[str]
+) -> tuple[str, ...]:
     """Return the flags of a cell: what it says on its label and did not do.
 
     Args:
