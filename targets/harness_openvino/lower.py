@@ -123,7 +123,8 @@ def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]
         raise Unsupported(f"nncf has no calibration {calibration.method!r}", hint=known)
     nncf = _nncf()
     fixed = next(iter(model.inputs.values())).shape[0]
-    feeds = calibration_batches(job.data.split("calibration").inputs, calibration.samples, batch=fixed or 1)
+    # Ranges are over all axes, so batches give the same ones and far fewer runs.
+    feeds = calibration_batches(job.data.split("calibration").inputs, calibration.samples, batch=fixed or 16)
     if not feeds:
         raise Unsupported("static int8 needs calibration items and there are none")
     transformer = _has_attention(graph)
@@ -136,12 +137,13 @@ def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]
         fast_bias_correction=params.fast_bias_correction,
         model_type=nncf.ModelType.TRANSFORMER if transformer else None,
         ignored_scope=_scope(nncf, _excluded(graph, model)),
-        advanced_parameters=_advanced(nncf, calibration.method, wanted.granularity == "per-channel"),
+        advanced_parameters=_advanced(calibration.method, wanted.granularity == "per-channel", params.smooth_quant),
     )
+    items = sum(len(next(iter(feed.values()))) for feed in feeds)
     preset = "performance" if wanted.activations_symmetric else "mixed"
     kind = ", transformer model type" if transformer else ""
     how = f"nncf.quantize, {preset} preset{kind}, {wanted.granularity} int8 weights"
-    return quantized, f"{how}, {calibration.method} over {len(feeds) * (fixed or 1)} items"
+    return quantized, f"{how}, {calibration.method} over {items} items"
 
 
 def _nncf() -> Any:
@@ -170,12 +172,17 @@ def _scope(nncf: Any, names: tuple[str, ...]) -> Any:
     return nncf.IgnoredScope(names=list(names), validate=False) if names else None
 
 
-def _advanced(nncf: Any, method: str, per_channel: bool) -> Any:
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
+def _advanced(method: str, per_channel: bool, smooth: bool) -> Any:
+    from nncf.quantization.advanced_parameters import (
+        AdvancedQuantizationParameters,
+        AdvancedSmoothQuantParameters,
+        QuantizationParameters,
+    )
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    del nncf
+    off = -1.0  # nncf's own value for "do not"
     return AdvancedQuantizationParameters(
+        smooth_quant_alphas=AdvancedSmoothQuantParameters() if smooth else AdvancedSmoothQuantParameters(off, off),
         weights_quantization_params=QuantizationParameters(per_channel=per_channel),
         activations_range_estimator_params=getattr(RangeEstimatorParametersSet, _RANGES[method]),
     )

@@ -32,19 +32,30 @@ def read_runtime_model(runtime: Any, model: Any, *, batch: int) -> tuple[Placeme
     placements = []
     for node, facts in ran:
         names = {*facts.get("originalLayersNames", "").split(","), node.get_friendly_name()}
-        macs = [known.pop(name) for name in sorted(names) if name in known] or _own_macs(node, facts)
+        layers = [name for name in sorted(names) if name in known]
+        macs = [known.pop(name) for name in layers] or _own_macs(node, facts)
         placements.append(
             Placement(
                 op=facts["layerType"],
                 name=node.get_friendly_name(),
                 kernel=facts["primitiveType"],
                 device="CPU",
-                precision=_precision(facts),
+                precision="int8" if _is_lowered(facts, layers, names) else _precision(facts),
                 macs=sum(macs) // batch if macs else None,
                 time_share=_microseconds(facts) / total if total else None,
             )
         )
     return tuple(placements)
+
+
+def _is_lowered(facts: dict[str, str], layers: list[str], names: set[str]) -> bool:
+    """Tell whether a fused subgraph multiplies integers; its kernel's name tells its input's dtype only.
+
+    The low-precision passes move a layer's dequantization behind it, as "<layer>/DequantizationMultiply", when and
+    only when they leave it integer inputs.
+    """
+    marked = all(f"{layer}/DequantizationMultiply" in names for layer in layers)
+    return facts["layerType"] == "Subgraph" and bool(layers) and marked
 
 
 def _own_macs(node: Any, facts: dict[str, str]) -> list[int]:
@@ -98,6 +109,9 @@ def _macs(node: Any) -> int | None:
     if kind == "MatMul":
         inner = shapes[0][-2 if node.get_attributes()["transpose_a"] else -1]
         return math.prod(output) * inner
+    if kind == "ScaledDotProductAttention":
+        query, key, value = shapes[:3]
+        return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
     if kind in _SEQUENCES:
         weights, recurrent = shapes[_SEQUENCES[kind]], shapes[_SEQUENCES[kind] + 1]
         return math.prod(shapes[0][:-1]) * (math.prod(weights) + math.prod(recurrent))

@@ -1,0 +1,133 @@
+"""Small ONNX files whose MACs are known by hand, and the job around them; no torch."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper, save
+
+from harness.api import Artifact, Job, Model, Options, Precision, Split, TensorSpec
+
+# conv0 8x3x3x3 and conv1 16x8x3x3 on 16x16 with padding, then a Gemm of 16x10
+CONV_MACS = {"conv0": 16 * 16 * 8 * 27, "conv1": 16 * 16 * 16 * 72, "head": 160}
+STATIC = Precision(weights="int8", activations="int8", scheme="static")
+DYNAMIC = Precision(weights="int8", activations="int8", scheme="dynamic")
+HALF = Precision(weights="float16", activations="float16")
+
+
+@dataclass(frozen=True)
+class Items:
+    """Calibration data; there is no other split here."""
+
+    inputs: dict[str, np.ndarray]
+
+    def split(self, name: str) -> Split:
+        assert name == "calibration"
+        return Split(self.inputs)
+
+
+def _weights(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+
+def write(path: Path, nodes: list[Any], inputs: dict[str, list[Any]], outputs: dict[str, list[Any]],
+          weights: dict[str, np.ndarray]) -> ModelProto:  # fmt: skip
+    """Save a graph of float inputs and outputs at opset 18."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    save(model, str(path))
+    return model
+
+
+def conv_net(folder: Path, *, weights: dict[str, np.ndarray] | None = None) -> Model:
+    """Two convolutions, a global mean and a Gemm; the free batch has an odd name."""
+    rng = np.random.default_rng(0)
+    values = {
+        "conv0.weight": _weights(rng, 8, 3, 3, 3), "conv0.bias": _weights(rng, 8, 1).ravel(),
+        "conv1.weight": _weights(rng, 16, 8, 3, 3), "conv1.bias": _weights(rng, 16, 1).ravel(),
+        "head.weight": _weights(rng, 10, 16), "head.bias": _weights(rng, 10, 1).ravel(),
+        "shape": np.array([0, -1], np.int64),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["image", "conv0.weight", "conv0.bias"], ["a"], name="conv0", pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["b"], name="relu0"),
+        helper.make_node("Conv", ["b", "conv1.weight", "conv1.bias"], ["c"], name="conv1", pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["d"], name="relu1"),
+        helper.make_node("GlobalAveragePool", ["d"], ["e"], name="pool"),
+        helper.make_node("Reshape", ["e", "shape"], ["f"], name="flat"),
+        helper.make_node("Gemm", ["f", "head.weight", "head.bias"], ["logits"], name="head", transB=1),
+    ]
+    path = folder / "net.onnx"
+    write(path, nodes, {"image": ["N", 3, 16, 16]}, {"logits": ["N", 10]}, {**values, **(weights or {})})
+    return Model("onnx", path, {"image": TensorSpec("float32", (None, 3, 16, 16))}, ("logits",))
+
+
+def two_inputs(folder: Path) -> Model:
+    """Two dense branches that share one square weight, and their difference."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("Gemm", ["left", "square"], ["a"], name="gemm0", transB=1),
+        helper.make_node("Gemm", ["right", "square"], ["b"], name="gemm1", transB=1),
+        helper.make_node("Sub", ["a", "b"], ["difference"], name="sub"),
+    ]
+    path = folder / "pair.onnx"
+    write(path, nodes, {"left": ["n", 32], "right": ["n", 32]}, {"difference": ["n", 32]},
+          {"square": _weights(rng, 32, 32)})  # fmt: skip
+    spec = TensorSpec("float32", (None, 32))
+    return Model("onnx", path, {"left": spec, "right": spec}, ("difference",))
+
+
+def binary_weights(*shape: int) -> np.ndarray:
+    """Return weights of plus or minus one scale per output channel."""
+    rng = np.random.default_rng(2)
+    scale = rng.uniform(0.05, 0.1, (shape[0], *[1] * (len(shape) - 1))).astype(np.float32)
+    return np.where(rng.random(shape) < 0.5, scale, -scale).astype(np.float32)
+
+
+def items(model: Model, count: int = 48, seed: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    shapes = {name: (count, *spec.shape[1:]) for name, spec in model.inputs.items()}
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def make_job(out: Path, model: Model) -> Job:
+    out.mkdir(parents=True, exist_ok=True)
+    log = logging.getLogger("harness")
+    workload: Any = SimpleNamespace(inputs=model.inputs, outputs=model.outputs)
+    return Job(out, 0, 1, Items(items(model)), workload, lambda share, words: None, log)
+
+
+def outputs(spec: Any, artifact: Artifact, feed: dict[str, np.ndarray], params: Any = None) -> dict[str, np.ndarray]:
+    """Run a feed through a session of purpose "accuracy"."""
+    session = spec.open(artifact, params or spec.params(), Options(), "accuracy")
+    try:
+        return {name: np.array(value) for name, value in session.run(feed).items()}
+    finally:
+        session.close()
+
+
+def placed(spec: Any, artifact: Artifact, model: Model, batch: int = 1) -> tuple[Any, ...]:
+    """Run a few times with purpose "placement" and return what ran."""
+    session = spec.open(artifact, spec.params(), Options(batch=batch), "placement")
+    try:
+        for _ in range(3):
+            session.run(items(model, batch))
+        return tuple(session.placements())
+    finally:
+        session.close()
+
+
+def sqnr_db(wanted: np.ndarray, got: np.ndarray) -> float:
+    """Return the signal-to-quantization-noise ratio in dB."""
+    return float(10 * np.log10((wanted**2).sum() / ((wanted - got) ** 2).sum()))

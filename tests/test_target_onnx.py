@@ -1,0 +1,201 @@
+"""The ONNX library: where weights lie, what a graph costs, and which numbers its quantized files hold."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx_files import CONV_MACS, conv_net, items, two_inputs, write
+
+from harness.api import BadModel, Unsupported
+from harness_onnx import (
+    calibration_batches,
+    check_file,
+    dynamic_int8,
+    float_nodes,
+    macs_by_node,
+    model_io,
+    qdq,
+    quiet,
+    save_normalised,
+    symmetric_qdq,
+    to_float16,
+    weight_spans,
+)
+
+
+def initializers(path: Path) -> dict[str, np.ndarray]:
+    return {item.name: numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer}
+
+
+def quantizers(path: Path, op: str = "QuantizeLinear") -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (scale, zero point) of every node of a kind, from the file alone."""
+    values = initializers(path)
+    return [(values[n.input[1]], values[n.input[2]]) for n in onnx.load(path).graph.node if n.op_type == op]
+
+
+def test_weight_spans_are_the_bytes_of_the_weights(tmp_path: Path) -> None:
+    path = conv_net(tmp_path).path
+    raw, values = path.read_bytes(), initializers(path)
+    found = {raw[span.offset : span.offset + span.length]: span for span in weight_spans(path)}
+    wanted = {name: value for name, value in values.items() if value.ndim > 1}
+    assert set(found) == {value.tobytes() for value in wanted.values()}
+    assert {span.shape for span in found.values()} == {value.shape for value in wanted.values()}
+
+
+@pytest.mark.parametrize(("op", "shape", "attributes", "axis"), [
+    ("Conv", (4, 3, 1, 1), {}, 0), ("ConvTranspose", (3, 4, 1, 1), {}, 1), ("MatMul", (8, 4), {}, -1),
+    ("Gemm", (4, 8), {"transB": 1}, 0), ("Gemm", (8, 4), {}, 1),
+])  # fmt: skip
+def test_weight_spans_know_the_channel_axis(
+    op: str, shape: tuple[int, ...], attributes: dict[str, int], axis: int, tmp_path: Path
+) -> None:
+    image = [None, 3, 5, 5] if "Conv" in op else [None, 8]
+    node = helper.make_node(op, ["x", "w"], ["y"], name="layer", **attributes)
+    write(tmp_path / "m.onnx", [node], {"x": image}, {"y": [None] * len(image)}, {"w": np.ones(shape, np.float32)})
+    assert [span.axis for span in weight_spans(tmp_path / "m.onnx")] == [axis]
+
+
+def test_weight_spans_follow_a_quantized_weight(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    qdq(model.path, tmp_path / "q.onnx", calibration_batches(items(model), 16))
+    spans = {span.shape: span for span in weight_spans(tmp_path / "q.onnx")}
+    assert {spans[shape].dtype for shape in ((8, 3, 3, 3), (16, 8, 3, 3), (10, 16))} == {"int8"}
+    assert all(span.axis == 0 for span in spans.values())
+
+
+def test_macs_are_those_counted_by_hand(tmp_path: Path) -> None:
+    path = conv_net(tmp_path).path
+    assert macs_by_node(path) == CONV_MACS
+    assert macs_by_node(path, batch=4) == {name: 4 * macs for name, macs in CONV_MACS.items()}
+
+
+def test_macs_of_quantized_files_are_the_same(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    qdq(model.path, tmp_path / "q.onnx", calibration_batches(items(model), 16))
+    assert macs_by_node(tmp_path / "q.onnx") == CONV_MACS
+    dynamic_int8(model.path, tmp_path / "d.onnx")
+    assert sum(macs_by_node(tmp_path / "d.onnx").values()) == sum(CONV_MACS.values())
+
+
+@pytest.mark.parametrize(("op", "gates"), [("GRU", 3), ("LSTM", 4)])
+def test_macs_of_recurrent_layers(op: str, gates: int, tmp_path: Path) -> None:
+    steps, features, hidden = 7, 5, 6
+    weights = {
+        "w": np.ones((2, gates * hidden, features), np.float32),
+        "r": np.ones((2, gates * hidden, hidden), np.float32),
+    }
+    node = helper.make_node(op, ["x", "w", "r"], ["y"], name="rnn", hidden_size=hidden, direction="bidirectional")
+    write(tmp_path / "m.onnx", [node], {"x": [steps, 3, features]}, {"y": [steps, 2, 3, hidden]}, weights)
+    assert macs_by_node(tmp_path / "m.onnx") == {"rnn": steps * 3 * 2 * gates * hidden * (features + hidden)}
+
+
+def test_model_io_and_normalised_batch_name(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    assert model_io(model.path)[0] == dict(model.inputs)
+    save_normalised(model.path, tmp_path / "out.onnx")
+    graph = onnx.load(tmp_path / "out.onnx").graph
+    names = {item.type.tensor_type.shape.dim[0].dim_param for item in (*graph.input, *graph.output)}
+    assert names == {"batch"}
+
+
+def test_static_int8_scales_follow_the_onnx_specification(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    feed = items(model)
+    qdq(model.path, tmp_path / "q.onnx", calibration_batches(feed, 48))
+    values = initializers(tmp_path / "q.onnx")
+    nodes = onnx.load(tmp_path / "q.onnx").graph.node
+    node = next(n for n in nodes if n.op_type == "QuantizeLinear" and n.input[0] == "image")
+    scale, zero = values[node.input[1]], values[node.input[2]]
+    low, high = float(feed["image"].min()), float(feed["image"].max())
+    assert zero.dtype == np.uint8
+    assert scale == pytest.approx((high - low) / 255, rel=1e-5)
+    assert int(zero) == round(-low / float(scale))
+    weights = initializers(model.path)["conv1.weight"]
+    scales = values["conv1.weight_scale"]
+    assert scales == pytest.approx(np.abs(weights).max((1, 2, 3)) / 127, rel=1e-5)
+    stored = values["conv1.weight_quantized"]
+    assert stored.dtype == np.int8
+    assert np.abs(stored * scales[:, None, None, None] - weights).max() <= scales.max() / 2 * 1.001
+
+
+def test_fewer_calibration_items_are_used_when_asked(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    feed = items(model)
+    feeds = calibration_batches(feed, 20, batch=16)
+    assert [len(part["image"]) for part in feeds] == [16, 4]
+    qdq(model.path, tmp_path / "q.onnx", feeds)
+    used = feed["image"][:20]
+    scales = [float(scale) for scale, _ in quantizers(tmp_path / "q.onnx")]
+    assert any(scale == pytest.approx((used.max() - used.min()) / 255, rel=1e-5) for scale in scales)
+
+
+def test_symmetric_qdq_is_what_tensorrt_reads(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    symmetric_qdq(model.path, tmp_path / "s.onnx", calibration_batches(items(model), 16))
+    pairs = quantizers(tmp_path / "s.onnx") + quantizers(tmp_path / "s.onnx", "DequantizeLinear")
+    assert {zero.dtype for _, zero in pairs} == {np.dtype(np.int8)}  # no int32 bias among them
+    assert all(not zero.any() for _, zero in pairs)
+
+
+@pytest.mark.parametrize("method", ["minmax", "moving-average", "percentile", "entropy"])
+def test_every_calibration_gives_a_working_file(method: str, tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    qdq(model.path, tmp_path / "q.onnx", calibration_batches(items(model), 32), calibration=method)
+    check_file(tmp_path / "q.onnx")
+
+
+def test_a_calibration_that_is_not_there_is_unsupported(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    with pytest.raises(Unsupported, match="mse"):
+        qdq(model.path, tmp_path / "q.onnx", calibration_batches(items(model), 16), calibration="mse")
+
+
+def test_dynamic_int8_of_a_weight_that_two_gemms_share(tmp_path: Path) -> None:
+    model = two_inputs(tmp_path)
+    dynamic_int8(model.path, tmp_path / "d.onnx")
+    feed = items(model, 4)
+    wanted = ReferenceEvaluator(str(model.path)).run(None, feed)[0]
+    got = ReferenceEvaluator(str(tmp_path / "d.onnx")).run(None, feed)[0]
+    assert np.abs(got - wanted).max() < 0.03 * np.abs(wanted).max()
+
+
+def test_float16_halves_the_file_and_keeps_float32_io(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    to_float16(model.path, tmp_path / "h.onnx")
+    assert {span.dtype for span in weight_spans(tmp_path / "h.onnx")} == {"float16"}
+    inputs, outputs = model_io(tmp_path / "h.onnx")
+    assert inputs["image"].dtype == outputs["logits"].dtype == "float32"
+    to_float16(model.path, tmp_path / "all.onnx", keep_io=False)
+    assert model_io(tmp_path / "all.onnx")[0]["image"].dtype == "float16"
+
+
+def test_overrides_name_nodes_and_unmatched_ones_are_refused(tmp_path: Path) -> None:
+    path = conv_net(tmp_path).path
+    assert float_nodes(path, {"first": "float32"}, {"first": "conv0.weight"}) == ("conv0",)
+    with pytest.raises(Unsupported, match="matches no weight"):
+        float_nodes(path, {"conv9.weight": "float32"}, {})
+    with pytest.raises(Unsupported, match="int4"):
+        float_nodes(path, {"conv0.weight": "int4"}, {})
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"\x0f\xff\xff")
+    with pytest.raises(BadModel):
+        model_io(tmp_path / "bad.onnx")
+
+
+def test_quiet_keeps_prints_off_and_puts_logging_back(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.root.manager.disable
+    with quiet() as said:
+        print("chatter")
+        logging.getLogger("nncf").warning("chatter")
+    assert said.getvalue() == "chatter\n"
+    assert capsys.readouterr().out == ""
+    assert logging.root.manager.disable == before
+
