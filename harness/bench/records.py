@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import harness
 from harness.build import Built
@@ -93,9 +94,14 @@ def failed_record(planned: PlannedCell, failure: Failure, context: Context, buil
         blame=failure.blame,
         reason=failure.reason,
         lineage=built.model.lineage if built else (),
-        artifact=built.artifact if built else None,
+        artifact=_published(built.artifact) if built else None,
         finished_utc=utc_now(),
     )
+
+
+def _published(artifact: Artifact) -> Artifact:
+    """Return an artifact as records name it: by its file's name and hash, not by this machine's folders."""
+    return replace(artifact, path=Path(artifact.path.name))
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         anchor_precision=done.anchor_precision,
         anchor_reason=planned.anchor_reason or None,
         lineage=built.model.lineage,
-        artifact=built.artifact,
+        artifact=_published(built.artifact),
         latency=done.latency,
         memory=done.memory.memory,
         quality=done.check.quality,

@@ -119,7 +119,7 @@ def _info(request: Request, plan: Plan, host: Fingerprint, registry: Registry, p
         host_state=host.state,
         packages=lock,
         plugins={info.name: f"{info.distribution} {info.version}" for info in registry.plugins},
-        command=tuple(sys.argv),
+        command=(Path(sys.argv[0]).name, *sys.argv[1:]),
         harness_version=harness.__version__,
     )
 
