@@ -96,6 +96,9 @@ def fit(
     """
     import torch
 
+    if epochs == 0:  # also where there is nothing to train with
+        module.eval()
+        return
     split = job.data.split("train")
     if split.labels is None and loss is None:
         raise Unsupported(f"workload {job.workload.name!r} has no labels to train with")
@@ -103,26 +106,26 @@ def fit(
         raise Unsupported(f"the train split of workload {job.workload.name!r} is empty")
     seed_everything(job.seed)
     module.train()
+    batches = _Batches(split, batch_size, epochs, job.seed)
+    criterion = loss or (lambda outputs, labels, _inputs: job.workload.loss(outputs, labels))
+    deadline = time.monotonic() + (max_seconds or float("inf"))
     with _repeatable(job.threads), _layout(module, split.inputs) as layout:
-        steps = _Batches(split, batch_size, epochs, job.seed)
-        if len(steps):
-            optimizer = torch.optim.AdamW(_trainable(module), lr=lr, weight_decay=weight_decay)
-            cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=len(steps) + 1)
-            criterion = loss or (lambda outputs, labels, _inputs: job.workload.loss(outputs, labels))
-            deadline = time.monotonic() + (max_seconds or float("inf"))
-            for step, (inputs, labels) in enumerate(steps):
-                inputs = tuple(layout(value) for value in (augment(inputs, steps.generator) if augment else inputs))
-                optimizer.zero_grad(set_to_none=True)
-                value = criterion(module(*inputs), labels, inputs)
-                value.backward()
-                optimizer.step()
-                cycle.step()
-                if on_batch:
-                    on_batch(module, step + 1, len(steps))
-                _tell(job, step + 1, steps, value)
-                if time.monotonic() > deadline:
-                    job.log.warning("training stopped after %.0f s: step %d of %d", max_seconds, step + 1, len(steps))
-                    break
+        optimizer = torch.optim.AdamW(_trainable(module), lr=lr, weight_decay=weight_decay)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=len(batches) + 1)
+        for step, (given, labels) in enumerate(batches, start=1):
+            augmented = augment(given, batches.generator) if augment else given
+            inputs = tuple(layout(value) for value in augmented)
+            optimizer.zero_grad(set_to_none=True)
+            value = criterion(module(*inputs), labels, inputs)
+            value.backward()
+            optimizer.step()
+            cycle.step()
+            if on_batch:
+                on_batch(module, step, len(batches))
+            _tell(job, step, batches, value)
+            if time.monotonic() > deadline:
+                job.log.warning("training stopped after %.0f s: step %d of %d", max_seconds, step, len(batches))
+                break
     module.zero_grad(set_to_none=True)
     module.eval()
 

@@ -171,7 +171,7 @@ def _fingerprint(params: Params) -> str:
     source = inspect.getsourcefile(_import(params.target))
     if source:
         digest.update(Path(source).read_bytes())
-    splits = made.splits or {"all": Split(made.inputs, made.labels)}
+    splits: Mapping[str, Split] = {**made.splits} or {"all": Split(made.inputs, made.labels)}
     for name, split in splits.items():
         for key, value in {**split.inputs, "labels": split.labels}.items():
             digest.update(f"{name} {key}".encode() + (b"" if value is None else value.tobytes()))

@@ -84,7 +84,6 @@ def onnx_model(path: Path) -> Any:
     """
     try:
         import onnx
-        from google.protobuf.message import DecodeError
     except ImportError as error:
         raise MissingDependency(
             "reading .onnx files needs onnx, which is not installed",
@@ -92,7 +91,7 @@ def onnx_model(path: Path) -> Any:
         ) from error
     try:
         return onnx.load(path, load_external_data=False)
-    except DecodeError as error:
+    except Exception as error:  # protobuf's own DecodeError, of a package that only onnx depends on
         raise BadModel(f"model file {path} is no ONNX file: {error}") from error
 
 

@@ -20,7 +20,7 @@ SIZES: Mapping[SplitName, int] = {"calibration": 512, "selection": 2000, "test":
 class Params:
     """Data and training of the convolutional networks."""
 
-    epochs: int = param(7, "passes over the training split", ge=0)
+    epochs: int = param(6, "passes over the training split", ge=0)
     lr: float = param(4e-3, "peak learning rate", gt=0)
     items: int = param(12_000, "rendered training items", ge=64)
     strength: float = param(1.0, "scale of warp, occlusion and noise; 1 is tuned for 88 to 94 % in float32", ge=0, le=2)
