@@ -35,7 +35,7 @@ from ai_edge_litert import schema_py_generated as schema
 import harness_tflite
 from harness_tflite import flatbuffer, quantize
 from harness_tflite.params import Params
-from harness_tflite.placement import delegated, multiply_accumulates
+from harness_tflite.placement import delegated, list_nodes, multiply_accumulates
 
 BATCH, WIDE, MIDDLE, OUT = 2, 48, 32, 8
 RANDOM = np.random.default_rng(0)
@@ -321,6 +321,28 @@ def test_spans_point_at_the_weights(model: Model) -> None:
     }
     np.testing.assert_array_equal(found[(MIDDLE, WIDE)].reshape(MIDDLE, WIDE), FIRST)
     np.testing.assert_array_equal(found[(OUT, MIDDLE)].reshape(OUT, MIDDLE), SECOND)
+
+
+def test_spans_of_large_files_lie_behind_the_flatbuffer(
+    tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "WIDE", 640)
+    monkeypatch.setitem(globals(), "MIDDLE", 512)
+    monkeypatch.setitem(globals(), "SECOND", np.zeros((OUT, 512), np.float32))
+    weights = RANDOM.standard_normal((512, 640)).astype(np.float32)
+    path = _write(tmp_path / "large.tflite", weights)
+    model = Model("tflite", path, {"args_0": TensorSpec("float32", (None, 640))}, ("output_0",))
+    artifact = _lower(model, job, Precision("int8", "int8", "dynamic", storage="packed"))
+    (span,) = (span for span in flatbuffer.weight_spans(artifact.path) if span.shape == (512, 640))
+    found = np.frombuffer(artifact.path.read_bytes(), np.int8, weights.size, span.offset).reshape(weights.shape)
+    scales = np.abs(weights).max(1, keepdims=True) / 127
+    assert (span.dtype, span.axis) == ("int8", 0)
+    np.testing.assert_allclose(found * scales, weights, atol=float(scales.max()))
+
+
+def test_a_release_that_lists_no_operators_says_so() -> None:
+    with pytest.raises(Unsupported, match="does not list operators"):
+        list_nodes(object())
 
 
 def test_renaming_touches_only_names(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.api import Placement
+from harness.api import Placement, Unsupported
 
 # LiteRT's builtin names -> the field's; others are put into CamelCase.
 _NAMES = {
@@ -27,8 +27,11 @@ def placements(interpreter: Any, *, batch: int) -> tuple[Placement, ...]:
     Args:
         interpreter: Allocated.
         batch: Of its inputs; multiply-accumulates are given per item.
+
+    Raises:
+        Unsupported: This release of LiteRT does not list operators.
     """
-    listed = interpreter._get_ops_details()
+    listed = list_nodes(interpreter)
     operators = [entry for entry in listed if entry["op_name"] != "DELEGATE"]
     taken = delegated(operators, [entry for entry in listed if entry["op_name"] == "DELEGATE"])
     at_load = unpacked_at_load(operators, taken, {int(entry["index"]) for entry in interpreter.get_input_details()})
@@ -38,6 +41,18 @@ def placements(interpreter: Any, *, batch: int) -> tuple[Placement, ...]:
         for entry in operators
         if entry["index"] not in at_load
     )
+
+
+def list_nodes(interpreter: Any) -> list[Mapping[str, Any]]:
+    """Return the interpreter's nodes: index, op_name, inputs, outputs. There is no public call for it in LiteRT 2.3.
+
+    Raises:
+        Unsupported: This release of LiteRT does not list operators.
+    """
+    if not hasattr(interpreter, "_get_ops_details"):
+        raise Unsupported("this release of LiteRT does not list operators")
+    nodes: list[Mapping[str, Any]] = interpreter._get_ops_details()
+    return nodes
 
 
 def unpacked_at_load(operators: Sequence[Mapping[str, Any]], taken: frozenset[int], inputs: set[int]) -> frozenset[int]:

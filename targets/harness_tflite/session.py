@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, Options, Placement, TensorSpec, Unsupported
 from harness_tflite import flatbuffer
-from harness_tflite.placement import placements
+from harness_tflite.placement import list_nodes, placements
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +35,6 @@ class TfliteSession:
 
         resolver = OpResolverType.AUTO if params.xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         before = _os_threads()
-        self._path = artifact.path
-        self._xnnpack = params.xnnpack
         self._interpreter: Any = Interpreter(
             model_path=str(artifact.path), num_threads=options.threads, experimental_op_resolver_type=resolver
         )
@@ -73,7 +71,7 @@ class TfliteSession:
 
     def effective(self) -> Mapping[str, str]:
         """Return the threads that the runtime started, counted, and whether XNNPACK took part."""
-        delegates = sum(entry["op_name"] == "DELEGATE" for entry in self._interpreter._get_ops_details())
+        delegates = sum(entry["op_name"] == "DELEGATE" for entry in list_nodes(self._interpreter))
         threads = f"{1 + self._pool} (the caller and {self._pool} of the runtime's, counted)"
         return {"threads": threads, "xnnpack": f"{delegates} partitions" if delegates else "off", "device": "cpu"}
 
