@@ -166,7 +166,7 @@ def test_settled_statistics_are_those_of_the_inputs() -> None:
     settle(module, (values,))
     assert_allclose(module[0].running_mean, values.mean((0, 2, 3)), rtol=1e-5)
     assert (module[0].momentum, module.training) == (0.1, False)
-    assert float(module(values).std()) == pytest.approx(1, abs=0.01)
+    assert module(values).std().item() == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["zoo-mobilenetv2", "zoo-resnet18", "zoo-transformer", "zoo-gru"])

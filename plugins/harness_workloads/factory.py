@@ -171,8 +171,7 @@ def _fingerprint(params: Params) -> str:
     source = inspect.getsourcefile(_import(params.target))
     if source:
         digest.update(Path(source).read_bytes())
-    splits: Mapping[str, Split] = {**made.splits} or {"all": Split(made.inputs, made.labels)}
-    for name, split in splits.items():
+    for name, split in [*made.splits.items(), ("all", Split(made.inputs, made.labels))]:
         for key, value in {**split.inputs, "labels": split.labels}.items():
             digest.update(f"{name} {key}".encode() + (b"" if value is None else value.tobytes()))
     if not _is_function(made.model):
