@@ -64,7 +64,7 @@ def capabilities(params: Params) -> Capabilities:
             "binary": "LiteRT has no 1-bit kernel; binarized weights run as float32 and can be stored packed",
             "bfloat16": "XNNPACK has no bfloat16 arithmetic in LiteRT",
             "float8": "LiteRT has no float8 kernels",
-            "dynamic-int4": "no faster than float32 on convolutions and half as exact; not offered",
+            "dynamic-int4": "not offered: on convolutions it ran no faster than float32",
         },
         channel_multiple=_lanes(isa),
         dynamic_batch=False,
