@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from harness.types import Failure, LaunchSet, Memory, Record
 
 RAM_SHARE = 0.6  # of the memory that is free now may be taken by the members of one set
 T = TypeVar("T")
-ROUNDS_ADDED = 0.5  # share of K that one retry adds (MEASUREMENT.md section 1.8: in steps of 5 at K = 10)
+SETS_ADDED = 0.5  # share of K that noisy groups get once more (MEASUREMENT.md section 1.8: 5 at K = 10)
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Campaign:
     checks: dict[str, CheckPart] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     anchors: dict[str, str | None] = field(default_factory=dict)
-    sets_done: float = 0.0
+    sets_done: Counter[str] = field(default_factory=Counter)
 
     def run(self) -> list[Record]:
         """Measure every cell and write its record; what a resumed run finds on disk is not repeated."""
@@ -127,20 +128,18 @@ class Campaign:
 
     def _sets(self, blocks: tuple[Block, ...]) -> None:
         """Run the replications; in each, every block and every link is visited once, so drift hits all alike."""
-        self.sets_done = 0.0
         for replication in range(self.profile.sets):
             due = self._due(blocks, range(replication, replication + 1))
             if replication == 0:
                 self.ui.stage("latency", len(due) * self.profile.sets)
-            self._run_all(due, blocks)
-        for retry in range(self.profile.retries):
-            noisy = [block for block in blocks if self._needs_more(block)]
-            if not noisy:
-                return
-            first = self.profile.sets + int(retry * self.profile.sets * ROUNDS_ADDED)
-            more = range(first, first + max(1, int(self.profile.sets * ROUNDS_ADDED)))
-            self.ui.note(f"{len(noisy)} groups are noisy: {len(more)} more launch-sets each (retry {retry + 1})")
-            self._run_all(self._due(tuple(noisy), more), blocks)
+            self._run_all("latency", due, blocks)
+        noisy = tuple(block for block in blocks if self.profile.retries and self._needs_more(block))
+        if noisy:
+            more = range(self.profile.sets, self.profile.sets + max(1, int(self.profile.sets * SETS_ADDED)))
+            due = self._due(noisy, more)
+            self.ui.note(f"{len(noisy)} groups are noisy: {len(more)} more launch-sets each")
+            self.ui.stage("more latency", len(due))
+            self._run_all("more latency", due, blocks)
 
     def _due(self, blocks: tuple[Block, ...], sets: range) -> list[SetPlan]:
         plans = [
@@ -156,19 +155,19 @@ class Campaign:
         done = self.store.sets(block.block_id)
         return any(summarise(cell_id, block.anchor, done, self.profile).noise != "ok" for cell_id in self._alive(block))
 
-    def _run_all(self, due: Iterable[SetPlan], blocks: tuple[Block, ...]) -> None:
+    def _run_all(self, stage: str, due: list[SetPlan], blocks: tuple[Block, ...]) -> None:
         planned = {item.cell.cell_id: item for block in blocks for item in block.cells}
         for plan in due:
             alive = tuple(cell_id for cell_id in plan.members if cell_id not in self.failures)
-            self.ui.advance("latency", self.sets_done, _title_of(plan, planned))
+            self.ui.advance(stage, self.sets_done[stage], _title_of(plan, planned))
             stored = self.store.set_at(plan.group, plan.index)
             if stored is None and alive:
                 stored = self._run_set(plan, [self.member(planned[cell_id]) for cell_id in alive])
                 self.store.write_set(stored)
             if stored is not None:
                 self.failures.update(stored.failures)
-            self.sets_done += 1
-            self.ui.advance("latency", self.sets_done, "")
+            self.sets_done[stage] += 1
+            self.ui.advance(stage, self.sets_done[stage], "")
 
     def _run_set(self, plan: SetPlan, members: list[Member]) -> LaunchSet:
         return run_set(
