@@ -75,11 +75,12 @@ class Registry:
         if name in offers:
             return offers[name]
         for problem in self.problems:
-            if name in problem.message.split() or name == problem.plugin or f"'{name}'" in problem.message:
+            if name == problem.plugin or f"'{name}'" in problem.message:
                 raise PluginError(f"{kind} {name!r} is not available: {problem.message}")
         raise PlanError(f"no {kind} is called {name!r}", hint=suggest(name, offers, kind))
 
 
+_CALLS = ("compress", "export", "probe", "capabilities", "lower", "open", "fit", "split", "inputs")  # fields of specs
 _KINDS: Mapping[str, tuple[str, type]] = {
     "harness_workloads": ("workload", WorkloadSpec),
     "harness_methods": ("method", MethodSpec),
@@ -127,7 +128,7 @@ def _check(spec: object, kind: type, hook: str) -> str | None:
     if not isinstance(name, str) or not name or not all(c.isalnum() or c in "-_." for c in name):
         return f"{hook} offers the name {name!r}; letters, digits, '-', '_' and '.' are allowed"
     for field, value in vars(spec).items():
-        if field in {"compress", "export", "probe", "capabilities", "lower", "open", "fit", "split", "inputs"} and not callable(value):
+        if field in _CALLS and not callable(value):
             return f"{kind.__name__} {name!r}: {field} is not callable"
     if hasattr(spec, "params"):
         wrong = params.problem(spec.params)
@@ -152,14 +153,15 @@ class _Loader:
     def load(self, entry: _Entry) -> None:
         try:
             module = entry.load()
-        except Exception as error:  # a broken plugin may raise anything; it costs itself alone
+        except Exception as error:  # noqa: BLE001  a broken plugin may raise anything; it costs itself alone
             message = f"{type(error).__name__} on import: {error}"
             self.blame(entry, message)
             self.note(entry, "broken", {}, message)
             return
-        unknown = [name for name in dir(module) if name.startswith("harness_") and self._is_impl(module, name) and name not in vars(hookspecs)]
+        unknown = [name for name in dir(module) if self._is_impl(module, name) and name not in vars(hookspecs)]
         if unknown:
-            message = f"unknown hook {unknown[0]!r}; {suggest(unknown[0], [*_KINDS, 'harness_record_written'], 'hook')}"
+            hint = suggest(unknown[0], [*_KINDS, "harness_record_written"], "hook")
+            message = f"unknown hook {unknown[0]!r}; {hint}"
             self.blame(entry, message)
             self.note(entry, "broken", {}, message)
             return
@@ -170,7 +172,8 @@ class _Loader:
             self.note(entry, "broken", {}, str(error).replace("\n", " "))
             return
         offered = self.collect(entry, module)
-        bad = [problem.message for problem in self.problems if problem.plugin == entry.name and problem.distribution == entry.distribution]
+        me = (entry.name, entry.distribution)
+        bad = [problem.message for problem in self.problems if (problem.plugin, problem.distribution) == me]
         self.note(entry, "broken" if bad and not offered else "loaded", offered, "; ".join(bad))
 
     @staticmethod
@@ -196,7 +199,7 @@ class _Loader:
     def _specs(self, entry: _Entry, hook: str, function: Callable[[], Iterable[Any]]) -> Iterator[Any]:
         try:
             yield from function()
-        except Exception as error:  # as above: also a generator hook may raise half-way
+        except Exception as error:  # noqa: BLE001  as above: also a generator hook may raise half-way
             self.blame(entry, f"{hook} raised {type(error).__name__}: {error}")
 
     def _clash(self, kind: str, spec: Any, entry: _Entry) -> str | None:
@@ -209,7 +212,8 @@ class _Loader:
         )
 
     def note(self, entry: _Entry, state: str, offers: Mapping[str, tuple[str, ...]], message: str = "") -> None:
-        self.infos.append(PluginInfo(entry.name, entry.module, entry.distribution, entry.version, state, offers, message))
+        info = PluginInfo(entry.name, entry.module, entry.distribution, entry.version, state, offers, message)
+        self.infos.append(info)
 
 
 def _duplicates(entries: list[_Entry]) -> dict[str, list[_Entry]]:
@@ -253,15 +257,21 @@ def _freeze(loader: _Loader) -> Registry:
         for impl in loader.manager.hook.harness_record_written.get_hookimpls():
             try:
                 impl.function(record)
-            except Exception as error:  # an event must not cost the run
-                log.warning("plugin %s: harness_record_written raised %s: %s", impl.plugin_name, type(error).__name__, error)
+            except Exception as error:  # noqa: BLE001  an event must not cost the run
+                kind = type(error).__name__
+                log.warning("plugin %s: harness_record_written raised %s: %s", impl.plugin_name, kind, error)
 
     def frozen(kind: str) -> Mapping[str, Offer[Any]]:
         return MappingProxyType(dict(sorted(loader.offers[kind].items())))
 
     return Registry(
-        frozen("workload"), frozen("method"), frozen("exporter"), frozen("target"),
-        tuple(loader.infos), tuple(loader.problems), record_written,
+        frozen("workload"),
+        frozen("method"),
+        frozen("exporter"),
+        frozen("target"),
+        tuple(loader.infos),
+        tuple(loader.problems),
+        record_written,
     )
 
 

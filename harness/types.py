@@ -97,7 +97,7 @@ class Precision:
 
     @property
     def name(self) -> str:
-        """The key under which capabilities list it: float32, float16, int8, dynamic-int8, weight-only-int8 …"""
+        """The key under which capabilities list it: float32, float16, int8, dynamic-int8, weight-only-int8."""
         return self.weights if self.scheme in {"float", "static"} else f"{self.scheme}-{self.weights}"
 
 

@@ -66,7 +66,7 @@ def test_the_readmes_plugin_works_as_it_stands(tmp_path, monkeypatch):
     model = jobs.trained(tmp_path / "fit", epochs=1)
     job = jobs.make_job(tmp_path / "zeros-job")
     sparse = jobs.compress(registry.methods["zeros"].spec, model, job, model, share=0.5)
-    from harness_torch import load, nonzero, parameters  # noqa: PLC0415  torch is imported only by this test
+    from harness_torch import load, nonzero, parameters
 
     assert 0.4 < nonzero(load(sparse)) / parameters(load(sparse)) < 0.6
     sys.modules.pop("plug_zeros", None)

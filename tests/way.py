@@ -113,7 +113,8 @@ class Session:
 def lower(model, params, options, job):
     shutil.copy(model.path, job.out / "model.npy")
     raw = (job.out / "model.npy").read_bytes()
-    return Artifact(job.out / "model.npy", "npy", hashlib.sha256(raw).hexdigest(), "float32", "copied", len(raw), len(raw))
+    digest, size = hashlib.sha256(raw).hexdigest(), len(raw)
+    return Artifact(job.out / "model.npy", "npy", digest, "float32", "copied", size, size)
 
 
 @hookimpl

@@ -55,9 +55,9 @@ class Shown:
 
 @dataclass(frozen=True)
 class Lost:
-    """A row without figures: what became of it, and why."""
+    """Rows without figures: what became of them, and why; those of one target with one reason stand together."""
 
-    method: str
+    methods: tuple[str, ...]
     target: str
     status: str
     where: str
@@ -114,7 +114,7 @@ def _section(rows: Sequence[Row], *, several_hosts: bool) -> Section:
         memory_unit=units.memory[0],
         size_unit=units.size[0],
         rows=shown,
-        lost=tuple(_lost(item) for item in rows if item["status"] != "ok"),
+        lost=_lost([item for item in rows if item["status"] != "ok"]),
         overhead=_overhead([item for item in rows if item["status"] == "ok" and item["overhead"]]),
         remarks=tuple((f"{item['method']} on {item['target']}", item["note"]) for item in okay if item["note"]),
         crossed=_crossed(okay),
@@ -230,9 +230,13 @@ def _percent(share: float | None, digits: int) -> str:
     return f"{fixed(100 * share, min(2, places))} %"
 
 
-def _lost(item: Row) -> Lost:
-    where = ", ".join(part for part in (item["stage"], item["blame"]) if part)
-    return Lost(item["method"], item["target"], item["status"], where, item["reason"] or "no reason was recorded")
+def _lost(rows: Sequence[Row]) -> tuple[Lost, ...]:
+    grouped: dict[tuple[str, str, str, str], list[str]] = {}
+    for item in rows:
+        where = ", ".join(part for part in (item["stage"], item["blame"]) if part)
+        key = (item["target"], item["status"], where, item["reason"] or "no reason was recorded")
+        grouped.setdefault(key, []).append(item["method"])
+    return tuple(Lost(tuple(methods), *key) for key, methods in grouped.items())
 
 
 def _overhead(rows: Sequence[Row]) -> str:

@@ -59,7 +59,7 @@ def _parts(section: Section) -> Iterable[RenderableType]:
 
 def _lost(item: Lost) -> tuple[str, str, str]:
     reason = f"{item.reason} ({item.where})" if item.where else item.reason
-    return f"{item.method} on {item.target}", item.status, reason
+    return f"{item.target}: {', '.join(item.methods)}", item.status, reason
 
 
 def _grid() -> Table:

@@ -93,7 +93,7 @@ def _markdown_section(section: Section) -> Iterable[str]:
     if section.remarks:
         yield from _grid(("remark on", "what the figures come to"), section.remarks)
     if section.lost:
-        rows = [(item.method, item.target, item.status, item.where, item.reason) for item in section.lost]
+        rows = [(", ".join(item.methods), item.target, item.status, item.where, item.reason) for item in section.lost]
         yield from _grid(("no figures for", "target", "status", "where", "reason"), rows)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import RecordError
-from harness.plan import Request  # noqa: TC001  a stored dataclass: its annotations are evaluated to decode it
+from harness.plan import Request
 
 RUN = "run.json"
 CONFIG = "bench.toml"
