@@ -27,6 +27,13 @@ class Params:
 
 
 @dataclass(frozen=True)
+class MobileNetParams(Params):
+    """Data and training of the depthwise network, which learns in fewer, slower passes."""
+
+    epochs: int = param(5, "passes over the training split", ge=0)
+
+
+@dataclass(frozen=True)
 class TransformerParams(Params):
     """Data and training of the vision transformer."""
 
@@ -85,7 +92,7 @@ def workloads() -> Iterable[WorkloadSpec[Any]]:
     """Return the workloads of this module."""
     for name, net, model, params in (
         ("glyphs-resnet8", "MLPerf Tiny's ResNet-8", _resnet8, Params),
-        ("glyphs-mobilenet", "a small MobileNetV2 (depthwise, inverted residuals)", _mobilenet, Params),
+        ("glyphs-mobilenet", "a small MobileNetV2 (depthwise, inverted residuals)", _mobilenet, MobileNetParams),
         ("glyphs-transformer", "a small vision transformer", _transformer, TransformerParams),
     ):
         yield WorkloadSpec(
