@@ -1,0 +1,210 @@
+"""ONNX Runtime: each precision is realised, and what ran is what was asked for or is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx.reference import ReferenceEvaluator
+from onnx_files import (
+    CONV_MACS,
+    DYNAMIC,
+    HALF,
+    STATIC,
+    binary_weights,
+    conv_net,
+    items,
+    make_job,
+    outputs,
+    placed,
+    sqnr_db,
+    two_inputs,
+)
+
+from harness.api import Artifact, Calibration, Model, Options, Precision, Unsupported
+from harness_onnxruntime import harness_targets
+from harness_onnxruntime.params import Params
+from harness_onnxruntime.placement import read_profile
+
+pytest.importorskip("onnxruntime")
+(SPEC,) = harness_targets()
+PRECISIONS = {"float32": Precision(), "int8": STATIC, "dynamic-int8": DYNAMIC, "float16": HALF}
+
+
+def lowered(model: Model, tmp_path: Path, precision: Precision, params: Params | None = None) -> Artifact:
+    model = dataclasses.replace(model, precision=precision)
+    return SPEC.lower(model, params or Params(), Options(), make_job(tmp_path / "lowered", model))
+
+
+def share(placements: tuple, precision: str) -> float:
+    total = sum(item.macs or 0 for item in placements)
+    return sum(item.macs or 0 for item in placements if item.precision == precision) / total
+
+
+def test_probe_runs_a_model() -> None:
+    found = SPEC.probe(Params())
+    assert found.available
+    assert found.runtime == "onnxruntime"
+    assert found.version
+
+
+def test_capabilities_list_what_lower_takes() -> None:
+    found = SPEC.capabilities(Params())
+    assert set(found.precisions) == set(PRECISIONS)
+    assert not set(found.gaps) & set(found.precisions)
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_outputs_agree_with_the_reference(name: str, tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    artifact = lowered(model, tmp_path, PRECISIONS[name])
+    feed = items(model, 5, seed=9)
+    wanted = ReferenceEvaluator(str(model.path)).run(None, feed)[0]
+    floor = {"float32": 100, "float16": 55, "int8": 30, "dynamic-int8": 30}[name]
+    assert sqnr_db(wanted, outputs(SPEC, artifact, feed)["logits"]) > floor
+    assert artifact.realised == name
+    assert artifact.how
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_all_macs_are_placed(name: str, batch: int, tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    placements = placed(SPEC, lowered(model, tmp_path, PRECISIONS[name]), model, batch)
+    found = sum(item.macs or 0 for item in placements)
+    wanted = sum(CONV_MACS.values())
+    assert wanted <= found <= 2.01 * wanted  # NCHWc kernels pad 8 channels to 16
+    assert sum(item.time_share or 0 for item in placements) == pytest.approx(1)
+    assert {item.device for item in placements} == {"CPUExecutionProvider"}
+
+
+@pytest.mark.parametrize(("name", "executed"), [
+    ("float32", "float32"), ("int8", "int8"), ("dynamic-int8", "int8"), ("float16", "float32"),
+])  # fmt: skip
+def test_placements_tell_the_arithmetic(name: str, executed: str, tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    placements = placed(SPEC, lowered(model, tmp_path, PRECISIONS[name]), model)
+    assert share(placements, executed) == 1
+    ops = {item.op for item in placements if item.macs}
+    assert name != "int8" or ops <= {"QLinearConv", "QGemm"}
+    assert name != "dynamic-int8" or "ConvInteger" in ops
+
+
+def test_integer_kernels_have_the_macs_of_their_node(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    placements = placed(SPEC, lowered(model, tmp_path, STATIC), model)
+    assert sorted(item.macs for item in placements if item.macs) == sorted(CONV_MACS.values())
+
+
+def test_binarized_weights_are_stored_packed_in_float_and_int8(tmp_path: Path) -> None:
+    weights = {"conv1.weight": binary_weights(16, 8, 3, 3)}
+    model = conv_net(tmp_path, weights=weights)
+    for precision, bits in ((Precision(storage="packed"), 32), (dataclasses.replace(STATIC, storage="packed"), 8)):
+        artifact = lowered(model, tmp_path, precision)
+        saved = artifact.artifact_bytes - artifact.stored_bytes
+        assert artifact.stored_as == "1-bit packed"
+        assert saved == pytest.approx(16 * 72 * (bits - 1) / 8, rel=0.1, abs=150)
+
+
+def test_pruned_weights_are_stored_sparse_in_every_precision(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float32)
+    weight[np.random.default_rng(1).random(weight.shape) < 0.8] = 0
+    model = conv_net(tmp_path, weights={"conv1.weight": weight})
+    for precision in PRECISIONS.values():
+        artifact = lowered(model, tmp_path, dataclasses.replace(precision, storage="sparse"))
+        assert artifact.stored_as == "sparse bitmask"
+        assert artifact.stored_bytes < artifact.artifact_bytes
+
+
+def test_artifact_says_its_own_hash_and_size_and_is_deterministic(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    first, second = (lowered(model, tmp_path / name, STATIC) for name in ("one", "two"))
+    raw = first.path.read_bytes()
+    assert (first.sha256, first.artifact_bytes) == (hashlib.sha256(raw).hexdigest(), len(raw))
+    assert first.sha256 == second.sha256
+    assert (first.stored_bytes, first.stored_as) == (len(raw), "")
+    assert sorted(path.name for path in first.path.parent.iterdir()) == ["model.onnx"]
+
+
+def test_settings_are_read_back(tmp_path: Path) -> None:
+    artifact = lowered(conv_net(tmp_path), tmp_path, Precision())
+    params = Params(graph_optimization="basic", arena=False, spinning=True)
+    found = SPEC.open(artifact, params, Options(threads=2), "latency").effective()
+    assert found["threads"] == "2"
+    assert found["inter_op_threads"] == "1"
+    assert found["graph_optimization"] == "ORT_ENABLE_BASIC"
+    assert (found["arena"], found["spinning"]) == ("false", "1")
+    assert found["providers"] == "CPUExecutionProvider"
+
+
+def test_latency_sessions_are_static_and_accuracy_sessions_are_not(tmp_path: Path) -> None:
+    artifact = lowered(conv_net(tmp_path), tmp_path, Precision())
+    shapes = {
+        purpose: SPEC.open(artifact, Params(), Options(batch=4), purpose).inputs["image"].shape
+        for purpose in ("latency", "memory", "accuracy", "placement")
+    }
+    assert shapes.pop("accuracy") == (None, 3, 16, 16)
+    assert set(shapes.values()) == {(4, 3, 16, 16)}
+
+
+def test_two_inputs_run_and_bind(tmp_path: Path) -> None:
+    model = two_inputs(tmp_path)
+    session = SPEC.open(lowered(model, tmp_path, Precision()), Params(), Options(batch=3), "latency")
+    call = session.bind(items(model, 3))
+    assert call() is None
+    assert list(session.inputs) == ["left", "right"]
+    assert session.run(items(model, 3))["difference"].shape == (3, 32)
+    session.close()
+
+
+def test_int8_choices_change_the_file(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    plain = lowered(model, tmp_path / "a", STATIC)
+    signed = lowered(model, tmp_path / "b", STATIC, Params(activations="int8"))
+    symmetric = lowered(model, tmp_path / "c", dataclasses.replace(STATIC, activations_symmetric=True))
+    narrow = lowered(model, tmp_path / "d", STATIC, Params(reduce_range=True))
+    tensor = lowered(model, tmp_path / "e", dataclasses.replace(STATIC, granularity="per-tensor"))
+    assert len({item.sha256 for item in (plain, signed, symmetric, narrow, tensor)}) == 5
+    assert "symmetric int8 activations" in symmetric.how
+    assert "per-tensor" in tensor.how
+
+
+def test_an_override_keeps_its_layer_float(tmp_path: Path) -> None:
+    model = conv_net(tmp_path)
+    for precision in (STATIC, DYNAMIC):
+        kept = dataclasses.replace(precision, overrides={"conv0.weight": "float32"})
+        placements = placed(SPEC, lowered(model, tmp_path, kept), model)
+        floats = sum(item.macs or 0 for item in placements if item.precision == "float32")
+        assert floats in {CONV_MACS["conv0"], 2 * CONV_MACS["conv0"]}  # padded to 16 channels by NCHWc kernels
+
+
+@pytest.mark.parametrize("precision", [
+    Precision(weights="bfloat16", activations="bfloat16"),
+    Precision(weights="int8", scheme="weight-only"),
+    dataclasses.replace(STATIC, weights_symmetric=False),
+    dataclasses.replace(STATIC, calibration=Calibration("mse")),
+    dataclasses.replace(STATIC, realise="exact", encodings=Path("scales.json")),
+    dataclasses.replace(STATIC, overrides={"nothing": "float32"}),
+])  # fmt: skip
+def test_what_cannot_be_is_unsupported(precision: Precision, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported):
+        lowered(conv_net(tmp_path), tmp_path, precision)
+
+
+def test_calibration_uses_as_many_items_as_asked(tmp_path: Path) -> None:
+    precision = dataclasses.replace(STATIC, calibration=Calibration("percentile", 20))
+    assert "percentile over 20 items" in lowered(conv_net(tmp_path), tmp_path, precision).how
+
+
+def test_profile_of_recurrent_and_padded_nodes_is_read_by_shape() -> None:
+    event = (
+        '[{"cat": "Node", "name": "gru_kernel_time", "dur": 30, "args": {"op_name": "GRU", "node_index": "0",'
+        ' "provider": "CPUExecutionProvider", "input_type_shape": [{"float": [8, 2, 5]}],'
+        ' "output_type_shape": [{"float": [8, 1, 2, 6]}]}}]'
+    )
+    (item,) = read_profile(event.encode(), batch=2, macs={})
+    assert item.macs == 8 * 3 * 6 * (5 + 6)
+    assert (item.op, item.precision, item.time_share) == ("GRU", "float32", 1)
