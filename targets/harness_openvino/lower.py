@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -42,11 +41,7 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
 
 
 def _convert(model: Model) -> Any:
-    """Read the ONNX file and give inputs and outputs exactly the model's names.
-
-    ``openvino.convert_model`` would give the same graph, but it reports every call to the vendor from a forked
-    process, and after that fork NumPy's OpenBLAS was seen to hang in this one (2026.4.1).
-    """
+    """Read the ONNX file and give inputs and outputs exactly the model's names."""
     graph = import_openvino().Core().read_model(str(model.path))
     for names, ports in ((tuple(model.inputs), graph.inputs), (model.outputs, graph.outputs)):
         if len(names) != len(ports):
@@ -152,7 +147,6 @@ def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]
 
 
 def _nncf() -> Any:
-    os.environ.setdefault("NNCF_CI", "1")  # its word for "send no telemetry"; the fork that sends is harmful, see above
     try:
         import nncf
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,16 @@ _ISA = {"avx2": "avx2", "avx512f": "avx512", "avx512_vnni": "avx512-vnni", "avx_
 
 
 def import_openvino() -> Any:
-    """Return the module.
+    """Return the module, loaded without its telemetry.
+
+    OpenVINO and NNCF report imports and conversions to the vendor from a forked process (``openvino_telemetry``).
+    Nobody asked for that; it runs beside what is measured; and the fork stops OpenBLAS' threads, after which NumPy
+    was seen to hang. Both packages do without where that module cannot be imported, which ``None`` says.
 
     Raises:
         MissingDependency: It is not installed, or does not load here.
     """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # the import system's "not there"
     try:
         import openvino
     except (ImportError, OSError) as error:
