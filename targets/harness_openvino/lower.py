@@ -42,7 +42,7 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
 
 def _convert(model: Model) -> Any:
     """Read the ONNX file and give inputs and outputs exactly the model's names."""
-    graph = import_openvino().Core().read_model(str(model.path))
+    graph = import_openvino().convert_model(str(model.path))
     for names, ports in ((tuple(model.inputs), graph.inputs), (model.outputs, graph.outputs)):
         if len(names) != len(ports):
             raise Unsupported(f"openvino reads {len(ports)} inputs or outputs where the model has {len(names)}")
@@ -83,7 +83,7 @@ def _number_names(graph: Any) -> None:
 
 def _float32(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
     del model, params, job
-    return graph, "read by the ONNX frontend"
+    return graph, "openvino.convert_model"
 
 
 def _float16(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:

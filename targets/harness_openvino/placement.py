@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from harness.api import Placement
@@ -14,6 +15,7 @@ _ARITHMETIC = {
     "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "int8", "i32": "int32", "u1": "binary",
     "bin": "binary",
 }  # fmt: skip
+_REACH = 8  # operations behind a layer that a kernel may have fused with it
 _SEQUENCES = {"GRUSequence": 3, "RNNSequence": 3, "LSTMSequence": 4, "GRUCell": 2, "LSTMCell": 3}  # place of W
 
 
@@ -29,11 +31,12 @@ def read_runtime_model(runtime: Any, model: Any, *, batch: int) -> tuple[Placeme
     nodes = [(node, _facts(node)) for node in runtime.get_ordered_ops()]
     ran = [(node, facts) for node, facts in nodes if facts["layerType"] not in _NOT_RUN and _has_run(facts)]
     total = sum(_microseconds(facts) for _, facts in ran)
+    named = [{*facts.get("originalLayersNames", "").split(","), node.get_friendly_name()} for node, facts in ran]
+    homes = _homes(model, set(known), set().union(*named))
     placements = []
-    for node, facts in ran:
-        names = {*facts.get("originalLayersNames", "").split(","), node.get_friendly_name()}
-        layers = [name for name in sorted(names) if name in known]
-        macs = [known.pop(name) for name in layers] or _own_macs(node, facts)
+    for (node, facts), names in zip(ran, named, strict=True):
+        layers = sorted(layer for layer, home in homes.items() if home in names and layer in known)
+        macs = [known.pop(layer) for layer in layers] or _own_macs(node, facts)
         placements.append(
             Placement(
                 op=facts["layerType"],
@@ -48,6 +51,13 @@ def read_runtime_model(runtime: Any, model: Any, *, batch: int) -> tuple[Placeme
     return tuple(placements)
 
 
+def _has_weights(node: Any) -> bool:
+    weights = node.input_value(1).get_node()
+    while weights.get_type_name() in {"Convert", "Multiply", "Subtract", "FakeQuantize", "Transpose", "Reshape"}:
+        weights = weights.input_value(0).get_node()
+    return bool(weights.get_type_name() == "Constant")
+
+
 def _is_lowered(facts: dict[str, str], layers: list[str], names: set[str]) -> bool:
     """Tell whether a fused subgraph multiplies integers; its kernel's name tells its input's dtype only.
 
@@ -59,10 +69,29 @@ def _is_lowered(facts: dict[str, str], layers: list[str], names: set[str]) -> bo
 
 
 def _own_macs(node: Any, facts: dict[str, str]) -> list[int]:
-    """Return the MACs of a fully connected kernel, which is named after the bias that it took in."""
+    """Return the MACs of a fully connected kernel: it may be named after the bias that it took in alone."""
     if facts["layerType"] != "FullyConnected":
         return []
     return [math.prod(node.output(0).get_shape()) * int(node.input(0).get_shape()[-1])]
+
+
+def _homes(model: Any, layers: Collection[str], names: Collection[str]) -> dict[str, str]:
+    """Return layer -> the name under which it ran: its own, or that of the nearest operation behind it.
+
+    The second is for products of two computed values: an attention subgraph is named after its second one alone.
+    """
+    homes = {}
+    for node in model.get_ordered_ops():
+        layer, steps = node.get_friendly_name(), 0
+        if layer not in layers or (layer not in names and _has_weights(node)):
+            continue
+        while node.get_friendly_name() not in names and node.get_output_size() and steps < _REACH:
+            readers = node.output(0).get_target_inputs()
+            if not readers:
+                break
+            node, steps = min(readers, key=lambda port: str(port.get_node().get_friendly_name())).get_node(), steps + 1
+        homes[layer] = str(node.get_friendly_name())
+    return homes
 
 
 def _facts(node: Any) -> dict[str, str]:
