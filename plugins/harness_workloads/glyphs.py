@@ -37,7 +37,7 @@ class MobileNetParams(Params):
 class TransformerParams(Params):
     """Data and training of the vision transformer."""
 
-    epochs: int = param(12, "passes over the training split", ge=0)
+    epochs: int = param(9, "passes over the training split", ge=0)
     lr: float = param(2e-3, "peak learning rate", gt=0)
 
 
@@ -70,9 +70,8 @@ def _transformer(_params: TransformerParams, *, width: float = 1.0, depth: float
     from harness_workloads.nets.sequence import VisionTransformer
 
     heads = max(1, round(4 * width))
-    return VisionTransformer(
-        side=32, patch=4, width=16 * heads, heads=heads, layers=max(1, round(4 * depth)), classes=CLASSES
-    )
+    layers = max(1, round(3 * depth))
+    return VisionTransformer(side=32, width=16 * heads, heads=heads, layers=layers, classes=CLASSES)
 
 
 def _inputs(_params: Params) -> dict[str, TensorSpec]:
@@ -93,7 +92,7 @@ def workloads() -> Iterable[WorkloadSpec[Any]]:
     for name, net, model, params in (
         ("glyphs-resnet8", "MLPerf Tiny's ResNet-8", _resnet8, Params),
         ("glyphs-mobilenet", "a small MobileNetV2 (depthwise, inverted residuals)", _mobilenet, MobileNetParams),
-        ("glyphs-transformer", "a small vision transformer", _transformer, TransformerParams),
+        ("glyphs-transformer", "a small vision transformer with a convolutional stem", _transformer, TransformerParams),
     ):
         yield WorkloadSpec(
             name=name,
