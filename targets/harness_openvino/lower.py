@@ -76,7 +76,7 @@ def _number_names(graph: Any) -> None:
     seen: Counter[str] = Counter()
     for node in graph.get_ordered_ops():
         counted = _COUNTED.match(node.get_friendly_name())
-        if counted and counted[1] == node.get_type_name():
+        if counted and node.get_type_name() in {counted[1], "Constant"}:  # a folded operation leaves its name
             node.set_friendly_name(f"{counted[1]}_{seen[counted[1]]}")
             seen[counted[1]] += 1
 
