@@ -12,7 +12,7 @@ from harness.measure.member import Member
 from harness.profiles import PROFILES, Profile
 from harness.types import Artifact, Options, Step
 
-SOURCE = '''
+SOURCE = """
 from __future__ import annotations
 import os, sys, time, signal
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ SPEC = TargetSpec(
 @hookimpl
 def harness_targets():
     return (SPEC,)
-'''
+"""
 
 TINY = dataclasses.replace(
     PROFILES["quick"], name="tiny", batch_ns=10_000_000, batch_max_ns=100_000_000, warmup_ns=40_000_000,

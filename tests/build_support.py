@@ -52,8 +52,14 @@ class Toy:
         plan, registry, states = self.plan(*methods, **more)
         options = {"slot": slot} if slot else {}
         results = build_plan(
-            plan, self.cache, registry=registry, states=states, workers=workers,
-            on_event=self.events.append, timeout_s=timeout_s, **options,
+            plan,
+            self.cache,
+            registry=registry,
+            states=states,
+            workers=workers,
+            on_event=self.events.append,
+            timeout_s=timeout_s,
+            **options,
         )
         several = len(more.get("targets", ())) > 1
         return {

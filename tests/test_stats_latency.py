@@ -109,9 +109,7 @@ def test_no_launch_that_counts_is_an_error():
         summarise("c", "a", sets(1.0), QUICK)
 
 
-@pytest.mark.parametrize(
-    ("noisy", "word"), [(0, "ok"), (1, "suspect"), (3, "noisy")]
-)
+@pytest.mark.parametrize(("noisy", "word"), [(0, "ok"), (1, "suspect"), (3, "noisy")])
 def test_launches_beside_noisy_neighbours_are_said(noisy, word):
     loud = dataclasses.replace(QUIET, verdict="noisy", reasons=("noisy: hiccup 0.4 (ok <= 0.002)",))
     quiet = sets(0.5)
@@ -176,9 +174,7 @@ def test_the_interval_of_the_ratio_covers_the_truth(effect):
 @pytest.mark.slow
 def test_equal_cells_are_never_called_faster_or_slower():
     chance = np.random.default_rng(4)
-    words = [
-        summarise("b", "a", hierarchical(chance, 1.0, 6), QUICK).verdict for _ in range(200)
-    ]
+    words = [summarise("b", "a", hierarchical(chance, 1.0, 6), QUICK).verdict for _ in range(200)]
     assert sum(word in {"faster", "slower"} for word in words) == 0
 
 

@@ -198,4 +198,3 @@ def test_quiet_keeps_prints_off_and_puts_logging_back(capsys: pytest.CaptureFixt
     assert said.getvalue() == "chatter\n"
     assert capsys.readouterr().out == ""
     assert logging.root.manager.disable == before
-

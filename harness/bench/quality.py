@@ -21,6 +21,7 @@ from harness.types import Failure, Quality
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+NO_DATA = "random_calibration"  # set where the user gave no data: outputs for seeded noise claim nothing
 EVALUATION_BATCH = 32  # where batching cannot change a result; dynamic scales are found per batch, so never there
 
 
@@ -50,7 +51,8 @@ class Judge:
             result.placements, built.model.precision, result.placement_reason, self.context.sparsity(planned)
         )
         try:
-            judged = self._quality(planned, built, result, block) if ranked else None
+            claims = ranked and NO_DATA not in built.model.flags
+            judged = self._quality(planned, built, result, block) if claims else None
         except Exception as error:  # noqa: BLE001  score and aggregate are a plugin's; a broken one costs its own cell
             reason = f"score raised {type(error).__name__}: {error}"
             blame = f"workload {planned.workload.name}"

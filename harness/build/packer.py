@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 _SPLITS = ("calibration", "test")  # lowering elsewhere may calibrate; nothing trains there
 
 
-def pack(
-    run_folder: Path, out: Path, *, cache: Cache | None = None, registry: Registry | None = None
-) -> Path:
+def pack(run_folder: Path, out: Path, *, cache: Cache | None = None, registry: Registry | None = None) -> Path:
     """Write what a finished run measured into one file.
 
     The run's plan is made again from its ``bench.toml``; its steps come from the cache, and are built where the cache

@@ -23,11 +23,11 @@ _HEAD = struct.Struct("!I")
 _LIMIT = 1 << 28  # bytes of one frame; more means that the stream is not ours
 
 
-class Closed(Exception):  # noqa: N818  an event of the conversation, not always an error
+class Closed(Exception):
     """The other side closed its end: it exited, crashed or was killed."""
 
 
-class Late(Exception):  # noqa: N818  as above
+class Late(Exception):
     """No complete message arrived in time."""
 
 

@@ -59,8 +59,15 @@ class Crew:
     """
 
     def __init__(
-        self, members: Sequence[Member], profile: Profile, taken: Sequence[int], seed: int, *,
-        alone: bool, timeout_s: float, memory_limit_bytes: int | None,
+        self,
+        members: Sequence[Member],
+        profile: Profile,
+        taken: Sequence[int],
+        seed: int,
+        *,
+        alone: bool,
+        timeout_s: float,
+        memory_limit_bytes: int | None,
     ) -> None:
         self.members, self.profile, self.taken, self.seed = members, profile, tuple(taken), seed
         self.alone, self.timeout_s, self.memory_limit_bytes = alone, timeout_s, memory_limit_bytes
@@ -121,8 +128,12 @@ class Crew:
     def _warm(self, player: Player) -> None:
         profile = self.profile
         budget = WarmUp(
-            profile.warmup_iterations, profile.warmup_ns, profile.warmup_max_ns,
-            profile.batch_iterations, profile.batch_ns, profile.batch_max_ns,
+            profile.warmup_iterations,
+            profile.warmup_ns,
+            profile.warmup_max_ns,
+            profile.batch_iterations,
+            profile.batch_ns,
+            profile.batch_max_ns,
         )
         with self._guard(player):
             reply = player.worker.ask("warm", budget=codec.to_data(budget))

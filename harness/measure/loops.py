@@ -187,6 +187,12 @@ class Loop:
         wall, cpu = clock() - wall, time.process_time_ns() - cpu
         after = resource.getrusage(resource.RUSAGE_SELF)
         return Batch(
-            number, position, tuple(ns), wall, cpu,
-            after.ru_nivcsw - before.ru_nivcsw, after.ru_nvcsw - before.ru_nvcsw, after.ru_majflt - before.ru_majflt,
+            number,
+            position,
+            tuple(ns),
+            wall,
+            cpu,
+            after.ru_nivcsw - before.ru_nivcsw,
+            after.ru_nvcsw - before.ru_nvcsw,
+            after.ru_majflt - before.ru_majflt,
         )

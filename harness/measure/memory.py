@@ -101,8 +101,12 @@ def _launch(member: Member, timeout_s: float, limit: int | None) -> Reading:
     pinned = cpus.choose(member.options.threads)
     setup = Setup(member, "memory", "memory", 0, pinned, limit, DISTINCT_INPUTS)
     with Worker(
-        "harness.measure.worker", python=member.python, threads=member.options.threads, blame=member.plugin,
-        stage="memory", budget_s=timeout_s,
+        "harness.measure.worker",
+        python=member.python,
+        threads=member.options.threads,
+        blame=member.plugin,
+        stage="memory",
+        budget_s=timeout_s,
     ) as worker:
         worker.greet()
         worker.ask("configure", setup=codec.to_data(setup))

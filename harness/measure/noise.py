@@ -101,8 +101,19 @@ def assess(
     verdicts = {name: THRESHOLDS[name].judge(value) for name, value in signals.items() if value is not None}
     reasons = tuple(_reason(name, signals[name], verdict) for name, verdict in verdicts.items() if verdict != "ok")
     return Noise(
-        cpu_wall, before.hiccup, after.hiccup, before.gflops, after.gflops, switches, host.steal, host.psi_cpu,
-        host.throttled, faults, worst(list(verdicts.values())), reasons, level,
+        cpu_wall,
+        before.hiccup,
+        after.hiccup,
+        before.gflops,
+        after.gflops,
+        switches,
+        host.steal,
+        host.psi_cpu,
+        host.throttled,
+        faults,
+        worst(list(verdicts.values())),
+        reasons,
+        level,
     )
 
 

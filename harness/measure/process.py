@@ -30,7 +30,7 @@ TAIL_BYTES = 4000
 EXIT_WAIT_S = 5.0
 
 
-class WorkerLost(Exception):  # noqa: N818  it carries a failure, which may be a plain "not applicable"
+class WorkerLost(Exception):
     """A worker failed, crashed or hung; ``failure`` says how."""
 
     def __init__(self, failure: Failure) -> None:
@@ -70,8 +70,12 @@ class Worker:
         try:
             self.process = subprocess.Popen(
                 [python or sys.executable, "-P", "-m", module, str(theirs_in), str(theirs_out)],
-                stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, pass_fds=(theirs_in, theirs_out),
-                env=environment(threads), start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                pass_fds=(theirs_in, theirs_out),
+                env=environment(threads),
+                start_new_session=True,
             )
         except OSError as error:
             for descriptor in (ours_in, ours_out):
@@ -196,5 +200,3 @@ def _oom_kills() -> int:
     except OSError:
         return 0
     return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
-
-

@@ -41,8 +41,11 @@ class Bench:
         session, load_ns = self.load(message.get("purpose", self.setup.purpose))
         batch = self.batch_size(session)
         pool = inputs.rotation(
-            self.setup.member.evaluation, session.inputs,
-            batch=batch, distinct=self.setup.distinct_inputs, seed=self.setup.seed,
+            self.setup.member.evaluation,
+            session.inputs,
+            batch=batch,
+            distinct=self.setup.distinct_inputs,
+            seed=self.setup.seed,
         )
         start = time.perf_counter_ns()
         session.run(pool[0])

@@ -79,8 +79,16 @@ def run_set(
         again = _attempt(plan, [*company, by_id[cell_id]])
         failures = {name: value for name, value in failures.items() if name != cell_id} | again
     return LaunchSet(
-        SCHEMA, group, index, purpose, anchor, tuple(member.cell_id for member in members),
-        started.isoformat(timespec="seconds"), time.monotonic() - begin, tuple(plan.launches), failures,
+        SCHEMA,
+        group,
+        index,
+        purpose,
+        anchor,
+        tuple(member.cell_id for member in members),
+        started.isoformat(timespec="seconds"),
+        time.monotonic() - begin,
+        tuple(plan.launches),
+        failures,
     )
 
 
@@ -110,10 +118,18 @@ def _attempt(plan: _Plan, members: Sequence[Member]) -> dict[str, Failure]:
     starters = chance.sample(list(members), len(members))
     taken = cpus.choose(max(member.options.threads for member in members))
     order = schedule([member.cell_id for member in members], plan.profile.rounds, chance)
-    with aside(taken) as spare, Crew(
-        starters, plan.profile, taken, chance.getrandbits(32),
-        alone=not spare, timeout_s=plan.timeout_s, memory_limit_bytes=plan.memory_limit_bytes,
-    ) as crew:
+    with (
+        aside(taken) as spare,
+        Crew(
+            starters,
+            plan.profile,
+            taken,
+            chance.getrandbits(32),
+            alone=not spare,
+            timeout_s=plan.timeout_s,
+            memory_limit_bytes=plan.memory_limit_bytes,
+        ) as crew,
+    ):
         try:
             crew.start()
             before = crew.probe()
@@ -136,7 +152,20 @@ def _launch(
     threads = member.options.threads
     noise = assess(player.batches, before, after, window, threads=threads, clean_gflops=clean_gflops)
     return Launch(
-        member.cell_id, plan.index, player.order, player.worker.pid, player.import_ns, opened.load_ns, opened.first_ns,
-        warmed.iterations, warmed.ns, warmed.steady, warmed.inner_loops, opened.affinity,
-        effective_threads(opened.effective), tuple(player.batches), noise, batch_size=member.options.batch,
+        member.cell_id,
+        plan.index,
+        player.order,
+        player.worker.pid,
+        player.import_ns,
+        opened.load_ns,
+        opened.first_ns,
+        warmed.iterations,
+        warmed.ns,
+        warmed.steady,
+        warmed.inner_loops,
+        opened.affinity,
+        effective_threads(opened.effective),
+        tuple(player.batches),
+        noise,
+        batch_size=member.options.batch,
     )

@@ -65,8 +65,12 @@ def run_untimed(
     result = Untimed()
     try:
         with Worker(
-            "harness.measure.worker", python=member.python, threads=member.options.threads, blame=member.plugin,
-            stage="accuracy" if accuracy else "placement", budget_s=timeout_s,
+            "harness.measure.worker",
+            python=member.python,
+            threads=member.options.threads,
+            blame=member.plugin,
+            stage="accuracy" if accuracy else "placement",
+            budget_s=timeout_s,
         ) as worker:
             worker.greet()
             worker.ask("configure", setup=codec.to_data(setup))

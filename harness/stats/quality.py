@@ -62,9 +62,16 @@ def quality(
     value, difference, extra = make(np.asarray(scores), anchor_scores, aggregate, seed)
     reference = aggregate(np.asarray(anchor_scores)) if anchor_scores is not None else value.point
     return Quality(
-        metric, unit, higher_is_better, len(scores), value, difference,
+        metric,
+        unit,
+        higher_is_better,
+        len(scores),
+        value,
+        difference,
         underpowered=_underpowered(difference or value, reference),
-        evaluation_batch=evaluation_batch, fidelity=found, **extra,
+        evaluation_batch=evaluation_batch,
+        fidelity=found,
+        **extra,
     )
 
 
@@ -125,9 +132,7 @@ def paired_bootstrap(
         seed: Equal seeds give equal intervals.
         resamples: At least 10 000 for a stable 95 % interval.
     """
-    values = [
-        aggregate(scores[rows]) - aggregate(anchor_scores[rows]) for rows in _rows(len(scores), seed, resamples)
-    ]
+    values = [aggregate(scores[rows]) - aggregate(anchor_scores[rows]) for rows in _rows(len(scores), seed, resamples)]
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     point = aggregate(scores) - aggregate(anchor_scores)
     return Interval(point, float(low), float(high), LEVEL, f"paired bootstrap over items, {resamples} resamples")

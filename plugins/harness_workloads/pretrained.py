@@ -85,7 +85,7 @@ def _torchvision(params: ImageParams) -> Any:
     if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name).is_file():
         raise Unsupported(
             f"torchvision's {params.model} needs a download of {weights.url}",
-            hint=f'python -c "import torchvision; torchvision.models.get_model({params.model!r}, weights=\'DEFAULT\')"',
+            hint=f"python -c \"import torchvision; torchvision.models.get_model({params.model!r}, weights='DEFAULT')\"",
         )
     return torchvision.models.get_model(params.model, weights=weights)
 
