@@ -113,10 +113,10 @@ def parse_pipeline(text: str) -> tuple[Step, ...]:
     Raises:
         PlanError: The text breaks the grammar, or sweeps.
     """
-    pipelines = expand(text)
-    if len(pipelines) > 1:
+    first, *others = expand(text)
+    if others:
         raise PlanError(f"{text!r} sweeps where one value is due", hint='write a value that holds a comma as "a,b"')
-    return pipelines[0]
+    return first
 
 
 def parse_step(text: str) -> Step:
@@ -125,10 +125,10 @@ def parse_step(text: str) -> Step:
     Raises:
         PlanError: The text breaks the grammar, sweeps, or chains.
     """
-    steps = parse_pipeline(text)
-    if len(steps) > 1:
+    first, *others = parse_pipeline(text)
+    if others:
         raise PlanError(f"{text!r} chains steps where one is due", hint='write a value that holds a plus as "a+b"')
-    return steps[0]
+    return first
 
 
 def expand_steps(text: str) -> tuple[Step, ...]:

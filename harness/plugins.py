@@ -130,8 +130,9 @@ def _check(spec: object, kind: type, hook: str) -> str | None:
     for field, value in vars(spec).items():
         if field in _CALLS and not callable(value):
             return f"{kind.__name__} {name!r}: {field} is not callable"
-    if hasattr(spec, "params"):
-        wrong = params.problem(spec.params)
+    declared = getattr(spec, "params", None)
+    if declared is not None:
+        wrong = params.problem(declared)
         if wrong:
             return f"{kind.__name__} {name!r}: {wrong}"
     return None

@@ -9,8 +9,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ class Cache:
         return Entry(folder, result)
 
     @contextlib.contextmanager
-    def staging(self) -> Iterator[Path]:
+    def staging(self) -> Generator[Path, None, None]:
         """Give an empty folder that ``publish`` can take; what is not published is removed."""
         staging = Staging(self._tmp)
         try:
@@ -188,7 +188,7 @@ class Cache:
             sizes[path.relative_to(staged).as_posix()] = path.stat().st_size
             path.chmod(0o444)  # later steps share it
             _sync(path)
-        whole = Result(**{**vars(result), "files": sizes})
+        whole = replace(result, files=sizes)
         codec.write_whole(staged / RESULT, codec.dumps(whole, indent=1))
         _sync(staged)
         folder = self.folder(result.key)

@@ -165,5 +165,5 @@ class Timed:
 
 def make_ui(stream: TextIO | None = None) -> Bars | Lines:
     """Return bars for a terminal, lines for anything else."""
-    stream = stream or sys.stderr
-    return Bars(stream) if stream.isatty() else Lines(stream)
+    chosen: TextIO = sys.stderr if stream is None else stream
+    return Bars(chosen) if chosen.isatty() else Lines(chosen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness import codec
@@ -35,7 +35,7 @@ class Player:
 
 
 @contextlib.contextmanager
-def aside(taken: Sequence[int]) -> Iterator[bool]:
+def aside(taken: Sequence[int]) -> Generator[bool, None, None]:
     """Keep this thread, and what it starts, off the measured CPUs; yields whether other CPUs are left for it."""
     spare = set(cpus.allowed()) - set(taken)
     if not spare or not hasattr(os, "sched_setaffinity"):
@@ -142,7 +142,7 @@ class Crew:
             self.players[player.member.cell_id] = player
 
     @contextlib.contextmanager
-    def _guard(self, player: Player) -> Iterator[None]:
+    def _guard(self, player: Player) -> Generator[None, None, None]:
         """Take a member that fails out of the set; the set goes on."""
         try:
             yield

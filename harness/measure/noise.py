@@ -46,7 +46,7 @@ THRESHOLDS: Mapping[str, Threshold] = {
     "canary level": Threshold(0.97, 0.90, "high", "", f"measured: two modes 2x apart; {_VM}"),
     "major faults": Threshold(0, 0, "low", "", "decided"),
 }
-_SEVERITY: tuple[NoiseVerdict, ...] = ("ok", "suspect", "noisy")
+_WORST_FIRST: tuple[NoiseVerdict, ...] = ("noisy", "suspect", "ok")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,10 @@ class Probe:
 
 def worst(verdicts: Sequence[NoiseVerdict]) -> NoiseVerdict:
     """Return the worst of some verdicts."""
-    return max(verdicts, key=_SEVERITY.index, default="ok")
+    for verdict in _WORST_FIRST:
+        if verdict in verdicts:
+            return verdict
+    return "ok"
 
 
 def assess(
@@ -98,7 +101,9 @@ def assess(
         "canary level": level,
         "major faults": faults,
     }
-    verdicts = {name: THRESHOLDS[name].judge(value) for name, value in signals.items() if value is not None}
+    verdicts: dict[str, NoiseVerdict] = {
+        name: THRESHOLDS[name].judge(value) for name, value in signals.items() if value is not None
+    }
     reasons = tuple(_reason(name, signals[name], verdict) for name, verdict in verdicts.items() if verdict != "ok")
     return Noise(
         cpu_wall,

@@ -75,7 +75,7 @@ def run_set(
     failures = _with_retries(plan, members)
     by_id = {member.cell_id: member for member in members}
     for cell_id in [name for name, failure in failures.items() if failure.status not in _NO_RETRY]:
-        company = [by_id[anchor]] if anchor in by_id and anchor is not None and anchor not in failures else []
+        company = [by_id[anchor]] if anchor is not None and anchor in by_id and anchor not in failures else []
         again = _attempt(plan, [*company, by_id[cell_id]])
         failures = {name: value for name, value in failures.items() if name != cell_id} | again
     return LaunchSet(

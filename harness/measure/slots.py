@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ def folder() -> Path:
 
 
 @contextlib.contextmanager
-def building(on_wait: OnWait | None = None) -> Iterator[None]:
+def building(on_wait: OnWait | None = None) -> Generator[None, None, None]:
     """Hold the host's slot together with other builds; blocks while someone measures or waits to.
 
     Args:
@@ -48,7 +48,7 @@ def building(on_wait: OnWait | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def measuring(on_wait: OnWait | None = None) -> Iterator[None]:
+def measuring(on_wait: OnWait | None = None) -> Generator[None, None, None]:
     """Hold the host's slot alone; new builds wait from the moment this one does.
 
     Args:
@@ -61,7 +61,7 @@ def measuring(on_wait: OnWait | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock(name: str, *, shared: bool, on_wait: OnWait | None) -> Iterator[None]:
+def _lock(name: str, *, shared: bool, on_wait: OnWait | None) -> Generator[None, None, None]:
     if fcntl is None:
         yield
         return

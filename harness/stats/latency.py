@@ -119,8 +119,8 @@ def cell_noise(
         half = (p50.high - p50.low) / 2 / p50.point
         width = profile.half_width
         signals.append(_judge(half, width, WIDTH_NOISY * width, "half-width {:.1%} of the median"))
-    order: tuple[NoiseVerdict, ...] = ("ok", "suspect", "noisy")
-    worst = max((word for word, _ in signals), key=order.index)
+    words = {word for word, _ in signals}
+    worst: NoiseVerdict = "noisy" if "noisy" in words else "suspect" if "suspect" in words else "ok"
     return worst, tuple(reason for word, reason in signals if word != "ok") + _causes(every)
 
 
