@@ -92,7 +92,7 @@ def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     _package(tmp_path, "tensorrt", text, monkeypatch)
     found = _targets()["tensorrt"].probe(Params())
     assert "installed but does not load: libnvinfer.so.11" in found.reason
-    assert "pypi.nvidia.com" in found.hint
+    assert "NVIDIA's own index" in found.hint
 
 
 def test_missing_cuda_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

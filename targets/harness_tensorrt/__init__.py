@@ -70,4 +70,4 @@ def _target(flavor: Flavor, extra: str) -> TargetSpec[Params]:
 def harness_targets() -> Iterator[TargetSpec[Params]]:
     """Offer both libraries; their results are never mixed."""
     yield _target(TENSORRT, "tensorrt")
-    yield _target(RTX, "")
+    yield _target(RTX, "tensorrt-rtx")

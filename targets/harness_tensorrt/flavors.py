@@ -40,14 +40,14 @@ TENSORRT = Flavor(
     module="tensorrt",
     title="TensorRT",
     packages=("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "cuda-python"),
-    hint="pip install 'compression-harness[tensorrt]' (tensorrt-cu13 fetches its libraries from pypi.nvidia.com)",
+    hint="pip install 'compression-harness[tensorrt]' (tensorrt-cu13 fetches its libraries from NVIDIA's own index)",
 )
 RTX = Flavor(
     name="tensorrt-rtx",
     module="tensorrt_rtx",
     title="TensorRT for RTX",
     packages=("tensorrt-rtx", "tensorrt-rtx-cu13", "cuda-python"),
-    hint="pip install tensorrt-rtx 'cuda-python>=12.6'",
+    hint="pip install 'compression-harness[tensorrt-rtx]'",
 )
 
 
