@@ -13,10 +13,8 @@ from plugin_factory import make_plugin
 
 from harness.cli.main import COMMANDS, cli
 from harness.leaderboard.columns import columns_markdown
-from harness.leaderboard.table import table
-from harness.leaderboard.views import render
 from harness.plugins import load_registry
-from harness.store import find_runs, load_run, verify_run
+from harness.store import find_runs, verify_run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,7 +28,11 @@ def between(text: str, mark: str) -> str:
 
 def shown_commands():
     for page in PAGES:
+        fenced = False
         for line in page.read_text().splitlines():
+            fenced ^= line.startswith("```")
+            if not fenced and not line.startswith("    "):
+                continue
             found = re.match(r"\s*(?:\.venv/bin/)?(harness [a-z].*?)(?:\s{3,}.*)?$", line)
             if found:
                 yield pytest.param(found.group(1), id=f"{page.name}: {found.group(1)[:50]}")
@@ -72,12 +74,20 @@ def test_the_readmes_plugin_works_as_it_stands(tmp_path, monkeypatch):
     sys.modules.pop("plug_zeros", None)
 
 
-def test_the_readmes_leaderboard_is_the_reference_run():
-    runs = find_runs(ROOT / "results" / "reference")
+def reference_board(*options: str) -> str:
+    runs = [str(path) for path in find_runs(ROOT / "results" / "reference")]
     assert runs, "results/reference holds no run"
-    board = render(table([load_run(path) for path in runs]), "md")
-    shown = between((ROOT / "README.md").read_text(), "leaderboard").strip()
-    assert shown == (board if isinstance(board, str) else board.decode()).strip()
+    return CliRunner().invoke(cli, ["leaderboard", *runs, "--format", "md", *options]).output.strip()
+
+
+def test_the_readmes_leaderboard_is_the_reference_run():
+    assert between((ROOT / "README.md").read_text(), "leaderboard").strip() == reference_board("--pareto")
+
+
+def test_the_whole_board_stands_beside_the_reference_run():
+    assert (
+        between((ROOT / "results" / "reference" / "README.md").read_text(), "leaderboard").strip() == reference_board()
+    )
 
 
 def test_the_reference_run_verifies():
