@@ -27,12 +27,12 @@ def raw_files(folder):
 def test_every_cell_is_a_row_and_the_broken_ones_cost_only_themselves(toy):
     done = toy.run(
         "--methods", "baseline way-zero way-broken way-broken:how=segfault int8",
-        "--targets", "way-a way-b:mode=segfault way-b:mode=leave",
+        "--targets", "way-a way-b:mode=segfault way-b:mode=leave way-b:mode=nan",
         "--format", "csv",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     rows = toy.records()
-    assert len(rows) == 15
+    assert len(rows) == 20
     assert rows["baseline", "way-a"]["status"] == "ok"
     assert rows["way-zero", "way-a"]["status"] == "ok"
     assert rows["way-zero", "way-a"]["latency"]["ratio"]["point"] > 0
@@ -44,7 +44,8 @@ def test_every_cell_is_a_row_and_the_broken_ones_cost_only_themselves(toy):
     assert "no int8 kernels" in rows["int8", "way-a"]["reason"]
     for mode in ("segfault", "leave"):
         assert rows["baseline", f"way-b:mode={mode}"]["status"] == "crashed"
-    assert len(done.stdout.splitlines()) == 16
+    assert "NaN or infinite for 100 of 100 items" in rows["baseline", "way-b:mode=nan"]["reason"]
+    assert len(done.stdout.splitlines()) == 21
 
 
 def test_a_hang_is_a_timeout_and_a_memory_eater_is_oom(toy):

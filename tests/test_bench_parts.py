@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from harness.bench.blocks import PER_REPLICATION, Block, Room, blocks_of, link_plans, set_plans
+from harness.bench.blocks import PER_REPLICATION, Block, Room, SetPlan, blocks_of, link_plans, set_plans
 from harness.plan import PlannedCell, Resolved
 from harness.profiles import PROFILES
 from harness.stats.coverage import coverage, executed_as, flags
-from harness.types import Cell, Placement, Precision, Step
+from harness.types import Cell, LaunchSet, Placement, Precision, Step
 
 QUICK = PROFILES["quick"]
 ROOMY = Room(10**12, {})
@@ -20,12 +20,20 @@ def planned(method: str, target: str = "a", workload: str = "w") -> PlannedCell:
     return PlannedCell(cell, step, (), step, {}, is_anchor=method == "baseline")
 
 
+def grouped(cells: list[PlannedCell], artifact: str = "1") -> tuple[Block, ...]:
+    return blocks_of(cells, {item.cell.cell_id: artifact for item in cells})
+
+
 def block_of(count: int) -> Block:
-    return blocks_of([planned("baseline"), *(planned(f"m{number}") for number in range(count))])[0]
+    return grouped([planned("baseline"), *(planned(f"m{number}") for number in range(count))])[0]
+
+
+def stored(plan: SetPlan, **failures) -> LaunchSet:
+    return LaunchSet(1, plan.group, plan.index, plan.purpose, plan.anchor, plan.members, "", 1.0, (), failures)
 
 
 def test_cells_of_one_workload_target_and_options_share_a_block_with_the_anchor_first():
-    blocks = blocks_of([planned("int8"), planned("baseline"), planned("baseline", "b"), planned("int8", workload="v")])
+    blocks = grouped([planned("int8"), planned("baseline"), planned("baseline", "b"), planned("int8", workload="v")])
     assert [len(block.cells) for block in blocks] == [2, 1, 1]
     assert blocks[0].ids[0] == blocks[0].anchor == planned("baseline").cell.cell_id
     assert blocks[2].anchor is None
@@ -35,7 +43,7 @@ def test_cells_of_one_workload_target_and_options_share_a_block_with_the_anchor_
 def test_every_variant_is_in_one_set_of_each_replication_beside_the_anchor(count):
     block = block_of(count)
     for replication in range(3):
-        plans = set_plans(block, block.ids, range(replication, replication + 1), QUICK, 0, ROOMY)
+        plans = set_plans(block, block.ids, replication, QUICK, 0, ROOMY)
         dealt = sorted(cell_id for plan in plans for cell_id in plan.members if cell_id != block.anchor)
         assert dealt == sorted(set(block.ids) - {block.anchor})
         assert all(plan.members[0] == plan.anchor == block.anchor for plan in plans)
@@ -45,7 +53,10 @@ def test_every_variant_is_in_one_set_of_each_replication_beside_the_anchor(count
 
 def test_company_changes_between_replications_and_repeats_for_a_seed():
     block = block_of(14)
-    again = [set_plans(block, block.ids, range(6), QUICK, seed, ROOMY) for seed in (1, 1, 2)]
+    again = [
+        [plan for replication in range(6) for plan in set_plans(block, block.ids, replication, QUICK, seed, ROOMY)]
+        for seed in (1, 1, 2)
+    ]
     assert again[0] == again[1] != again[2]
     assert len({frozenset(plan.members) for plan in again[0]}) > 2
 
@@ -53,17 +64,36 @@ def test_company_changes_between_replications_and_repeats_for_a_seed():
 def test_a_set_that_does_not_fit_into_memory_is_split_and_keeps_its_anchor():
     block = block_of(4)
     room = Room(35, dict.fromkeys(block.ids, 10))
-    plans = set_plans(block, block.ids, range(1), QUICK, 0, room)
+    plans = set_plans(block, block.ids, 0, QUICK, 0, room)
     assert [len(plan.members) for plan in plans] == [3, 3]
     assert {plan.members[0] for plan in plans} == {block.anchor}
     assert len({plan.index for plan in plans}) == 2
 
 
 def test_links_hold_the_living_anchors_of_one_workload():
-    blocks = blocks_of([planned("baseline", target) for target in "abc"] + [planned("baseline", "a", "v")])
+    blocks = grouped([planned("baseline", target) for target in "abc"] + [planned("baseline", "a", "v")])
     alive = {block.anchor: True for block in blocks if block.anchor != blocks[1].anchor}
-    (plan,) = link_plans(blocks, alive, range(1))
+    (plan,) = link_plans(blocks, alive, 0, ROOMY)
     assert plan.members == (blocks[0].anchor, blocks[2].anchor)
+    assert link_plans(blocks, alive, 0, ROOMY, {(plan.group, plan.index)}) == []
+    (whole,) = link_plans(blocks, {block.anchor for block in blocks}, 1, ROOMY)
+    assert whole.group == plan.group
+
+
+def test_a_resumed_run_deals_only_what_no_stored_set_holds():
+    block = block_of(4)
+    tight, roomy = Room(25, dict.fromkeys(block.ids, 10)), Room(10**9, dict.fromkeys(block.ids, 10))
+    first = set_plans(block, block.ids, 0, QUICK, 0, tight)[0]
+    rest = set_plans(block, block.ids, 0, QUICK, 0, roomy, [stored(first)])
+    held = [cell_id for plan in (first, *rest) for cell_id in plan.members if cell_id != block.anchor]
+    assert sorted(held) == sorted(set(block.ids) - {block.anchor})
+    assert len({plan.index for plan in (first, *rest)}) == 1 + len(rest)
+    assert set_plans(block, block.ids, 0, QUICK, 0, roomy, [stored(plan) for plan in (first, *rest)]) == []
+
+
+def test_other_artifacts_make_another_group():
+    cells = [planned("baseline"), planned("int8")]
+    assert grouped(cells, "1")[0].block_id != grouped(cells, "2")[0].block_id
 
 
 def ran(*parts: tuple[str, int | None]) -> list[Placement]:

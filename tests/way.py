@@ -98,7 +98,8 @@ class Session:
         total = 0
         for number in range(self.params.work):
             total += number
-        return {"y": (feeds["x"] @ self.weights)[:, None]}
+        scale = self.np.float32("nan") if self.params.mode == "nan" else 1
+        return {"y": (feeds["x"] @ self.weights)[:, None] * scale}
 
     def placements(self):
         return (Placement("MatMul", "matmul", "numpy", "cpu", "float32", macs=8),)

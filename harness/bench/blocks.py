@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from harness.codec import sha256
 from harness.plan import PlannedCell
 from harness.profiles import Profile
+from harness.types import LaunchSet
 
-PER_REPLICATION = 1000  # set indices are replication * this + number, so a resumed run finds the same ones
+PER_REPLICATION = 1000  # set indices are replication * this + number, replications are told apart by it
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,25 @@ class SetPlan:
     members: tuple[str, ...]
 
 
-def blocks_of(cells: Iterable[PlannedCell]) -> tuple[Block, ...]:
-    """Group cells by workload, target and options; the anchor comes first in each block."""
+def blocks_of(cells: Iterable[PlannedCell], inputs: Mapping[str, str]) -> tuple[Block, ...]:
+    """Group cells by workload, target and options; the anchor comes first in each block.
+
+    Args:
+        cells: All that are measured.
+        inputs: cell_id -> inputs_sha256: launch-sets of other artifacts or runtimes are never taken for these.
+    """
     grouped: dict[str, list[PlannedCell]] = defaultdict(list)
     for planned in cells:
         cell = planned.cell
-        grouped[sha256([cell.workload, cell.target, cell.options])[:16]].append(planned)
-    return tuple(_block(block_id, members) for block_id, members in grouped.items())
+        grouped[sha256([cell.workload, cell.target, cell.options])].append(planned)
+    return tuple(_block(members, inputs) for members in grouped.values())
 
 
-def _block(block_id: str, members: list[PlannedCell]) -> Block:
+def _block(members: list[PlannedCell], inputs: Mapping[str, str]) -> Block:
     ordered = sorted(members, key=lambda planned: not planned.is_anchor)
     anchor = ordered[0].cell.cell_id if ordered[0].is_anchor else None
-    return Block(block_id, anchor, tuple(ordered))
+    ids = sorted(planned.cell.cell_id for planned in members)
+    return Block(sha256([[cell_id, inputs[cell_id]] for cell_id in ids])[:16], anchor, tuple(ordered))
 
 
 @dataclass(frozen=True)
@@ -84,39 +91,67 @@ class Room:
 
 
 def set_plans(
-    block: Block, alive: Sequence[str], sets: range, profile: Profile, seed: int, room: Room
+    block: Block,
+    alive: Sequence[str],
+    replication: int,
+    profile: Profile,
+    seed: int,
+    room: Room,
+    done: Sequence[LaunchSet] = (),
 ) -> list[SetPlan]:
     """Deal the living variants into launch-sets, anew for each replication, from the run's seed.
 
     Every set holds the anchor and at most ``profile.variants`` variants, so that each comparison
-    is made within seconds (MEASUREMENT.md section 1.4 a and c).
+    is made within seconds (MEASUREMENT.md section 1.4 a and c). Cells that a stored set of this replication holds
+    are left out, however that set was dealt.
     """
-    variants = sorted(cell_id for cell_id in alive if cell_id != block.anchor)
+    stored = [item for item in done if item.index // PER_REPLICATION == replication]
+    taken = {cell_id for item in stored for cell_id in item.members}
+    number = 1 + max((item.index % PER_REPLICATION for item in stored), default=-1)
+    variants = sorted(cell_id for cell_id in alive if cell_id != block.anchor and cell_id not in taken)
     anchor = block.anchor if block.anchor in alive else None
+    if not variants and (anchor is None or anchor in taken):
+        return []
     parts = max(1, -(-len(variants) // profile.variants))
-    plans: list[SetPlan] = []
-    for replication in sets:
-        dealt = list(variants)
-        random.Random(f"{seed}/{block.block_id}/{replication}").shuffle(dealt)  # noqa: S311  not for secrets
-        hands = [tuple(([anchor] if anchor else []) + dealt[part::parts]) for part in range(parts)]
-        fitting = [members for hand in hands if hand for members in room.split(hand)]
-        plans += [
-            SetPlan(block.block_id, replication * PER_REPLICATION + number, "variants", anchor, members)
-            for number, members in enumerate(fitting)
-        ]
-    return plans
-
-
-def link_plans(blocks: Sequence[Block], alive: Mapping[str, bool], sets: range) -> list[SetPlan]:
-    """Plan the link sets: per workload and options, the anchors of all targets interleaved."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for block in blocks:
-        if block.anchor is not None and alive.get(block.anchor):
-            cell = block.cells[0].cell
-            groups[sha256([cell.workload, cell.options, "link"])[:16]].append(block.anchor)
+    random.Random(f"{seed}/{block.block_id}/{replication}").shuffle(variants)  # noqa: S311  not for secrets
+    hands = [tuple(([anchor] if anchor else []) + variants[part::parts]) for part in range(parts)]
+    fitting = [members for hand in hands if hand for members in room.split(hand)]
+    first = replication * PER_REPLICATION + number
     return [
-        SetPlan(group, index * PER_REPLICATION, "link", anchors[0], tuple(anchors))
-        for group, anchors in groups.items()
-        if len(anchors) > 1
-        for index in sets
+        SetPlan(block.block_id, first + offset, "variants", anchor, members) for offset, members in enumerate(fitting)
     ]
+
+
+def link_plans(
+    blocks: Sequence[Block],
+    alive: Collection[str],
+    replication: int,
+    room: Room,
+    done: Collection[tuple[str, int]] = (),
+) -> list[SetPlan]:
+    """Plan the link sets: per workload and options, the anchors of all targets interleaved.
+
+    Args:
+        blocks: Of targets that are ranked.
+        alive: Anchors that take part.
+        replication: Which one.
+        room: A link that does not fit into memory is split; its first anchor stays in each part.
+        done: (group, index) of stored sets.
+    """
+    groups: dict[str, list[Block]] = defaultdict(list)
+    for block in blocks:
+        if block.anchor is not None:
+            cell = block.cells[0].cell
+            groups[sha256([cell.workload, cell.options])].append(block)
+    plans: list[SetPlan] = []
+    for linked in groups.values():
+        anchors = tuple(block.anchor for block in linked if block.anchor is not None and block.anchor in alive)
+        if len(anchors) > 1:
+            group = sha256([block.block_id for block in linked])[:16]
+            first = replication * PER_REPLICATION
+            plans += [
+                SetPlan(group, first + offset, "link", members[0], members)
+                for offset, members in enumerate(room.split(anchors))
+                if (group, first + offset) not in done
+            ]
+    return plans

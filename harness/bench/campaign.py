@@ -17,6 +17,7 @@ from harness.bench.quality import Judge
 from harness.bench.records import CheckPart, Context, Finished, MemoryPart, failed_record, finished_record
 from harness.bench.ui import Ui
 from harness.build import Built
+from harness.codec import sha256
 from harness.measure import Member, measure_memory, run_set
 from harness.plan import PlannedCell, Request
 from harness.plugins import Registry
@@ -32,7 +33,13 @@ SETS_ADDED = 0.5  # share of K that noisy groups get once more (MEASUREMENT.md s
 
 @dataclass
 class Campaign:
-    """The measuring half of a run, over the cells that were built."""
+    """The measuring half of a run, over the cells that were built.
+
+    Attributes:
+        lost: Cells that were planned and not built, with the reason.
+        failures: Cells that failed while measured.
+        unlinked: Anchors that failed beside those of other targets: their own sets go on.
+    """
 
     request: Request
     profile: Profile
@@ -44,13 +51,14 @@ class Campaign:
     cells: tuple[PlannedCell, ...]
     memory: dict[str, MemoryPart] = field(default_factory=dict)
     checks: dict[str, CheckPart] = field(default_factory=dict)
+    lost: Mapping[str, Failure] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
-    anchors: dict[str, str | None] = field(default_factory=dict)
+    unlinked: set[str] = field(default_factory=set)
     sets_done: Counter[str] = field(default_factory=Counter)
 
     def run(self) -> list[Record]:
         """Measure every cell and write its record; what a resumed run finds on disk is not repeated."""
-        blocks = blocks_of(self.cells)
+        blocks = blocks_of(self.cells, {item.cell.cell_id: self._inputs(item) for item in self.cells})
         self.ui.stage("memory and accuracy", len(self.cells))
         for number, block in enumerate(blocks):
             self._untimed(block, sum(len(other.cells) for other in blocks[:number]))
@@ -62,25 +70,38 @@ class Campaign:
     def _untimed(self, block: Block, before: int) -> None:
         with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
             judge = Judge(self.registry, self.store, self.context, self.request, Path(scratch))
-            if block.anchor is not None:
+            if block.anchor is not None and self._is_sound(block.cells[0]):
                 judge.recall = lambda: judge.outputs(
                     block.cells[0], self.member(block.cells[0]), self.built[block.ids[0]]
                 )
             for offset, planned in enumerate(block.cells):
                 cell_id = planned.cell.cell_id
                 self.ui.advance("memory and accuracy", before + offset, _title(planned))
-                self.memory[cell_id] = self._part(planned, "memory", MemoryPart, partial(self._memory, planned))
+                self.memory[cell_id] = self._part(
+                    planned, "memory", MemoryPart, partial(self._memory, planned), self._inputs(planned)
+                )
                 if self.memory[cell_id].failure is None:
                     make = partial(self._check, judge, planned, block)
-                    self.checks[cell_id] = self._part(planned, "check", CheckPart, make)
+                    against = sha256([self._inputs(planned), self._inputs(block.cells[0])])
+                    self.checks[cell_id] = self._part(planned, "check", CheckPart, make, against)
                 failure = self.memory[cell_id].failure or self.checks[cell_id].failure
                 if failure is not None:
                     self.failures[cell_id] = failure
         self.ui.advance("memory and accuracy", before + len(block.cells), "")
 
-    def _part(self, planned: PlannedCell, name: str, kind: type[T], make: Callable[[], T]) -> T:
+    def _inputs(self, planned: PlannedCell) -> str:
+        return self.context.inputs_sha256(planned, self.built[planned.cell.cell_id].artifact)
+
+    def _is_sound(self, planned: PlannedCell) -> bool:
+        """Tell whether no stored part says that this cell fails."""
+        inputs = self._inputs(planned)
         cell_id = planned.cell.cell_id
-        inputs = self.context.inputs_sha256(planned, self.built[cell_id].artifact)
+        memory = self.store.part(cell_id, "memory", MemoryPart, inputs_sha256=inputs)
+        check = self.store.part(cell_id, "check", CheckPart, inputs_sha256=sha256([inputs, inputs]))
+        return (memory is None or memory.failure is None) and (check is None or check.failure is None)
+
+    def _part(self, planned: PlannedCell, name: str, kind: type[T], make: Callable[[], T], inputs: str) -> T:
+        cell_id = planned.cell.cell_id
         found = self.store.part(cell_id, name, kind, inputs_sha256=inputs)
         if found is None:
             found = make()
@@ -128,28 +149,37 @@ class Campaign:
 
     def _sets(self, blocks: tuple[Block, ...]) -> None:
         """Run the replications; in each, every block and every link is visited once, so drift hits all alike."""
+        for stored in self.store.sets():
+            if stored.purpose == "link" or stored.group in {block.block_id for block in blocks}:
+                self._learn(stored)
+        planned = sum(len(self._due(blocks, replication)) for replication in range(self.profile.sets))
+        self.ui.stage("latency", planned)
         for replication in range(self.profile.sets):
-            due = self._due(blocks, range(replication, replication + 1))
-            if replication == 0:
-                self.ui.stage("latency", len(due) * self.profile.sets)
-            self._run_all("latency", due, blocks)
+            self._run_all("latency", self._due(blocks, replication), blocks)
         noisy = tuple(block for block in blocks if self.profile.retries and self._needs_more(block))
         if noisy:
             more = range(self.profile.sets, self.profile.sets + max(1, int(self.profile.sets * SETS_ADDED)))
-            due = self._due(noisy, more)
             self.ui.note(f"{len(noisy)} groups are noisy: {len(more)} more launch-sets each")
-            self.ui.stage("more latency", len(due))
-            self._run_all("more latency", due, blocks)
+            self.ui.stage("more latency", sum(len(self._due(noisy, replication)) for replication in more))
+            for replication in more:
+                self._run_all("more latency", self._due(noisy, replication), blocks)
 
-    def _due(self, blocks: tuple[Block, ...], sets: range) -> list[SetPlan]:
-        plans = [
-            plan
-            for block in blocks
-            for plan in set_plans(block, self._alive(block), sets, self.profile, self.request.seed, self._room())
-        ]
+    def _due(self, blocks: tuple[Block, ...], replication: int) -> list[SetPlan]:
+        room, seed = self._room(), self.request.seed
+        plans: list[SetPlan] = []
+        for block in blocks:
+            done = self.store.sets(block.block_id)
+            plans += set_plans(block, self._alive(block), replication, self.profile, seed, room, done)
         ranked = [block for block in blocks if self.registry.targets[block.cells[0].target.name].spec.ranked]
-        alive = {cell_id: True for block in ranked for cell_id in self._alive(block)}
-        return plans + link_plans(ranked, alive, sets)
+        alive = {cell_id for block in ranked for cell_id in self._alive(block)} - self.unlinked
+        stored = {(item.group, item.index) for item in self.store.sets() if item.purpose == "link"}
+        return plans + link_plans(ranked, alive, replication, room, stored)
+
+    def _learn(self, stored: LaunchSet) -> None:
+        if stored.purpose == "link":
+            self.unlinked.update(stored.failures)
+        else:
+            self.failures.update(stored.failures)
 
     def _needs_more(self, block: Block) -> bool:
         done = self.store.sets(block.block_id)
@@ -160,12 +190,10 @@ class Campaign:
         for plan in due:
             alive = tuple(cell_id for cell_id in plan.members if cell_id not in self.failures)
             self.ui.advance(stage, self.sets_done[stage], _title_of(plan, planned))
-            stored = self.store.set_at(plan.group, plan.index)
-            if stored is None and alive:
-                stored = self._run_set(plan, [self.member(planned[cell_id]) for cell_id in alive])
-                self.store.write_set(stored)
-            if stored is not None:
-                self.failures.update(stored.failures)
+            if alive:
+                finished = self._run_set(plan, [self.member(planned[cell_id]) for cell_id in alive])
+                self.store.write_set(finished)
+                self._learn(finished)
             self.sets_done[stage] += 1
             self.ui.advance(stage, self.sets_done[stage], "")
 
@@ -197,6 +225,7 @@ class Campaign:
         if failure is not None:
             return failed_record(planned, failure, self.context, built)
         anchor = block.anchor if block.anchor not in self.failures else None
+        reason = planned.anchor_reason or ("" if anchor else self._why_no_anchor(planned))
         sets = self.store.sets(block.block_id)
         own = [item for item in sets if any(launch.cell_id == cell_id for launch in item.launches)]
         if not own:
@@ -211,9 +240,15 @@ class Campaign:
             sets=tuple(self.store.set_name(item) for item in own),
             anchor=anchor,
             anchor_precision=self.built[anchor].artifact.realised if anchor else None,
+            anchor_reason=reason,
             latency_seconds=sum(item.seconds / max(1, len(item.members)) for item in own),
         )
         return finished_record(done, self.context)
+
+    def _why_no_anchor(self, planned: PlannedCell) -> str:
+        anchor = planned.anchor or ""
+        failure = self.failures.get(anchor) or self.lost.get(anchor)
+        return "the anchor has no figures" if failure is None else f"the anchor is {failure.status}: {failure.reason}"
 
 
 def _title(planned: PlannedCell) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.bench.blocks import Block
 from harness.bench.records import CheckPart, Context, placement_flags
 from harness.build import Built
+from harness.errors import Unsupported
 from harness.measure import Member, Untimed, run_untimed
 from harness.plan import PlannedCell, Request
 from harness.plugins import Registry
@@ -35,7 +37,7 @@ class Judge:
     request: Request
     scratch: Path
     anchor_outputs: Mapping[str, Path] = field(default_factory=dict)
-    recall: Callable[[], Mapping[str, Path]] = dict
+    recall: Callable[[], Mapping[str, Path]] | None = None
 
     def check(self, planned: PlannedCell, member: Member, built: Built, block: Block) -> CheckPart:
         """Run the test split once, reduce the outputs to per-item scores, and read the placement."""
@@ -46,13 +48,16 @@ class Judge:
         if isinstance(result, Failure):
             return CheckPart(failure=result, seconds=time.monotonic() - started)
         if planned.is_anchor:
-            self.anchor_outputs = result.outputs
+            self.anchor_outputs, self.recall = result.outputs, None
         cover, flags = placement_flags(
             result.placements, built.model.precision, result.placement_reason, self.context.sparsity(planned)
         )
         try:
             claims = ranked and NO_DATA not in built.model.flags
             judged = self._quality(planned, built, result, block) if claims else None
+        except Unsupported as error:
+            failure = Failure("failed", "accuracy", f"target {planned.target.name}", error.message)
+            return CheckPart(failure=failure, seconds=time.monotonic() - started)
         except Exception as error:  # noqa: BLE001  score and aggregate are a plugin's; a broken one costs its own cell
             reason = f"score raised {type(error).__name__}: {error}"
             blame = f"workload {planned.workload.name}"
@@ -98,17 +103,18 @@ class Judge:
     def _quality(self, planned: PlannedCell, built: Built, result: Untimed, block: Block) -> Quality:
         spec = self.registry.workloads[planned.workload.name].spec
         outputs = _load(result.outputs)
+        _refuse_infinite(outputs)
         anchor = None if planned.is_anchor else self._anchor_scores(block)
         found: dict[str, float] = {}
-        if not planned.is_anchor and not self.anchor_outputs:
-            self.anchor_outputs = self.recall()
+        if not planned.is_anchor and not self.anchor_outputs and self.recall is not None:
+            self.anchor_outputs, self.recall = self.recall(), None
         if not planned.is_anchor and self.anchor_outputs:
             found = dict(fidelity(outputs, _load(self.anchor_outputs), task=spec.task))
         scores = None
         if built.evaluation.labelled and spec.score is not None:
             scores = spec.score(outputs, _labels(built))
             self.store.write_scores(planned.cell.cell_id, scores)
-        return quality(
+        judged = quality(
             scores,
             anchor,
             aggregate=spec.aggregate,
@@ -118,9 +124,13 @@ class Judge:
             interval=spec.interval,
             items=built.evaluation.items,
             seed=self.request.seed,
-            evaluation_batch=self._batch(planned, built),
+            evaluation_batch=result.batch,
             fidelity=found,
         )
+        for interval in (judged.value, judged.difference):
+            if interval is not None and not math.isfinite(interval.point):
+                raise ValueError(f"the metric {judged.metric} is {interval.point}")
+        return judged
 
     def _anchor_scores(self, block: Block) -> NDArray[Any] | None:
         return self.store.scores(block.anchor) if block.anchor is not None else None
@@ -130,6 +140,21 @@ def _load(paths: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
     import numpy as np  # not needed until something was measured
 
     return {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
+
+
+def _refuse_infinite(outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse outputs that are not numbers: an argmax over NaN would pass as an ordinary guess.
+
+    Raises:
+        Unsupported: An output holds NaN or infinity; the message says in how many items.
+    """
+    import numpy as np  # as above
+
+    for name, array in outputs.items():
+        if np.issubdtype(array.dtype, np.floating):
+            bad = len(array) - int(np.isfinite(array.reshape(len(array), -1)).all(axis=1).sum())
+            if bad:
+                raise Unsupported(f"output {name!r} is NaN or infinite for {bad} of {len(array)} items")
 
 
 def _labels(built: Built) -> NDArray[Any]:

@@ -116,6 +116,7 @@ class Finished:
     sets: tuple[str, ...]
     anchor: str | None
     anchor_precision: str | None
+    anchor_reason: str
     latency_seconds: float
 
 
@@ -134,7 +135,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         labels=planned.labels,
         anchor=done.anchor,
         anchor_precision=done.anchor_precision,
-        anchor_reason=planned.anchor_reason or None,
+        anchor_reason=done.anchor_reason or None,
         lineage=built.model.lineage,
         artifact=_published(built.artifact),
         latency=done.latency,

@@ -15,7 +15,7 @@ from harness.bench.campaign import Campaign
 from harness.bench.records import Context, failed_record, utc_now
 from harness.bench.ui import Ui
 from harness.build import BuildEvent, Built, Cache, build_plan, open_pack, probe_targets
-from harness.codec import sha256
+from harness.codec import file_sha256, sha256
 from harness.errors import Interrupted, PlanError
 from harness.measure import slots
 from harness.measure.host import Fingerprint, fingerprint
@@ -110,7 +110,9 @@ def _info(request: Request, plan: Plan, host: Fingerprint, registry: Registry, p
         schema=SCHEMA,
         run_id="",
         request=request,
-        plan_sha256=sha256([plan.plan_sha256, host.host_id, lock, sources, harness.__version__, str(pack or "")]),
+        plan_sha256=sha256(
+            [plan.plan_sha256, host.host_id, lock, sources, harness.__version__, file_sha256(pack) if pack else ""]
+        ),
         profile=request.profile,
         seed=request.seed,
         started_utc=utc_now(),
@@ -151,10 +153,12 @@ def _work(
     possible = tuple(planned for planned in plan.cells if planned.impossible is None)
     results = _build(plan, states, registry, pack, ui)
     built = {cell_id: item for cell_id, item in results.items() if isinstance(item, Built)}
-    for planned in possible:
-        failure = results.get(planned.cell.cell_id)
-        if isinstance(failure, Failure):
-            records.append(_write_failed(planned, failure, context, store, registry))
+    lost = {cell_id: item for cell_id, item in results.items() if isinstance(item, Failure)}
+    records += [
+        _write_failed(planned, lost[planned.cell.cell_id], context, store, registry)
+        for planned in possible
+        if planned.cell.cell_id in lost
+    ]
     cells = tuple(planned for planned in possible if planned.cell.cell_id in built)
     if not cells:
         return records
@@ -165,6 +169,7 @@ def _work(
             registry=registry,
             store=store,
             context=context,
+            lost=lost,
             ui=ui,
             built=built,
             cells=cells,

@@ -77,7 +77,9 @@ def run_set(
     for cell_id in [name for name, failure in failures.items() if failure.status not in _NO_RETRY]:
         company = [by_id[anchor]] if anchor is not None and anchor in by_id and anchor not in failures else []
         again = _attempt(plan, [*company, by_id[cell_id]])
-        failures = {name: value for name, value in failures.items() if name != cell_id} | again
+        failures.pop(cell_id)
+        if cell_id in again:  # an anchor that died as its company was sound beside the others
+            failures[cell_id] = again[cell_id]
     return LaunchSet(
         SCHEMA,
         group,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import codec
+from harness.errors import RecordError
 from harness.measure.member import Member, Setup
 from harness.measure.process import Worker, WorkerLost
 from harness.types import Failure, Placement, Purpose
@@ -98,5 +99,8 @@ def _place(worker: Worker, result: Untimed, accuracy: bool) -> Untimed:
             raise
         reason = f"{lost.failure.status}: {lost.failure.reason}"
         return Untimed(result.outputs, (), result.effective, reason, result.batch)
-    placements = codec.from_data(tuple[Placement, ...], reply["placements"], where="placements")
+    try:
+        placements = codec.from_data(tuple[Placement, ...], reply["placements"], where="placements")
+    except RecordError as error:
+        return Untimed(result.outputs, (), result.effective, str(error), result.batch)
     return Untimed(result.outputs, placements, result.effective or reply["effective"], reply["reason"], result.batch)
