@@ -26,6 +26,7 @@ from records import (
 from harness.errors import PlanError
 from harness.leaderboard import COLUMNS, columns_markdown, mark_pareto, sort_rows, table, where_time_went
 from harness.leaderboard.pareto import undominated
+from harness.leaderboard.sections import sections
 from harness.store import Problem
 from harness.types import Coverage, Interval, Options
 
@@ -89,16 +90,30 @@ def test_a_metric_where_lower_is_better_keeps_its_direction():
     assert (frame["drop_low"][2], frame["drop_high"][2]) == pytest.approx((0.5, 1.4))
 
 
-def test_a_share_and_a_percentage_are_both_shown_as_percentages():
-    percent = replace(quality(0.9), value=Interval(90.0, 87.0, 92.5))
-    frame = table(run_of((record(quality=quality(0.9)), record("int8", quality=percent))))
-    assert list(frame["quality"]) == pytest.approx([90.0, 90.0])
+@pytest.mark.parametrize("high", [0.99, 1.0, 1.0000001, 1.02])
+def test_a_metric_in_percent_is_always_a_share(high):
+    made = replace(quality(0.9), value=Interval(0.9, 0.4, high), difference=Interval(-0.5, -1.0, 1.25))
+    row = only(table(run_of((record("int8", quality=made),))), method="int8")
+    assert list(row[["quality", "quality_low", "quality_high"]]) == pytest.approx([90.0, 40.0, 100 * high])
+    assert list(row[["drop", "drop_low", "drop_high"]]) == pytest.approx([50.0, -125.0, 100.0])
 
 
-def test_rows_are_sorted_by_speed_up_then_unranked_then_lost():
+def test_a_percentage_without_labels_has_no_value_and_other_units_are_never_scaled():
+    bare = replace(quality(0.9, 0.01), value=None)
+    frame = table(run_of((record("int8", quality=bare), record("fp16", quality=rmse(0.9, 0.5)))))
+    assert math.isnan(only(frame, method="int8")["quality"])
+    assert only(frame, method="int8")["drop"] == pytest.approx(1.0)
+    assert only(frame, method="fp16")["quality"] == pytest.approx(0.9)
+    assert only(frame, method="fp16")["drop_high"] == pytest.approx(1.0)
+
+
+def test_rows_are_sorted_by_target_and_speed_up_then_unranked_then_lost():
     frame = table(run_of(board_records()))
     okay = frame[frame["ranked"]]
-    assert list(okay["speedup"]) == sorted(okay["speedup"], reverse=True)
+    assert list(okay["target"]) == ["onnxruntime"] * 5 + ["openvino"] * 3
+    for _target, rows in okay.groupby("target"):
+        assert list(rows["speedup"]) == sorted(rows["speedup"], reverse=True)
+    assert list(okay["method"][5:]) == ["int8", "baseline", "dynamic-int8"]  # the anchor stands where ratio 1 does
     assert list(frame["ranked"]) == sorted(frame["ranked"], reverse=True)
     assert list(frame["status"][-3:]) != ["ok"] * 3
     assert set(frame["status"][: len(frame) - 3]) == {"ok"}
@@ -117,6 +132,15 @@ def test_estimates_and_the_null_target_are_never_ranked():
     assert not only(frame, kind="simulated")["ranked"]
     assert not only(frame, overhead=True)["ranked"]
     assert next(iter(frame["method"][frame["ranked"]])) != "fp16"
+
+
+def test_ratios_to_unlike_anchors_are_never_in_one_order():
+    made = [("a", 4.0, "float32"), ("b", 3.0, "float16"), ("c", 2.0, "float32"), ("d", 1.5, "float16")]
+    records = tuple(
+        record(method, latency=latency(1.0, speed_up=speed), anchor_precision=name) for method, speed, name in made
+    )
+    frame = table(run_of((*records, record("e", "aa", latency=latency(9.0, speed_up=1.1)))))
+    assert list(frame["method"]) == ["e", "b", "d", "a", "c"]
 
 
 @pytest.mark.parametrize(
@@ -257,6 +281,49 @@ def test_anchors_of_another_precision_are_not_compared():
     frame = table(linked_run(anchor_precision="float16"))
     assert frame["cross_speedup"].isna().all()
     assert any("different precisions (float16, float32)" in text for text in frame.attrs["notes"])
+
+
+def two_runs(profile="quick"):
+    """Return two runs of one host: in the first, link sets compare with onnxruntime; in the second, with openvino."""
+    first = linked_run()
+    names = {target: cell("baseline", target, threads=1, batch=1).cell_id for target in ("openvino", "tflite")}
+    links = tuple(
+        launch_set("l", index, {names["openvino"]: 2.0, names["tflite"]: 0.2}, anchor=None, purpose="link", rounds=8)
+        for index in range(6)
+    )
+    later = {"finished_utc": "2026-12-01T00:00:00+00:00", "profile": profile}
+    second = run_of(
+        (record(target="openvino", **later), record(target="tflite", **later)), links, run_id="second", profile=profile
+    )
+    return replace(first, records=tuple(item for item in first.records if item.cell.target.name != "tflite")), second
+
+
+def test_runs_with_unlike_references_are_compared_in_lines_of_their_own():
+    frame = table(two_runs(), sort="cross")
+    (section,) = sections(frame)
+    older, newer = section.crossed
+    assert older.startswith("across targets, against onnxruntime's anchor in run 2026")
+    assert "int8 on openvino 6." in older
+    assert "tflite" not in older
+    assert newer.startswith("across targets, against openvino's anchor in run second: baseline on tflite")
+    known = frame[frame["cross_reference"].notna()]
+    assert list(known["cross_reference"]) == ["onnxruntime"] * 2 + ["openvino"] * 2
+    (text,) = [text for text in frame.attrs["notes"] if "cross-target" in text]
+    assert "onnxruntime in run 2026" in text
+    assert "openvino in run second" in text
+
+
+def test_a_single_run_has_one_line_across_targets():
+    (section,) = sections(table(linked_run()))
+    (line,) = section.crossed
+    assert line.startswith("across targets, against onnxruntime's anchor: int8 on openvino 6.")
+
+
+def test_a_title_names_every_profile_of_its_rows():
+    (section,) = sections(table(two_runs("publish")))
+    assert section.title.endswith("quick and publish profiles")
+    (section,) = sections(table(two_runs()))
+    assert section.title.endswith("quick profile")
 
 
 def test_the_pareto_front_by_brute_force():

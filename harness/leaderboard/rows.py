@@ -62,7 +62,7 @@ def _bounds(name: str, interval: Interval | None, scale: float = 1.0, end: str =
 
 
 def _quality(quality: Quality) -> Row:
-    scale = 100.0 if quality.unit == "%" and _is_share(quality) else 1.0
+    scale = 100.0 if quality.unit == "%" else 1.0  # "%" means that a workload gives a share, 0..1
     return {
         "metric": quality.metric,
         "metric_unit": quality.unit,
@@ -78,12 +78,6 @@ def _quality(quality: Quality) -> Row:
         "top1_agreement": quality.fidelity.get("top1_agreement"),
         "sqnr_db": quality.fidelity.get("sqnr_db"),
     }
-
-
-def _is_share(quality: Quality) -> bool:
-    """Tell whether a metric in % is stored as 0..1, as ours are; a plugin's may come as 0..100."""
-    found = quality.value
-    return found is None or max(found.point, found.high or 0.0) <= 1.0
 
 
 def _worse(quality: Quality) -> Interval | None:

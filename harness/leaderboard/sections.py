@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged, unknown
 from harness.leaderboard.notes import meaning
 from harness.leaderboard.table import GROUP
+from harness.profiles import PROFILES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +72,7 @@ class Section:
     Attributes:
         quality_name, drop_unit, time_unit, memory_unit, size_unit: What the columns are given in.
         remarks: "method on target" -> what the figures come to, where that is little.
+        crossed: The fastest cells over all targets: a line for each reference that link sets compare with.
     """
 
     title: str
@@ -83,7 +85,7 @@ class Section:
     lost: tuple[Lost, ...]
     overhead: str
     remarks: tuple[tuple[str, str], ...]
-    crossed: str
+    crossed: tuple[str, ...]
     legend: tuple[str, ...]
 
 
@@ -107,7 +109,7 @@ def _section(rows: Sequence[Row], *, several_hosts: bool) -> Section:
     letters = _letters(okay)
     shown = tuple(_shown(item, units, letters) for item in okay)
     return Section(
-        title=_title(rows[0], several_hosts=several_hosts),
+        title=_title(rows, several_hosts=several_hosts),
         quality_name=units.quality,
         drop_unit=units.drop,
         time_unit=units.time[0],
@@ -117,16 +119,25 @@ def _section(rows: Sequence[Row], *, several_hosts: bool) -> Section:
         lost=_lost([item for item in rows if item["status"] != "ok"]),
         overhead=_overhead([item for item in rows if item["status"] == "ok" and item["overhead"]]),
         remarks=tuple((f"{item['method']} on {item['target']}", item["note"]) for item in okay if item["note"]),
-        crossed=_crossed(okay),
+        crossed=tuple(_crossed(okay)),
         legend=tuple(_legend(okay, letters)),
     )
 
 
-def _title(first: Row, *, several_hosts: bool) -> str:
+def _title(rows: Sequence[Row], *, several_hosts: bool) -> str:
+    first = rows[0]
     threads, batch = first["threads"], first["batch"]
     cores = "1 thread" if threads == 1 else f"{threads} threads"
-    parts = [first["workload"], cores, f"batch {batch}", f"{first['profile']} profile"]
+    parts = [first["workload"], cores, f"batch {batch}", _profiles(rows)]
     return " · ".join([*parts, first["host"]] if several_hosts else parts)
+
+
+def _profiles(rows: Sequence[Row]) -> str:
+    """Name every profile that the rows were measured in: several runs on one board may differ."""
+    order = list(PROFILES)
+    found = {item["profile"] for item in rows}
+    names = sorted(found, key=lambda name: (order.index(name) if name in order else len(order), str(name)))
+    return f"{' and '.join(map(str, names))} profile{'s' if len(names) > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -249,15 +260,19 @@ def _overhead(rows: Sequence[Row]) -> str:
     return f"harness overhead: {figure} per inference, measured with the {best['target']} target"
 
 
-def _crossed(rows: Sequence[Row], most: int = 3) -> str:
-    """Name the fastest cells over all targets, where link sets tell."""
+def _crossed(rows: Sequence[Row], most: int = 3) -> Iterable[str]:
+    """Name the fastest cells over all targets, where link sets tell: per run and reference, as only those compare."""
     known = [item for item in rows if item["cross_speedup"] is not None]
-    linked = [item for item in known if not (item["is_anchor"] and item["target"] == item["cross_reference"])]
-    found = sorted(linked, key=lambda item: -float(item["cross_speedup"]))
-    if len({item["target"] for item in known}) < 2:
-        return ""
-    texts = [f"{item['method']} on {item['target']} {_cross_text(item)}" for item in found[:most]]
-    return f"across targets, against {found[0]['cross_reference']}'s anchor: {', '.join(texts)}"
+    groups = sorted({(item["run"], item["cross_reference"]) for item in known})
+    for run, reference in groups:
+        alike = [item for item in known if (item["run"], item["cross_reference"]) == (run, reference)]
+        linked = [item for item in alike if not (item["is_anchor"] and item["target"] == reference)]
+        if all(item["target"] == reference for item in linked):
+            continue
+        found = sorted(linked, key=lambda item: -float(item["cross_speedup"]))
+        texts = [f"{item['method']} on {item['target']} {_cross_text(item)}" for item in found[:most]]
+        where = f" in run {run}" if len(groups) > 1 else ""
+        yield f"across targets, against {reference}'s anchor{where}: {', '.join(texts)}"
 
 
 def _cross_text(item: Row) -> str:

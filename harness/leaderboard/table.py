@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GROUP = ["host", "workload", "threads", "batch"]  # rows that one ranking compares
+LIKE = {  # orders by a ratio -> what rows share whose ratios are to like anchors; only those are ordered by it
+    "speedup": ["target", "anchor_precision"],
+    "cross": ["cross_reference", "run"],
+}
 SORTS = {  # how rows are ordered -> (column, the larger the better; None where the metric decides)
     "speedup": ("speedup", True),
     "cross": ("cross_speedup", True),
@@ -34,13 +38,14 @@ def table(runs: Run | Iterable[Run], *, sort: str = "speedup") -> pd.DataFrame:
 
     A cell that was measured in several runs on one host counts once, as in the newest. Rows are sorted by
     host, workload and options; then the ranked ones by ``sort``, then other ok ones, then the rest with their reasons.
+    Speed-ups are ratios to the anchor of a target: their order is one target after another, by name.
 
     Raises:
         PlanError: ``sort`` is unknown.
     """
     all_runs = (runs,) if isinstance(runs, Run) else tuple(runs)
-    rows = [item for run in all_runs for item in _rows(run)]
-    frame = sort_rows(_frame(_newest(rows)), sort)
+    rows = _newest([item for run in all_runs for item in _rows(run)])
+    frame = sort_rows(_frame(rows), sort)
     notes = [text for run in all_runs for text in _notes(run)]
     frame.attrs = {
         "notes": [text for text in dict.fromkeys([*notes, _crossed_note(rows)]) if text],
@@ -74,6 +79,8 @@ def _frame(rows: Sequence[Row]) -> pd.DataFrame:
 def sort_rows(frame: pd.DataFrame, by: str = "speedup") -> pd.DataFrame:
     """Return the table with ranked rows best first in each group, then other ok rows, then the rest.
 
+    A group's rows whose ratios are to unlike anchors (``LIKE``) stand one lot after another, never in one order.
+
     Raises:
         PlanError: ``by`` is none of ``SORTS``.
     """
@@ -85,7 +92,8 @@ def sort_rows(frame: pd.DataFrame, by: str = "speedup") -> pd.DataFrame:
         _place=2 - (frame["status"] == "ok").astype(int) - frame["ranked"].astype(int),
         _key=frame[column].astype("float64") * (1 - 2 * better),
     )
-    ordered = keyed.sort_values([*GROUP, "_place", "_key", "target", "method"], kind="stable", na_position="last")
+    names = dict.fromkeys([*GROUP, "_place", *LIKE.get(by, ()), "_key", "target", "method"])
+    ordered = keyed.sort_values(list(names), kind="stable", na_position="last")
     return ordered.drop(columns=["_place", "_key"]).reset_index(drop=True)
 
 
@@ -102,5 +110,11 @@ def _notes(run: Run) -> Iterable[str]:
 
 
 def _crossed_note(rows: Sequence[Row]) -> str:
-    names = ", ".join(sorted({str(item["cross_reference"]) for item in rows if item.get("cross_reference")}))
-    return f"cross-target speed-ups are relative to the anchor of {names}, through the link sets" if names else ""
+    known = sorted({(item["run"], item["cross_reference"]) for item in rows if item.get("cross_reference")})
+    if len(known) > 1:
+        names = ", ".join(f"{reference} in run {run}" for run, reference in known)
+        return f"cross-target speed-ups are relative to unlike anchors ({names}): each line names its own"
+    return "".join(
+        f"cross-target speed-ups are relative to the anchor of {reference}, through the link sets"
+        for _run, reference in known
+    )

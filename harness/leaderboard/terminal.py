@@ -44,8 +44,7 @@ def _parts(section: Section) -> Iterable[RenderableType]:
     yield _text(section.title, "bold")
     if section.rows:
         yield _board(section)
-    if section.crossed:
-        yield _text(section.crossed)
+    yield from map(_text, section.crossed)
     for line in (section.overhead, *section.legend):
         if line:
             yield _text(line, "dim")

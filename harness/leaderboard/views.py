@@ -88,7 +88,7 @@ def _markdown_section(section: Section) -> Iterable[str]:
     yield f"### {escape.markdown(section.title)}\n"
     if section.rows:
         yield from _grid(_headers(section), [_cells(row) for row in section.rows])
-    yield from (f"{escape.markdown(text)}  " for text in (section.overhead, section.crossed, *section.legend) if text)
+    yield from (f"{escape.markdown(text)}  " for text in (section.overhead, *section.crossed, *section.legend) if text)
     yield ""
     if section.remarks:
         yield from _grid(("remark on", "what the figures come to"), section.remarks)
