@@ -73,6 +73,28 @@ def conv_net(folder: Path, *, weights: dict[str, np.ndarray] | None = None) -> M
     return Model("onnx", path, {"image": TensorSpec("float32", (None, 3, 16, 16))}, ("logits",))
 
 
+def dense_net(folder: Path, *, batch: int | str = "n") -> Model:
+    """MatMul with a bias, which ONNX Runtime fuses under a new name; MatMul of a transposed weight; Gemm."""
+    rng = np.random.default_rng(4)
+    weights = {"w0": _weights(rng, 32, 48), "b0": _weights(rng, 48, 1).ravel(), "w1": _weights(rng, 40, 48),
+               "w2": _weights(rng, 24, 40), "b2": _weights(rng, 24, 1).ravel()}  # fmt: skip
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"], name="mm"),
+        helper.make_node("Add", ["a", "b0"], ["b"], name="add"),
+        helper.make_node("Relu", ["b"], ["c"], name="relu"),
+        helper.make_node("Transpose", ["w1"], ["w1t"], name="turn", perm=[1, 0]),
+        helper.make_node("MatMul", ["c", "w1t"], ["d"], name="mm1"),
+        helper.make_node("Gemm", ["d", "w2", "b2"], ["y"], name="gemm", transB=1),
+    ]
+    path = folder / "dense.onnx"
+    write(path, nodes, {"x": [batch, 32]}, {"y": [batch, 24]}, weights)
+    fixed = batch if isinstance(batch, int) else None
+    return Model("onnx", path, {"x": TensorSpec("float32", (fixed, 32))}, ("y",))
+
+
+DENSE_MACS = {"w0": 32 * 48, "w1": 48 * 40, "w2": 40 * 24}  # of dense_net, by weight
+
+
 def two_inputs(folder: Path) -> Model:
     """Two dense branches that share one square weight, and their difference."""
     rng = np.random.default_rng(1)
@@ -101,11 +123,11 @@ def items(model: Model, count: int = 48, seed: int = 3) -> dict[str, np.ndarray]
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def make_job(out: Path, model: Model) -> Job:
+def make_job(out: Path, model: Model, count: int = 48) -> Job:
     out.mkdir(parents=True, exist_ok=True)
     log = logging.getLogger("harness")
     workload: Any = SimpleNamespace(inputs=model.inputs, outputs=model.outputs)
-    return Job(out, 0, 1, Items(items(model)), workload, lambda share, words: None, log)
+    return Job(out, 0, 1, Items(items(model, count)), workload, lambda share, words: None, log)
 
 
 def outputs(spec: Any, artifact: Artifact, feed: dict[str, np.ndarray], params: Any = None) -> dict[str, np.ndarray]:

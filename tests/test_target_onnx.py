@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx_files import CONV_MACS, conv_net, items, two_inputs, write
+from onnx_files import CONV_MACS, conv_net, dense_net, items, two_inputs, write
 
 from harness.api import BadModel, Unsupported
 from harness_onnx import (
     calibration_batches,
+    calibration_items,
     check_file,
     dynamic_int8,
     float_nodes,
@@ -127,12 +129,26 @@ def test_static_int8_scales_follow_the_onnx_specification(tmp_path: Path) -> Non
 def test_fewer_calibration_items_are_used_when_asked(tmp_path: Path) -> None:
     model = conv_net(tmp_path)
     feed = items(model)
-    feeds = calibration_batches(feed, 20, batch=16)
+    feeds = calibration_batches(feed, 20)
     assert [len(part["image"]) for part in feeds] == [16, 4]
     qdq(model.path, tmp_path / "q.onnx", feeds)
     used = feed["image"][:20]
     scales = [float(scale) for scale, _ in quantizers(tmp_path / "q.onnx")]
     assert any(scale == pytest.approx((used.max() - used.min()) / 255, rel=1e-5) for scale in scales)
+
+
+@pytest.mark.parametrize(("batch", "samples", "wanted"), [
+    (None, 20, [range(16), range(16, 20)]), (1, 3, [[0], [1], [2]]), (4, 6, [[0, 1, 2, 3], [4, 5, 0, 1]]),
+    (5, 2, [[0, 1, 0, 1, 0]]), (4, 100, [[*range(start, start + 4)] for start in range(0, 24, 4)]), (4, 0, []),
+])  # fmt: skip
+def test_calibration_feeds_are_as_large_as_a_fixed_batch(
+    batch: int | None, samples: int, wanted: list[list[int]]
+) -> None:
+    feed = {"x": np.arange(24), "y": np.arange(24) * 2}
+    feeds = calibration_batches(feed, samples, batch=batch)
+    assert [part["x"].tolist() for part in feeds] == [list(part) for part in wanted]
+    assert all(np.array_equal(part["y"], 2 * part["x"]) for part in feeds)
+    assert calibration_items(feed, samples) == len({item for part in feeds for item in part["x"].tolist()})
 
 
 def test_symmetric_qdq_is_what_tensorrt_reads(tmp_path: Path) -> None:
@@ -177,11 +193,34 @@ def test_float16_halves_the_file_and_keeps_float32_io(tmp_path: Path) -> None:
 
 def test_overrides_name_nodes_and_unmatched_ones_are_refused(tmp_path: Path) -> None:
     path = conv_net(tmp_path).path
-    assert float_nodes(path, {"first": "float32"}, {"first": "conv0.weight"}) == ("conv0",)
+    assert float_nodes(path, {"first": "float32"}, {"first": "conv0.weight"}) == {"conv0": "first"}
     with pytest.raises(Unsupported, match="matches no weight"):
         float_nodes(path, {"conv9.weight": "float32"}, {})
     with pytest.raises(Unsupported, match="int4"):
         float_nodes(path, {"conv0.weight": "int4"}, {})
+
+
+@pytest.mark.parametrize("kept", ["w0", "b0", "w1", "w2"])
+@pytest.mark.parametrize("way", [qdq, symmetric_qdq, dynamic_int8])
+def test_an_override_holds_through_fusions(way: Callable[..., None], kept: str, tmp_path: Path) -> None:
+    """Fused nodes change their names, and quantizers ignore names that they do not know."""
+    model = dense_net(tmp_path)
+    feeds = () if way is dynamic_int8 else (calibration_batches(items(model), 16),)
+    way(model.path, tmp_path / "q.onnx", *feeds, exclude=float_nodes(model.path, {kept: "float32"}, {}))
+    floats = {span.shape for span in weight_spans(tmp_path / "q.onnx") if span.dtype == "float32"}
+    shape = {"w0": (32, 48), "b0": (32, 48), "w1": (48, 40), "w2": (24, 40)}[kept]
+    assert floats in ({shape}, {shape[::-1]})  # ONNX Runtime turns weights of Gemm and of Transpose
+
+
+def test_overrides_that_quantizers_cannot_follow_are_refused(tmp_path: Path) -> None:
+    model = dense_net(tmp_path)
+    with pytest.raises(Unsupported, match=r"'first'.*'gone'"):
+        dynamic_int8(model.path, tmp_path / "q.onnx", exclude={"gone": "first"})
+    graph = onnx.load(model.path)
+    graph.graph.node[0].name = ""
+    onnx.save(graph, model.path)
+    with pytest.raises(Unsupported, match=r"'w0'.*without a name"):
+        float_nodes(model.path, {"w0": "float32"}, {})
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from onnx_files import (
     CONV_MACS,
+    DENSE_MACS,
     DYNAMIC,
     HALF,
     STATIC,
     binary_weights,
     conv_net,
+    dense_net,
     items,
     make_job,
     outputs,
@@ -179,6 +181,24 @@ def test_an_override_keeps_its_layer_float(tmp_path: Path) -> None:
         placements = placed(SPEC, lowered(model, tmp_path, kept), model)
         floats = sum(item.macs or 0 for item in placements if item.precision == "float32")
         assert floats in {CONV_MACS["conv0"], 2 * CONV_MACS["conv0"]}  # padded to 16 channels by NCHWc kernels
+
+
+@pytest.mark.parametrize("kept", DENSE_MACS)
+@pytest.mark.parametrize("precision", [STATIC, DYNAMIC], ids=["static", "dynamic"])
+def test_an_override_holds_through_fusions(precision: Precision, kept: str, tmp_path: Path) -> None:
+    model = dense_net(tmp_path)
+    artifact = lowered(model, tmp_path, dataclasses.replace(precision, overrides={kept: "float32"}))
+    floats = [item.macs for item in placed(SPEC, artifact, model) if item.precision == "float32" and item.macs]
+    assert floats == [DENSE_MACS[kept]]
+
+
+@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("batch", [1, 16])
+def test_calibration_of_a_fixed_batch_uses_every_item(batch: int, count: int, tmp_path: Path) -> None:
+    model = dataclasses.replace(dense_net(tmp_path, batch=batch), precision=STATIC)
+    job = make_job(tmp_path / "lowered", model, count)
+    artifact = SPEC.lower(model, Params(), Options(), job)
+    assert f"over {count} items" in artifact.how
 
 
 @pytest.mark.parametrize("precision", [

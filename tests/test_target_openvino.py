@@ -12,20 +12,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnx_files import (
     CONV_MACS,
+    DENSE_MACS,
     DYNAMIC,
     HALF,
     STATIC,
     binary_weights,
     conv_net,
+    dense_net,
     items,
     make_job,
     outputs,
     placed,
     sqnr_db,
     two_inputs,
+    write,
 )
 
 from harness.api import Artifact, Calibration, Model, Options, Precision, Unsupported
@@ -217,6 +221,38 @@ def test_an_output_outlives_the_next_run(tmp_path: Path) -> None:
     kept = first.copy()
     session.run(items(model, 1, seed=2))
     assert np.array_equal(first, kept)
+
+
+@pytest.mark.parametrize("kept", DENSE_MACS)
+@pytest.mark.parametrize("precision", [STATIC, DYNAMIC], ids=["static", "dynamic"])
+def test_an_override_holds_for_products(precision: Precision, kept: str, tmp_path: Path) -> None:
+    model = dense_net(tmp_path)
+    artifact = lowered(model, tmp_path, dataclasses.replace(precision, overrides={kept: "float32"}))
+    stored = {np.prod(span.shape): span.dtype for span in weight_spans(artifact.path) if min(span.shape) > 1}
+    assert stored == {macs: "float32" if name == kept else "int8" for name, macs in DENSE_MACS.items()}
+
+
+@pytest.mark.parametrize("precision", [STATIC, DYNAMIC], ids=["static", "dynamic"])
+def test_an_override_whose_layer_lost_its_name_is_refused(precision: Precision, tmp_path: Path) -> None:
+    """OpenVINO folds a batch norm into the convolution, which is then called by a running number."""
+    weights = {"w": np.ones((4, 3, 3, 3), np.float32)} | {name: np.full(4, 2, np.float32) for name in "somv"}
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["a"], name="conv"),
+        helper.make_node("BatchNormalization", ["a", "s", "o", "m", "v"], ["logits"], name="norm"),
+    ]
+    model = conv_net(tmp_path)
+    write(model.path, nodes, {"image": [None, 3, 16, 16]}, {"logits": [None, 4, 14, 14]}, weights)
+    with pytest.raises(Unsupported, match="'w'"):
+        lowered(model, tmp_path, dataclasses.replace(precision, overrides={"w": "float32"}))
+
+
+@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("batch", [1, 16])
+def test_calibration_of_a_fixed_batch_uses_every_item(batch: int, count: int, tmp_path: Path) -> None:
+    model = dataclasses.replace(dense_net(tmp_path, batch=batch), precision=STATIC)
+    job = make_job(tmp_path / "lowered", model, count)
+    artifact = SPEC.lower(model, Params(), Options(), job)
+    assert f"over {count} items" in artifact.how
 
 
 @pytest.mark.parametrize("precision", [

@@ -298,6 +298,22 @@ def test_precision_is_in_the_types_of_the_file(tmp_path: Path, wanted: Precision
     assert all(point.dtype == np.int8 and not point.any() for point in points)
 
 
+@pytest.mark.parametrize("count", [3, 20])
+def test_a_fixed_batch_is_calibrated_and_an_override_kept(tmp_path: Path, count: int) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    from onnx_files import dense_net, make_job
+
+    from harness_onnx import weight_spans
+
+    for batch in (1, 16):
+        model = dense_net(tmp_path, batch=batch)
+        model = dataclasses.replace(model, precision=dataclasses.replace(INT8, overrides={"w0": "float32"}))
+        how = lowering.write_typed(model, tmp_path / "typed.onnx", make_job(tmp_path, model, count))
+        assert f"over {count} items" in how
+        assert [s.shape for s in weight_spans(tmp_path / "typed.onnx") if s.dtype == "float32"] == [(32, 48)]
+
+
 def test_a_missing_library_stops_lowering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(MissingDependency, match=re.escape("'tensorrt_rtx'")):

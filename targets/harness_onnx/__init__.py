@@ -22,13 +22,22 @@ from harness_onnx.graph import (
     save_normalised,
     weight_spans,
 )
-from harness_onnx.quantize import calibration_batches, dynamic_int8, qdq, quiet, symmetric_qdq, to_float16
+from harness_onnx.quantize import (
+    calibration_batches,
+    calibration_items,
+    dynamic_int8,
+    qdq,
+    quiet,
+    symmetric_qdq,
+    to_float16,
+)
 from harness_onnx.wire import TensorSpan
 
 __all__ = [
     "BATCH",
     "TensorSpan",
     "calibration_batches",
+    "calibration_items",
     "check_file",
     "consumers",
     "dynamic_int8",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,8 +138,10 @@ def consumers(graph: GraphProto) -> dict[str, list[tuple[NodeProto, int]]]:
     return found
 
 
-def float_nodes(path: Path, overrides: Mapping[str, str], names: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the nodes that overrides keep in float32, for quantizers to leave out.
+def float_nodes(path: Path, overrides: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
+    """Return the nodes that overrides keep in float32, each with its override's parameter, for quantizers to leave out.
+
+    They are nodes of this file. Whoever folds or fuses its nodes first has to find them again.
 
     Args:
         path: An ONNX file.
@@ -147,18 +149,39 @@ def float_nodes(path: Path, overrides: Mapping[str, str], names: Mapping[str, st
         names: ``Model.names``.
 
     Raises:
-        Unsupported: An override names no weight of the file, or another dtype than float32.
+        Unsupported: An override names no weight of the file, or another dtype than float32, or a node has no name.
     """
-    readers = consumers(load(path).graph)
-    found: list[str] = []
+    graph = load(path).graph
+    readers, constants = consumers(graph), _constants(graph)
+    found: dict[str, str] = {}
     for parameter, dtype in overrides.items():
-        nodes = [node.name for node, _place in readers.get(names.get(parameter, parameter), [])]
+        nodes = _layers(names.get(parameter, parameter), readers, constants)
         if not nodes:
             raise Unsupported(f"override of {parameter!r} matches no weight of the exported model")
         if dtype != "float32":
             raise Unsupported(f"override of {parameter!r} asks for {dtype}; a quantized file can only leave it float32")
-        found += nodes
-    return tuple(found)
+        if "" in nodes:
+            raise Unsupported(f"override of {parameter!r} matches a node without a name, which cannot be left out")
+        found |= dict.fromkeys(nodes, parameter)
+    return found
+
+
+def _constants(graph: GraphProto) -> set[str]:
+    """Return the values that no input changes: initializers and what is computed from them alone."""
+    found = {item.name for item in graph.initializer} | {""}
+    for node in graph.node:
+        if node.op_type == "Constant" or (node.input and found.issuperset(node.input)):
+            found.update(node.output)
+    return found
+
+
+def _layers(value: str, readers: Mapping[str, list[tuple[NodeProto, int]]], constants: Collection[str]) -> list[str]:
+    """Return the nodes that read a weight, looking through those that only transpose or reshape it."""
+    nodes: list[str] = []
+    for node, _place in readers.get(value, []):
+        folded = node.output[0] in constants
+        nodes += _layers(node.output[0], readers, constants) if folded else [node.name]
+    return nodes
 
 
 def _channel_axes(graph: GraphProto) -> dict[str, int]:

@@ -6,9 +6,10 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import MissingDependency, Unsupported
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
     Feed = Mapping[str, NDArray[Any]]
 
+_FREE_BATCH = 16  # of calibration feeds, where the graph leaves it free
 _METHODS = {"minmax": "MinMax", "moving-average": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @contextlib.contextmanager
@@ -36,13 +39,28 @@ def quiet() -> Iterator[io.StringIO]:
         logging.disable(before)
 
 
-def calibration_batches(inputs: Feed, samples: int, *, batch: int = 16) -> list[dict[str, NDArray[Any]]]:
-    """Cut the first ``samples`` items of arrays [n, …] into feeds of ``batch`` items; a short last one stays."""
-    count = min(samples, min(len(array) for array in inputs.values()))
-    return [
-        {name: array[start : min(start + batch, count)] for name, array in inputs.items()}
-        for start in range(0, count, batch)
-    ]
+def calibration_items(inputs: Feed, samples: int) -> int:
+    """Return how many different items ``calibration_batches`` feeds."""
+    return min(samples, min(len(array) for array in inputs.values()))
+
+
+def calibration_batches(inputs: Feed, samples: int, *, batch: int | None = None) -> list[dict[str, NDArray[Any]]]:
+    """Cut the first ``samples`` items of arrays [n, …] into feeds.
+
+    Args:
+        inputs: Items by input name.
+        samples: How many to use at most.
+        batch: The batch that the graph is fixed to: every feed has it, and the last is filled up with items from the
+            start. None where it is free: feeds of 16, and a short last one stays, so that no item counts twice.
+    """
+    import numpy as np
+
+    count, size = calibration_items(inputs, samples), batch or _FREE_BATCH
+    feeds = []
+    for start in range(0, count, size):
+        chosen = np.arange(start, start + size if batch else min(start + size, count)) % count
+        feeds.append({name: array[chosen] for name, array in inputs.items()})
+    return feeds
 
 
 def qdq(
@@ -55,7 +73,7 @@ def qdq(
     symmetric: bool = False,
     per_channel: bool = True,
     reduce_range: bool = False,
-    exclude: Collection[str] = (),
+    exclude: Mapping[str, str] = _NOTHING,
 ) -> None:
     """Write a calibrated QDQ file as ONNX Runtime runs fastest: int8 weights, bias int32, activations as asked.
 
@@ -68,13 +86,13 @@ def qdq(
         symmetric: Whether the activations' zero point is the middle of the integer range.
         per_channel: One weight scale per output channel.
         reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums saturate.
-        exclude: Node names that stay float.
+        exclude: Nodes of ``source`` that stay float, each with the parameter whose override asks for it.
 
     Raises:
-        Unsupported: ONNX Runtime has no such calibration.
+        Unsupported: ONNX Runtime has no such calibration, or left nothing of a node that is to stay float.
     """
     extra = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
-    kind = _Kind(activations, per_channel, reduce_range, tuple(exclude))
+    kind = _Kind(activations, per_channel, reduce_range, exclude)
     _static(source, out, feeds, calibration, kind, extra)
 
 
@@ -85,14 +103,14 @@ def symmetric_qdq(
     *,
     calibration: str = "minmax",
     per_channel: bool = True,
-    exclude: Collection[str] = (),
+    exclude: Mapping[str, str] = _NOTHING,
 ) -> None:
     """Write the QDQ dialect of TensorRT: int8 weights and activations with zero point 0, float bias.
 
     Arguments and errors are those of ``qdq``.
     """
     extra = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
-    _static(source, out, feeds, calibration, _Kind("int8", per_channel, False, tuple(exclude)), extra)
+    _static(source, out, feeds, calibration, _Kind("int8", per_channel, False, exclude), extra)
 
 
 @dataclass(frozen=True)
@@ -100,7 +118,7 @@ class _Kind:
     activations: str
     per_channel: bool
     reduce_range: bool
-    exclude: tuple[str, ...]
+    exclude: Mapping[str, str]
 
 
 def _static(
@@ -112,6 +130,7 @@ def _static(
         raise Unsupported("static int8 needs calibration items and there are none")
     tools = _tools()
     prepared = prepare(source, out.with_suffix(".pre.onnx"))
+    kept = _kept(source, prepared, kind.exclude)
     # A stride of one feed bounds memory: ranges or histograms are merged before the next feed is run.
     options = {**extra, "CalibStridedMinMax": 1, "CalibMovingAverage": calibration == "moving-average"}
     with quiet():
@@ -124,14 +143,14 @@ def _static(
             weight_type=tools.QuantType.QInt8,
             per_channel=kind.per_channel,
             reduce_range=kind.reduce_range,
-            nodes_to_exclude=list(kind.exclude),
+            nodes_to_exclude=kept,
             calibrate_method=getattr(tools.CalibrationMethod, _METHODS[calibration]),
             extra_options=options,
         )
     prepared.unlink()
 
 
-def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: Collection[str] = ()) -> None:
+def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: Mapping[str, str] = _NOTHING) -> None:
     """Write a file with int8 weights whose activations are quantized at run time, where kernels exist.
 
     Conv becomes ConvInteger, MatMul and Gemm become MatMulInteger, LSTM becomes DynamicQuantizeLSTM; GRU has no
@@ -140,6 +159,8 @@ def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: 
     """
     tools = _tools()
     prepared = prepare(source, out.with_suffix(".pre.onnx"))
+    kept = _kept(source, prepared, exclude)
+    kept += [f"{name}_MatMul" for name in kept]  # what ``quantize_dynamic`` turns every Gemm into, before it excludes
     _unshare_gemm_weights(prepared)
     uint8, int8 = tools.QuantType.QUInt8, tools.QuantType.QInt8
     passes = ((prepared, ["Conv"], uint8, False), (out, ["MatMul", "LSTM"], int8, per_channel))
@@ -151,7 +172,7 @@ def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: 
                 op_types_to_quantize=operators,
                 per_channel=channels,
                 weight_type=weights,
-                nodes_to_exclude=list(exclude),
+                nodes_to_exclude=kept,
                 extra_options={"WeightSymmetric": True, "DefaultTensorType": import_onnx().TensorProto.FLOAT},
             )
     prepared.unlink()
@@ -170,7 +191,10 @@ def to_float16(source: Path, out: Path, *, keep_io: bool = True) -> None:
 
 
 def prepare(source: Path, out: Path) -> Path:
-    """Fold constants and batch norms by ONNX Runtime before quantizing, as its documentation asks; node names stay."""
+    """Fold constants and batch norms by ONNX Runtime before quantizing, as its documentation asks.
+
+    A node that is fused with the next one changes its name: MatMul ``a`` and Add become Gemm ``a/MatMulAddFusion``.
+    """
     onnx = import_onnx()
     _tools()
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -182,6 +206,29 @@ def prepare(source: Path, out: Path) -> Path:
     normalise(model)
     onnx.save(model, str(out))
     return out
+
+
+def _kept(source: Path, prepared: Path, exclude: Mapping[str, str]) -> list[str]:
+    """Return what became of nodes in the prepared file, where fusions rename them.
+
+    Raises:
+        Unsupported: Nothing that can be told did; the quantizers would ignore the unknown name and quantize the layer.
+    """
+    if not exclude:
+        return []
+    nodes = load(prepared).graph.node
+    before = load(source).graph
+    stored = {item.name for item in before.initializer}
+    weights = {node.name: stored.intersection(node.input) for node in before.node if node.name in exclude}
+    found: list[str] = []
+    for name, parameter in exclude.items():
+        same = [node.name for node in nodes if node.name == name]
+        fused = [node.name for node in nodes if node.name.startswith(f"{name}/")]
+        readers = [node.name for node in nodes if node.name and weights.get(name, set()).intersection(node.input)]
+        if not (same or fused or readers):
+            raise Unsupported(f"override of {parameter!r}: node {name!r} is not in the graph that is quantized")
+        found += same or fused or readers
+    return found
 
 
 def _unshare_gemm_weights(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.api import Artifact, Calibration, Job, Model, Options, Unsupported, stored_size
 from harness_onnx import (
     calibration_batches,
+    calibration_items,
     dynamic_int8,
     float_nodes,
     model_io,
@@ -83,13 +84,13 @@ def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
     calibration = wanted.calibration or Calibration()
     arrays = job.data.split("calibration").inputs
     fixed = next(iter(model_io(model.path)[0].values())).shape[0]
-    feeds = calibration_batches(arrays, calibration.samples, batch=fixed or 16)
+    feeds = calibration_batches(arrays, calibration.samples, batch=fixed)
     symmetric = bool(wanted.activations_symmetric)
     activations = "int8" if symmetric else params.activations  # a symmetric uint8 would have zero point 128
     qdq(
         model.path,
         out,
-        feeds if fixed is None else [feed for feed in feeds if len(next(iter(feed.values()))) == fixed],
+        feeds,
         calibration=calibration.method,
         activations=activations,
         symmetric=symmetric,
@@ -97,7 +98,7 @@ def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
         reduce_range=params.reduce_range,
         exclude=float_nodes(model.path, wanted.overrides, model.names),
     )
-    items = sum(len(next(iter(feed.values()))) for feed in feeds)
+    items = calibration_items(arrays, calibration.samples)
     return (
         f"quantize_static QDQ, {'symmetric ' if symmetric else ''}{activations} activations, "
         f"{wanted.granularity} int8 weights, {calibration.method} over {items} items"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported, stored_size
-from harness_onnx import calibration_batches, float_nodes, quiet
+from harness_onnx import calibration_batches, calibration_items, float_nodes, quiet
 from harness_openvino.dynamic import quantize_dynamically
 from harness_openvino.ir import weight_spans
 from harness_openvino.probe import HINT, import_openvino
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness_openvino.params import Params
 
 _RANGES = {"minmax": "MINMAX", "percentile": "MEAN_QUANTILE", "mse": "HISTOGRAM"}
+_NO_LAYERS = {"Add", "Constant", "Reshape"}  # what is left by a layer's name when the layer itself took another
 _COUNTED = re.compile(r"^([A-Za-z]+)_\d+$")
 
 
@@ -104,13 +105,22 @@ def _dynamic(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, s
 
 
 def _excluded(graph: Any, model: Model) -> tuple[str, ...]:
-    """Return the operations of the graph that overrides keep float; converting may append to a node's name."""
+    """Return the operations of the graph that overrides keep float; converting may append to a node's name.
+
+    Raises:
+        Unsupported: An override is left without a layer: converting fused it, under another name.
+    """
     wanted = model.precision.overrides
     if not wanted:
         return ()
-    nodes = float_nodes(model.path, wanted, model.names)
-    names = [item.get_friendly_name() for item in graph.get_ordered_ops()]
-    return tuple(name for name in names if any(name == node or name.startswith(f"{node}/") for node in nodes))
+    kinds = {item.get_friendly_name(): item.get_type_name() for item in graph.get_ordered_ops()}
+    found: list[str] = []
+    for node, parameter in float_nodes(model.path, wanted, model.names).items():
+        names = [name for name in kinds if name == node or name.startswith(f"{node}/")]
+        if all(kinds[name] in _NO_LAYERS for name in names):
+            raise Unsupported(f"override of {parameter!r}: openvino's graph has no layer by the name {node!r}")
+        found += names
+    return tuple(found)
 
 
 def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
@@ -124,7 +134,8 @@ def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]
     nncf = _nncf()
     fixed = next(iter(model.inputs.values())).shape[0]
     # Ranges are over all axes, so batches give the same ones and far fewer runs.
-    feeds = calibration_batches(job.data.split("calibration").inputs, calibration.samples, batch=fixed or 16)
+    arrays = job.data.split("calibration").inputs
+    feeds = calibration_batches(arrays, calibration.samples, batch=fixed)
     if not feeds:
         raise Unsupported("static int8 needs calibration items and there are none")
     transformer = _has_attention(graph)
@@ -139,7 +150,7 @@ def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]
         ignored_scope=_scope(nncf, _excluded(graph, model)),
         advanced_parameters=_advanced(calibration.method, wanted.granularity == "per-channel", params.smooth_quant),
     )
-    items = sum(len(next(iter(feed.values()))) for feed in feeds)
+    items = calibration_items(arrays, calibration.samples)
     preset = "performance" if wanted.activations_symmetric else "mixed"
     kind = ", transformer model type" if transformer else ""
     how = f"nncf.quantize, {preset} preset{kind}, {wanted.granularity} int8 weights"
@@ -169,7 +180,7 @@ def _is_computed(port: Any) -> bool:
 
 
 def _scope(nncf: Any, names: tuple[str, ...]) -> Any:
-    return nncf.IgnoredScope(names=list(names), validate=False) if names else None
+    return nncf.IgnoredScope(names=list(names)) if names else None
 
 
 def _advanced(method: str, per_channel: bool, smooth: bool) -> Any:

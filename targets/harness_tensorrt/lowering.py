@@ -77,7 +77,9 @@ def write_typed(model: Model, out: Path, job: Job) -> str:
         shutil.copyfile(model.path, out)
         return "the ONNX file as exported"
     wanted = precision.calibration or Calibration()
-    feeds = harness_onnx.calibration_batches(job.data.split("calibration").inputs, wanted.samples)
+    arrays = job.data.split("calibration").inputs
+    fixed = next(iter(harness_onnx.model_io(model.path)[0].values())).shape[0]
+    feeds = harness_onnx.calibration_batches(arrays, wanted.samples, batch=fixed)
     if not feeds:
         raise HarnessError("static int8 needs a calibration split and it is empty")
     harness_onnx.symmetric_qdq(
@@ -88,5 +90,6 @@ def write_typed(model: Model, out: Path, job: Job) -> str:
         per_channel=precision.granularity == "per-channel",
         exclude=harness_onnx.float_nodes(model.path, precision.overrides, model.names),
     )
-    grain = f"{precision.granularity} weights, {wanted.method} ranges of at most {wanted.samples} samples"
+    items = harness_onnx.calibration_items(arrays, wanted.samples)
+    grain = f"{precision.granularity} weights, {wanted.method} over {items} items"
     return f"symmetric int8 Q/DQ by ONNX Runtime, {grain}, other layers float32"
