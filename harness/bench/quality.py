@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.bench.blocks import Block
-from harness.bench.records import CheckPart, Context, placement_flags
+from harness.bench.records import NO_DATA, CheckPart, Context, placement_flags
 from harness.build import Built
 from harness.errors import Unsupported
 from harness.measure import Member, Untimed, run_untimed
@@ -23,7 +23,6 @@ from harness.types import Failure, Quality
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-NO_DATA = "random_calibration"  # set where the user gave no data: outputs for seeded noise claim nothing
 EVALUATION_BATCH = 32  # where batching cannot change a result; dynamic scales are found per batch, so never there
 
 

@@ -25,6 +25,8 @@ from harness.types import (
     Record,
 )
 
+NO_DATA = "random_calibration"  # set where the user gave no data: outputs for seeded noise claim nothing
+
 
 @dataclass(frozen=True)
 class MemoryPart:
@@ -158,7 +160,9 @@ def finished_record(done: Finished, context: Context) -> Record:
 
 
 def _flags(done: Finished) -> tuple[str, ...]:
-    found = [*done.built.model.flags, *done.built.artifact.flags, *done.check.flags]
+    calibrated = done.built.model.precision.scheme == "static"
+    found = [flag for flag in done.built.model.flags if calibrated or flag != NO_DATA]
+    found += [*done.built.artifact.flags, *done.check.flags]
     if done.check.quality is not None and done.check.quality.underpowered:
         found.append("underpowered")
     if done.latency.noise != "ok":

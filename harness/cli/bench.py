@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -91,14 +92,16 @@ def _work(app: App, options: dict[str, Any], ui: Timed) -> Plan | RunResult:
     for problem in registry.problems:
         ui.note(f"plugin {problem.plugin} ({problem.distribution}) is not fully used: {problem.message}")
     request = build_request(options, registry)
-    return _plan(request, registry, ui) if options["dry_run"] else _run(request, registry, options, ui)
+    return _plan(request, registry, options, ui) if options["dry_run"] else _run(request, registry, options, ui)
 
 
-def _plan(request: Request, registry: Registry, ui: Timed) -> Plan:
-    from harness.bench.run import prepare
+def _plan(request: Request, registry: Registry, options: dict[str, Any], ui: Timed) -> Plan:
+    from harness.bench.run import prepare, read_own_data
 
     ui.note("probing targets")
     plan, _states = prepare(request, registry)
+    if options["pack"] is None:
+        read_own_data(plan, registry, ui.note)
     return plan
 
 
@@ -106,6 +109,12 @@ def _run(request: Request, registry: Registry, options: dict[str, Any], ui: Time
     from harness.bench import run
 
     return run(request, registry=registry, out=options["out"], pack=options["pack"], fresh=options["fresh"], ui=ui)
+
+
+def _finite(seconds: float | None) -> float | None:
+    if seconds is not None and not math.isfinite(seconds):
+        raise PlanError(f"--timeout takes seconds; got {seconds}", hint="give a number, such as --timeout 600")
+    return seconds
 
 
 def _finish(result: RunResult, view: str, times: str) -> int:
@@ -149,7 +158,7 @@ def build_request(options: dict[str, Any], registry: Registry) -> Request:
         "seed": options["seed"],
         "python": parse_pythons(options["pythons"]),
         "strict": options["strict"],
-        "timeout_s": options["timeout"],
+        "timeout_s": _finite(options["timeout"]),
         "memory_limit_bytes": parse_size(options["memory_limit"], "--memory-limit"),
     }
     return dataclasses.replace(base, **{key: value for key, value in changes.items() if value not in (None, (), {})})

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.api import BadModel
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -14,9 +16,16 @@ if TYPE_CHECKING:
 
 
 def correct(outputs: Mapping[str, Array], labels: Array) -> Array:
-    """Return 1 where the largest logit of the first output is the label, else 0: shape [n, 1]."""
+    """Return 1 where the largest logit of the first output is the label, else 0: shape [n, 1].
+
+    Raises:
+        BadModel: A label names a class that the model has no logit for.
+    """
     logits = next(iter(outputs.values()))
     logits = logits.reshape(len(logits), -1)
+    highest = int(np.max(labels, initial=0))
+    if highest >= logits.shape[1]:
+        raise BadModel(f"a label is {highest}, but the model has {logits.shape[1]} outputs (classes count from 0)")
     return (logits.argmax(axis=1) == np.asarray(labels).reshape(-1)).astype(np.float64)[:, None]
 
 
