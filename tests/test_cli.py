@@ -38,7 +38,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     monkeypatch.setattr(App, "registry", lambda self: registry)
     monkeypatch.setattr("harness.cli.targets.probe", lambda _registry, names, _pythons: {n: states[n] for n in names})
     monkeypatch.setattr(
-        "harness.cli.bench._plan", lambda request, registry, ui: make_plan(request, registry, fakes.states(), 2)
+        "harness.cli.bench._plan",
+        lambda request, registry, _options, ui: make_plan(request, registry, fakes.states(), 2),
     )
 
     def call_it(*args: str) -> tuple[int, str, str]:
