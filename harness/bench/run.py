@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from harness.build import BuildEvent, Built, Cache, build_plan, open_pack, probe
 from harness.codec import file_sha256, sha256
 from harness.errors import BadModel, HarnessError, Interrupted, PlanError, Unsupported
 from harness.measure import slots
+from harness.measure.cpus import effective_cores
 from harness.measure.host import Fingerprint, fingerprint
 from harness.params import build
 from harness.plan import Plan, PlannedCell, Request, TargetState, make_plan, resolve_targets
@@ -37,17 +37,6 @@ class RunResult:
 
     folder: Path
     exit_code: int
-
-
-def effective_cores() -> int:
-    """Return the CPUs that this process may use: affinity, cut by a cgroup quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            cores = min(cores, -(-int(limit) // int(period)))
-    return max(1, cores)
 
 
 def prepare(request: Request, registry: Registry) -> tuple[Plan, Mapping[str, TargetState]]:
@@ -144,7 +133,7 @@ def run(
 
 def _info(request: Request, plan: Plan, host: Fingerprint, registry: Registry, pack: Path | None) -> RunInfo:
     lock = package_lock()
-    sources = {info.name: _source(registry, info.name) for info in registry.plugins}
+    sources = _sources(registry)
     return RunInfo(
         schema=SCHEMA,
         run_id="",
@@ -165,12 +154,11 @@ def _info(request: Request, plan: Plan, host: Fingerprint, registry: Registry, p
     )
 
 
-def _source(registry: Registry, plugin: str) -> str:
-    for offers in (registry.workloads, registry.methods, registry.exporters, registry.targets):
-        for offer in offers.values():
-            if offer.plugin == plugin:
-                return offer.source_sha256
-    return ""
+def _sources(registry: Registry) -> dict[str, str]:
+    """Return the hash of each plugin's source; plugins that offer nothing have none."""
+    kinds = (registry.workloads, registry.methods, registry.exporters, registry.targets)
+    found = dict.fromkeys((info.name for info in registry.plugins), "")
+    return found | {offer.plugin: offer.source_sha256 for offers in kinds for offer in offers.values()}
 
 
 def _work(
@@ -182,7 +170,7 @@ def _work(
     pack: Path | None,
     ui: Ui,
 ) -> list[Record]:
-    sources = {info.name: _source(registry, info.name) for info in registry.plugins}
+    sources = _sources(registry)
     context = Context(store.info.host_id, request.profile, states, sources)
     records = [
         _write_failed(planned, planned.impossible, context, store, registry)
