@@ -178,7 +178,9 @@ class MethodSpec(Generic[P]):
         compress: Model in, model out; writes only into ``job.out``.
         consumes: Formats it takes; empty means any (a method that only asks for a precision).
         produces: Format it leaves; ``None`` means the one it took.
-        needs: Any of "training" (labelled train split and loss), "calibration", "torch-model".
+        needs: Any of "training" (labelled train split and loss), "calibration", "torch-model"; a function of the
+            params where they decide.
+        check: Params -> what is wrong with their combination, in one sentence, or ``None``; asked before anything runs.
         reads: Capability fields that it adapts to; targets that agree in them share one build.
         wants: Params -> the precision it asks a target for, so that the plan can say "not applicable".
         after, before, conflicts: Method names or families.
@@ -192,7 +194,8 @@ class MethodSpec(Generic[P]):
     compress: Callable[[Model, P, Job], Model]
     consumes: frozenset[str] = frozenset({"torch"})
     produces: str | None = None
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str] | Callable[[P], frozenset[str]] = frozenset()
+    check: Callable[[P], str | None] | None = None
     reads: frozenset[str] = frozenset()
     wants: Callable[[P], Precision] | None = None
     after: frozenset[str] = frozenset()

@@ -146,6 +146,26 @@ def test_a_model_that_is_only_a_file_cannot_be_built_anew() -> None:
     assert "workload 'file' has only its file" in reason(made, "rebuild", workload="file:path=m.torch")
 
 
+def test_what_a_method_needs_may_depend_on_its_parameters() -> None:
+    tuned = fakes.method(
+        "tuned", "other", params=fakes.Ratio, needs=lambda params: fakes.TRAINING if params.epochs else frozenset()
+    )
+    methods = ("tuned", "tuned:epochs=0")
+    made = plan(fakes.registry(extra_methods=[tuned]), methods=methods, workloads=("unlabelled",), targets=("ort",))
+    assert "needs labelled training data" in reason(made, "tuned", workload="unlabelled")
+    assert only(made, "tuned:epochs=0", workload="unlabelled").impossible is None
+
+
+def test_a_method_may_refuse_a_combination_of_its_parameters_before_anything_runs() -> None:
+    def check(params: fakes.Ratio) -> str | None:
+        return "ratio above 0.9 wants epochs" if params.ratio > 0.9 and not params.epochs else None
+
+    registry = fakes.registry(extra_methods=[fakes.method("careful", "other", params=fakes.Ratio, check=check)])
+    assert plan(registry, methods=("careful:ratio=0.95", "careful:epochs=0"), targets=("ort",)).cells
+    with pytest.raises(PlanError, match=r"^method 'careful': ratio above 0\.9 wants epochs$"):
+        plan(registry, methods=("careful:epochs=0:ratio=0.95",), targets=("ort",))
+
+
 def test_a_workload_may_refuse_its_own_parameters() -> None:
     def refuse(error: Exception) -> Any:
         def produces(params: Any) -> str:

@@ -9,6 +9,8 @@ import click
 from harness.cli.common import json_option, print_facts, print_json, print_params, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.cli.main import App
     from harness.specs import MethodSpec, Offer
 
@@ -47,6 +49,11 @@ def _precision(spec: MethodSpec[Any]) -> str | None:
     return spec.wants(spec.params()).name if spec.wants else None
 
 
+def _listed(spec: MethodSpec[Any], field: str) -> list[str]:
+    value: frozenset[str] | Callable[[Any], frozenset[str]] = getattr(spec, field)
+    return sorted(value if isinstance(value, frozenset) else value(spec.params()))
+
+
 def data(offer: Offer[MethodSpec[Any]]) -> dict[str, Any]:
     """Return a method as plain data."""
     from harness.params import describe
@@ -60,7 +67,7 @@ def data(offer: Offer[MethodSpec[Any]]) -> dict[str, Any]:
         "plugin": offer.plugin,
         "distribution": offer.distribution,
         "version": offer.version,
-        **{key: sorted(getattr(spec, key)) for key in sets},
+        **{key: _listed(spec, key) for key in sets},
         "produces": spec.produces,
         "precision": _precision(spec),
         "defaults": list(spec.defaults) if spec.defaults is not None else [spec.name],

@@ -75,7 +75,7 @@ def data_problem(workload: Chosen, steps: Sequence[Chosen]) -> Failure | None:
     """Say which method lacks something that the workload does not have, or return None."""
     spec = workload.spec
     for chosen in steps:
-        needs = chosen.spec.needs
+        needs = chosen.ask("needs")
         who = f"method {chosen.name!r} needs"
         if "training" in needs and not workload.ask("labelled"):
             return _no("not-applicable", workload, f"{who} labelled training data; workload {workload.name!r} has none")

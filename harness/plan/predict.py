@@ -77,7 +77,7 @@ class Builds:
         for chosen in steps:
             if chosen.spec.consumes:
                 key.append(chosen.text)
-                total += self._once("train-step" if "training" in chosen.spec.needs else "step", *key)
+                total += self._once("train-step" if "training" in chosen.ask("needs") else "step", *key)
         for name in exporters:
             key.append(f"> {name}")
             total += self._once("export", *key)

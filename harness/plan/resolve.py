@@ -31,6 +31,10 @@ def choose(registry: Registry, kind: str, step: Step) -> Chosen:
     """
     offer = registry.find(kind, step.name)
     built = params.build(offer.spec.params, step.params, owner=f"{kind} {step.name!r}")
+    check = getattr(offer.spec, "check", None)  # methods alone have one
+    wrong = check(built) if check else None
+    if wrong:
+        raise PlanError(f"{kind} {step.name!r}: {wrong}")
     resolved = Resolved(Step(step.name, params.given(built)), step.name, dataclasses.asdict(built), offer.plugin)
     return Chosen(offer.spec, built, resolved)
 
