@@ -7,10 +7,15 @@ from harness.stats.order import median_interval
 from harness.stats.percentiles import percentile_estimate, percentile_support
 from harness.stats.proportions import mcnemar_exact, newcombe_paired, wilson
 from harness.stats.quality import fidelity, paired_bootstrap, quality
-from harness.stats.ratio import link_ratio, paired_ratio, verdict
+from harness.stats.ranks import certainly_less, rank_sets
+from harness.stats.ratio import batch_low, batch_median, link_logs, link_ratio, paired_ratio, ratio_logs, verdict
 
 __all__ = [
+    "batch_low",
+    "batch_median",
+    "certainly_less",
     "fidelity",
+    "link_logs",
     "link_ratio",
     "mcnemar_exact",
     "median_interval",
@@ -20,6 +25,8 @@ __all__ = [
     "percentile_estimate",
     "percentile_support",
     "quality",
+    "rank_sets",
+    "ratio_logs",
     "summarise",
     "verdict",
     "wilson",

@@ -69,6 +69,11 @@ def paired_ratio(sets: Sequence[LaunchSet], cell_id: str, anchor_id: str) -> tup
     return pair[0], pair[1]
 
 
+def ratio_logs(sets: Sequence[LaunchSet], cell_id: str, anchor_id: str, reduce: Reduce = batch_median) -> list[float]:
+    """Return log(t(cell) / t(anchor)) of each set in which both ran, in the order of the sets."""
+    return list(_set_logs(sets, cell_id, anchor_id, reduce).values())
+
+
 def link_ratio(
     variant_sets: Sequence[LaunchSet], link_sets: Sequence[LaunchSet], cell_id: str, anchor_id: str, reference_id: str
 ) -> Interval | None:
@@ -85,16 +90,26 @@ def link_ratio(
         anchor_id: Its anchor.
         reference_id: The anchor of another target.
     """
-    links = _link_logs(link_sets, anchor_id, reference_id)
-    own = _set_logs(variant_sets, cell_id, anchor_id, batch_median) if cell_id != anchor_id else None
-    sums = links if own is None else [left + right for left, right in zip(own.values(), links, strict=False)]
+    sums = link_logs(variant_sets, link_sets, cell_id, anchor_id, reference_id)
     return _exponential(median_interval(sums)) if sums else None
 
 
-def _link_logs(link_sets: Sequence[LaunchSet], anchor_id: str, reference_id: str) -> list[float]:
+def link_logs(
+    variant_sets: Sequence[LaunchSet], link_sets: Sequence[LaunchSet], cell_id: str, anchor_id: str, reference_id: str,
+    reduce: Reduce = batch_median,
+) -> list[float]:  # fmt: skip
+    """Return log(t(cell) / t(reference)) of each pair of sets; the arguments are those of ``link_ratio``."""
+    links = _link_logs(link_sets, anchor_id, reference_id, reduce)
+    if cell_id == anchor_id:
+        return links
+    own = ratio_logs(variant_sets, cell_id, anchor_id, reduce)
+    return [left + right for left, right in zip(own, links, strict=False)]
+
+
+def _link_logs(link_sets: Sequence[LaunchSet], anchor_id: str, reference_id: str, reduce: Reduce) -> list[float]:
     if anchor_id == reference_id:
         return [0.0] * len(link_sets)
-    return list(_set_logs(link_sets, anchor_id, reference_id, batch_median).values())
+    return ratio_logs(link_sets, anchor_id, reference_id, reduce)
 
 
 def verdict(
