@@ -236,6 +236,7 @@ class TargetSpec(Generic[P]):
         packages: Distributions whose versions decide whether a stored result may be reused.
         extra: The extra of our distribution that installs it.
         ranked: False for targets that run no model, such as ``null``.
+        default: Whether "all" includes it.
     """
 
     name: str
@@ -250,6 +251,7 @@ class TargetSpec(Generic[P]):
     packages: tuple[str, ...] = ()
     extra: str = ""
     ranked: bool = True
+    default: bool = True
 
 
 @runtime_checkable

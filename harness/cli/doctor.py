@@ -42,7 +42,7 @@ def command(app: App, *, as_json: bool) -> None:
 
     click.echo("probing targets and watching the host", err=True)
     registry = app.registry()
-    states = probe(registry, tuple(registry.targets), {})
+    states = probe(registry, tuple(name for name, offer in registry.targets.items() if offer.spec.default), {})
     host = fingerprint()
     found = {
         "host": host,

@@ -38,7 +38,10 @@ _FIELDS = (
 @python_option
 @click.pass_obj
 def command(app: App, *, name: str | None, as_json: bool, pythons: tuple[str, ...]) -> None:
-    """List the targets, whether they run here, and what they can do."""
+    """List the targets, whether they run here, and what they can do.
+
+    Those that run no model and are not part of "all" serve 'harness selftest' and plugin authors.
+    """
     registry = app.registry()
     if name is not None:
         registry.find("target", name)

@@ -12,7 +12,8 @@ from harness.types import Interval, Latency, Quality, Record
 if TYPE_CHECKING:
     from harness.store import Run
 
-OVERHEAD_TARGETS = frozenset({"null"})  # targets that run no model; what they take is the harness's own
+OVERHEAD_TARGETS = frozenset({"null"})  # what they take is the harness's own
+NO_MODEL = "runs_no_model"  # flag of artifacts whose target runs no model: shown, never ranked
 _BUILD = ("fit", "compress", "export", "lower")
 Row = dict[str, Any]
 
@@ -32,6 +33,7 @@ def row(record: Record, run: Run) -> Row:
 
 
 def _what(record: Record, run: Run) -> Row:
+    modelless = record.artifact is not None and NO_MODEL in record.artifact.flags
     overhead = record.cell.target.name in OVERHEAD_TARGETS
     options = record.cell.options
     return {
@@ -48,7 +50,7 @@ def _what(record: Record, run: Run) -> Row:
         "blame": record.blame,
         "reason": record.reason,
         "kind": record.kind,
-        "ranked": record.status == "ok" and record.kind == "measured" and not overhead,
+        "ranked": record.status == "ok" and record.kind == "measured" and not (overhead or modelless),
         "overhead": overhead,
     }
 

@@ -59,12 +59,13 @@ def workloads(request: Request, registry: Registry) -> tuple[Chosen, ...]:
 
 
 def targets(request: Request, registry: Registry) -> tuple[Chosen, ...]:
-    """Return the targets asked for; "all" is every target that is installed.
+    """Return the targets asked for; "all" is every installed target that is a default.
 
     Raises:
         PlanError: One is not known, or an interpreter is given for a target that is not.
     """
-    texts = [name for text in request.targets for name in (registry.targets if text == "all" else [text])]
+    default = [name for name, offer in registry.targets.items() if offer.spec.default]
+    texts = [name for text in request.targets for name in (default if text == "all" else [text])]
     if not texts:
         raise PlanError("no target is named", hint="harness targets lists them")
     steps = [step for text in texts for step in grammar.expand_steps(text)]

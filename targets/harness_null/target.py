@@ -58,19 +58,19 @@ class NullSession:
         """Hold nothing, free nothing."""
 
 
-def probe(_params: NoParams) -> Availability:
+def probe(_params: object) -> Availability:
     """It is always there."""
     return Availability(True, runtime="null", version="1")
 
 
-def capabilities(_params: NoParams) -> Capabilities:
+def capabilities(_params: object) -> Capabilities:
     """Accept every precision name: nothing is computed in any of them."""
     names = ("float32", "float16", "int8", "dynamic-int8")
     evidence = {"precisions": "runs no model"}
     return Capabilities("1", dict.fromkeys(names, "not computed"), devices=("none",), evidence=evidence)
 
 
-def lower(model: Model, _params: NoParams, _options: Options, job: Job) -> Artifact:
+def lower(model: Model, _params: object, _options: Options, job: Job) -> Artifact:
     """Copy the model file and note its inputs and outputs beside it."""
     path = job.out / model.path.name
     shutil.copyfile(model.path, path)
@@ -78,14 +78,20 @@ def lower(model: Model, _params: NoParams, _options: Options, job: Job) -> Artif
     (job.out / _SHAPES).write_text(json.dumps({"inputs": inputs, "outputs": list(model.outputs)}))
     size = path.stat().st_size
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Artifact(path, model.format, digest, model.precision.name, "copied; null runs no model", size, size)
+    how, flags = "copied; runs no model", ("runs_no_model",)
+    return Artifact(path, model.format, digest, model.precision.name, how, size, size, flags=flags)
+
+
+def declared(artifact: Artifact, options: Options) -> tuple[Mapping[str, TensorSpec], tuple[str, ...], int]:
+    """Return the inputs and outputs that the model declared, and the batch asked for."""
+    found = json.loads((Path(artifact.path).parent / _SHAPES).read_text())
+    inputs = {name: TensorSpec(spec["dtype"], tuple(spec["shape"])) for name, spec in found["inputs"].items()}
+    return inputs, tuple(found["outputs"]), options.batch
 
 
 def open_session(artifact: Artifact, _params: NoParams, options: Options, _purpose: Purpose) -> NullSession:
     """Read the declared inputs and outputs."""
-    declared = json.loads((Path(artifact.path).parent / _SHAPES).read_text())
-    inputs = {name: TensorSpec(spec["dtype"], tuple(spec["shape"])) for name, spec in declared["inputs"].items()}
-    return NullSession(inputs, tuple(declared["outputs"]), options.batch)
+    return NullSession(*declared(artifact, options))
 
 
 SPEC = TargetSpec(
