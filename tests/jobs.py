@@ -103,7 +103,7 @@ class TinyWorkload:
 
     def build(self, *, width: float = 1.0, depth: float = 1.0) -> nn.Module:
         del depth  # these models have one depth
-        return self.kind(max(2, round(self.base * width)))
+        return self.kind(max(2, 2 * round(self.base * width / 2)))  # two heads of attention share it
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if self.task == "classification":

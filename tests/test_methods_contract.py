@@ -117,6 +117,10 @@ def test_declarations(name: str) -> None:
         ("distillation", {"alpha": "1.5"}, "0 <= x <= 1"),
         ("distillation", {"width": "2"}, "0 < x <= 1"),
         ("distillation", {"epochs": "0"}, "1 <= x"),
+        ("feature-distillation", {"points": "0"}, "1 <= x"),
+        ("progressive-distillation", {"students": "0"}, "1 <= x"),
+        ("multi-teacher-distillation", {"teachers": "1"}, "2 <= x"),
+        ("multi-teacher-distillation", {"clusters": "0"}, "1 <= x"),
     ],
 )
 def test_bad_parameters_are_one_sentence(name: str, given: dict[str, str], words: str) -> None:

@@ -8,15 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from jobs import TinyCnn, TinyMlp, compress, make_job, trained
+from jobs import TinyCnn, TinyGru, TinyMlp, TinyTransformer, compress, make_job, trained
 from torch.nn import functional
 
 import harness_distillation
 from harness.api import Model, StepRecord, Unsupported
+from harness_distillation.features import adapter, feature_loss, hidden_points, pairs
+from harness_distillation.student import shrinking
+from harness_distillation.teachers import (
+    Multiplier,
+    cluster_targets,
+    clustered,
+    distil_from,
+    further_teachers,
+    violation,
+)
 from harness_distillation.training import mixed_loss, soft_loss
-from harness_torch import call, load, parameters
+from harness_torch import call, example_inputs, load, parameters
 
-SPEC = next(iter(harness_distillation.harness_methods()))
+SPECS = {spec.name: spec for spec in harness_distillation.harness_methods()}
+SPEC = SPECS["distillation"]
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +135,180 @@ def test_a_student_learns_what_the_teacher_says(cnn: Model, tmp_path: Path) -> N
 def test_no_teacher_is_refused(cnn: Model, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="teacher"):
         SPEC.compress(cnn, SPEC.params(), make_job(tmp_path))
+
+
+# -- hidden layers
+
+
+def test_feature_loss_equals_a_1x1_map_in_numpy() -> None:
+    generator = torch.Generator().manual_seed(1)
+    own, other = (torch.randn(2, channels, 3, 3, generator=generator) for channels in (2, 4))
+    points = [_point(value) for value in (own, other)]
+    adapt = adapter(*points)
+    weight, bias = (value.detach().double().numpy() for value in (adapt.weight[:, :, 0, 0], adapt.bias))
+    mapped = np.einsum("oi,nihw->nohw", weight, own.double().numpy()) + bias[:, None, None]
+    expected = ((mapped - other.numpy()) ** 2).mean() / (other.numpy() ** 2).mean()
+    assert feature_loss(own, other, adapt, maps=True).item() == pytest.approx(float(expected), rel=1e-5)
+
+
+def _point(value: torch.Tensor):
+    from harness_distillation.features import Point
+
+    return Point("layer", torch.nn.Identity(), tuple(value.shape), maps=True)
+
+
+def test_maps_of_different_size_are_averaged_down() -> None:
+    own, other = torch.ones(1, 1, 4, 4), torch.arange(4.0).reshape(1, 1, 2, 2)
+    value = feature_loss(own, other, torch.nn.Identity(), maps=True)
+    assert float(value) == pytest.approx(float((1 - other).square().mean() / other.square().mean()))
+
+
+@pytest.mark.parametrize("kind", [TinyCnn, TinyGru, TinyTransformer], ids=lambda kind: kind.__name__)
+def test_layers_of_a_narrower_student_find_their_counterparts(kind: type, tmp_path: Path) -> None:
+    example = example_inputs(make_job(tmp_path))
+    student, teacher = kind(8), kind(16)
+    found = pairs(hidden_points(student, example), hidden_points(teacher, example), 2)
+    assert found
+    assert all(own.name == other.name for own, other in found)
+    assert all(own.channels <= other.channels for own, other in found)
+    assert "head" not in {own.name for own, _other in found}
+
+
+@pytest.mark.parametrize("workload", ["cnn", "gru", "transformer", "mlp"])
+def test_features_are_learnt_and_no_adapter_stays(workload: str, tmp_path: Path) -> None:
+    teacher = trained(tmp_path / "fit", workload, epochs=1)
+    job = make_job(tmp_path / "jobs", workload)
+    student = load(compress(SPECS["feature-distillation"], teacher, job, epochs=1, points=2))
+    fresh = job.workload.build(width=0.5)
+    assert {name: value.shape for name, value in student.state_dict().items()} == {
+        name: value.shape for name, value in fresh.state_dict().items()
+    }
+    assert not any(module._forward_hooks for module in student.modules())
+
+
+def test_hidden_layers_come_nearer_to_the_teachers(cnn: Model, tmp_path: Path) -> None:
+    def unexplained(**params: float) -> float:
+        """Return the share of a hidden layer's variance that the best linear map from the student's leaves."""
+        spec = SPECS["feature-distillation"] if params else SPEC
+        job = make_job(tmp_path)
+        student = load(compress(spec, cnn, job, epochs=12, alpha=0.5, **params))
+        inputs = torch.from_numpy(job.data.split("selection").inputs["image"])
+        own, other = (_hidden(module, inputs) for module in (student, load(cnn)))
+        design = np.c_[own, np.ones(len(own))]
+        left = other - design @ np.linalg.lstsq(design, other, rcond=None)[0]
+        return float((left**2).mean() / other.var(axis=0).mean())
+
+    assert unexplained(beta=20.0) < unexplained()
+
+
+def _hidden(module: torch.nn.Module, inputs: torch.Tensor) -> np.ndarray:
+    kept = []
+    hook = module.point.register_forward_hook(lambda _layer, _inputs, output: kept.append(output))
+    with torch.no_grad():
+        module(inputs)
+    hook.remove()
+    return kept[0].permute(0, 2, 3, 1).reshape(-1, kept[0].shape[1]).double().numpy()
+
+
+# -- a chain
+
+
+def test_students_shrink_geometrically(cnn: Model, tmp_path: Path) -> None:
+    chain = shrinking(cnn, 0.25, None, 2, load(cnn), make_job(tmp_path))
+    assert [student.stem.out_channels for student in chain] == [4, 2]  # 8 x 0.25^(1/2), 8 x 0.25
+
+
+def test_a_given_student_ends_the_chain(cnn: Model, tmp_path: Path) -> None:
+    torch.save(TinyCnn(2), tmp_path / "two.pt")
+    incoming = _changed(dataclasses.replace(cnn, path=tmp_path / "two.pt"))
+    chain = shrinking(incoming, None, None, 3, load(cnn), make_job(tmp_path / "jobs"))
+    widths = [student.stem.out_channels for student in chain]
+    assert widths[-1] == 2
+    assert 8 > widths[0] > widths[1] > 2
+
+
+def test_each_student_is_taught_by_the_one_before(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lessons = []
+    monkeypatch.setattr(
+        "harness_distillation.training.distil",
+        lambda student, teacher, _job, **_params: lessons.append((teacher, student)),
+    )
+    result = compress(SPECS["progressive-distillation"], cnn, make_job(tmp_path), students=3, width=0.25)
+    assert len(lessons) == 3
+    assert [lesson[0] for lesson in lessons[1:]] == [lesson[1] for lesson in lessons[:-1]]
+    assert parameters(lessons[0][0]) == parameters(load(cnn))
+    assert load(result).stem.out_channels == 2
+
+
+# -- several teachers
+
+
+def test_targets_are_means_over_the_cluster_and_the_teachers() -> None:
+    outputs = np.array([[[0.0, 2], [2, 4], [10, 10]], [[2.0, 0], [4, 2], [20, 0]]])  # [teachers 2, items 3, outputs 2]
+    targets = cluster_targets(outputs, np.array([1, 1, 0]))
+    assert targets.tolist() == [[2, 2], [2, 2], [15, 5]]
+
+
+def test_clusters_of_separate_heaps_are_those_heaps() -> None:
+    chance = np.random.default_rng(0)
+    heaps = np.repeat(np.eye(3) * 10, 20, axis=0) + chance.normal(scale=0.1, size=(60, 3))
+    labels = clustered(heaps, 3, seed=0)
+    assert [len(set(labels[at : at + 20])) for at in (0, 20, 40)] == [1, 1, 1]
+    assert len(set(labels)) == 3
+    assert (labels == clustered(heaps, 3, seed=0)).all()
+
+
+def test_more_clusters_than_distinct_items_are_cut() -> None:
+    assert len(set(clustered(np.array([[0.0], [0.0], [5.0]]), 8, seed=0))) == 2
+
+
+def test_dual_ascent_on_hand_made_numbers() -> None:
+    multiplier, found = Multiplier(1.0, 0.5), []
+    for over in (0.4, -1.0, -3.0, 2.0):
+        multiplier.ascend(over)
+        found.append(multiplier.value)
+    assert found == pytest.approx([1.2, 0.7, 0.0, 1.0])
+
+
+def test_dual_ascent_finds_the_multiplier_of_a_small_problem() -> None:
+    """min (x - 3)² subject to x² <= 1 has x = 1 and, from 2 (x - 3) + 2 lambda x = 0, lambda = 2."""
+    multiplier = Multiplier(0.0, 0.1)
+    for _ in range(500):
+        x = 3 / (1 + multiplier.value)  # least of the Lagrangian
+        multiplier.ascend(x**2 - 1)
+    assert multiplier.value == pytest.approx(2, abs=1e-3)
+
+
+def test_violation_is_the_relative_squared_distance_less_what_is_allowed() -> None:
+    student, targets = torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 1.0]])
+    assert float(violation(student, targets, 5.0, 0.1)) == pytest.approx((1 + 4) / 2 / 5 - 0.1)
+
+
+def test_teachers_differ_by_their_seeds(tmp_path: Path) -> None:
+    first, second = further_teachers(make_job(tmp_path), count=2, width=1.5, epochs=1, lr=1e-3)
+    assert first.stem.out_channels == second.stem.out_channels == 12
+    assert not torch.equal(first.stem.weight, second.stem.weight)
+
+
+def test_the_multiplier_rises_while_the_student_is_far_and_falls_when_near(tmp_path: Path) -> None:
+    job, teacher = make_job(tmp_path), TinyCnn(8)
+    terms = {"clusters": None, "dual_lr": 0.1, "epochs": 1, "lr": 1e-4}
+    far = distil_from(TinyCnn(4), [teacher, TinyCnn(8)], job, tolerance=0.0, **terms)
+    near = distil_from(TinyCnn(4), [teacher, TinyCnn(8)], job, tolerance=1e6, **terms)
+    assert far.value > 1
+    assert near.value == 0
+
+
+def test_several_teachers_teach(cnn: Model, tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    student = compress(
+        SPECS["multi-teacher-distillation"], cnn, job, width=1.0, epochs=30, teacher_epochs=20, teachers=3, lr=1e-2
+    )
+    items = job.data.split("selection")
+    assert (call(load(student), items.inputs)["output0"].argmax(1) == items.labels).mean() > 0.6
+
+
+@pytest.mark.parametrize("name", [name for name in SPECS if name != "distillation"])
+def test_no_teacher_is_refused_by_all(name: str, cnn: Model, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=f"{name} needs the trained model"):
+        SPECS[name].compress(cnn, SPECS[name].params(), make_job(tmp_path))

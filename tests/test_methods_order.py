@@ -26,6 +26,9 @@ def registry() -> Registry:
         "distillation+magnitude-pruning+fp16",
         "channel-pruning+magnitude-pruning+dynamic-int8",
         "distillation+binarization+int8",
+        "channel-pruning+feature-distillation+int8",
+        "progressive-distillation+channel-pruning+int8",
+        "multi-teacher-distillation+fp16",
     ],
 )
 def test_legal_chains(text: str, registry: Registry) -> None:
@@ -41,6 +44,10 @@ def test_legal_chains(text: str, registry: Registry) -> None:
         "magnitude-pruning+distillation",
         "magnitude-pruning+channel-pruning",
         "binarization+distillation",
+        "int8+feature-distillation",
+        "magnitude-pruning+progressive-distillation",
+        "binarization+multi-teacher-distillation",
+        "multi-teacher-distillation+baseline",
         "binarization+channel-pruning",
         "magnitude-pruning+binarization",
         "int8+fp16",

@@ -41,7 +41,12 @@ def distil(
     from harness_torch import fit
 
     loss = mixed_loss(teacher, job, temperature=temperature, alpha=alpha)
-    fit(student, dataclasses.replace(job, data=_Numbered(job.data)), epochs=epochs, lr=lr, loss=loss)
+    fit(student, numbered(job), epochs=epochs, lr=lr, loss=loss)
+
+
+def numbered(job: Job) -> Job:
+    """Return the job with the numbers of the train items as their labels, so that a loss finds what a teacher said."""
+    return dataclasses.replace(job, data=_Numbered(job.data))
 
 
 def mixed_loss(
@@ -82,7 +87,7 @@ def _teacher_loss(task: str, temperature: float) -> Callable[[Tensor, Tensor], T
 
 
 class _Numbered:
-    """Data whose train labels are the numbers of the items, so that the loss finds what the teacher said."""
+    """Data whose train labels are the numbers of the items."""
 
     def __init__(self, data: Data) -> None:
         self._data = data
