@@ -447,3 +447,4 @@ class Record:
     seconds: Mapping[str, float] = field(default_factory=dict)
     sets: tuple[str, ...] = ()
     finished_utc: str = ""
+    model_sha256: str | None = None  # of the model file that was lowered: equal on every host that runs one pack

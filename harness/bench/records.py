@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import harness
+from harness import codec
 from harness.build import Built
 from harness.codec import sha256
 from harness.plan import PlannedCell, TargetState
@@ -156,6 +157,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         },
         sets=done.sets,
         finished_utc=utc_now(),
+        model_sha256=codec.file_sha256(built.model.path) if built.model.path.is_file() else None,
     )
 
 

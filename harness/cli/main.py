@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "bench": ("harness.cli.bench", "Compress, build and measure: workloads x methods x targets."),
     "leaderboard": ("harness.cli.leaderboard", "Show the leaderboard of one or more runs."),
+    "compare": ("harness.cli.compare", "Say whether B is worse than A, cell by cell, with intervals."),
     "targets": ("harness.cli.targets", "List the targets, whether they run here, and what they can do."),
     "methods": ("harness.cli.methods", "List the compression methods and their parameters."),
     "workloads": ("harness.cli.workloads", "List the workloads: models with their data."),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.notes import all_flags, note
-from harness.store.layout import host_folder
 from harness.types import Interval, Latency, Quality, Record
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def _what(record: Record, run: Run) -> Row:
     overhead = record.cell.target.name in OVERHEAD_TARGETS
     options = record.cell.options
     return {
-        "host": host_folder(run.info.host_name, run.info.host_id) if run.info else run.path.parent.name,
+        "host": run.unit,
         "run": run.info.run_id if run.info else run.path.name,
         "profile": record.profile,
         "workload": record.labels.get("workload", record.cell.workload.name),

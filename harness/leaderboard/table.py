@@ -60,9 +60,9 @@ def _rows(run: Run) -> list[Row]:
 
 
 def _newest(rows: Sequence[Row]) -> list[Row]:
-    kept: dict[tuple[str, str], Row] = {}
+    kept: dict[tuple[str, str, str], Row] = {}
     for item in sorted(rows, key=lambda item: str(item["finished_utc"])):
-        kept[item["host_id"], item["cell_id"]] = item
+        kept[item["host"], item["host_id"], item["cell_id"]] = item
     return list(kept.values())
 
 

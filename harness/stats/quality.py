@@ -121,7 +121,13 @@ def bootstrap(scores: Array, aggregate: Aggregate, seed: int, resamples: int = R
 
 
 def paired_bootstrap(
-    scores: Array, anchor_scores: Array, aggregate: Aggregate, seed: int, resamples: int = RESAMPLES
+    scores: Array,
+    anchor_scores: Array,
+    aggregate: Aggregate,
+    seed: int,
+    resamples: int = RESAMPLES,
+    *,
+    level: float = LEVEL,
 ) -> Interval:
     """Return metric(cell) - metric(anchor) with its percentile bootstrap interval: the same items in both.
 
@@ -131,11 +137,12 @@ def paired_bootstrap(
         aggregate: Scores -> metric.
         seed: Equal seeds give equal intervals.
         resamples: At least 10 000 for a stable 95 % interval.
+        level: Of confidence.
     """
     values = [aggregate(scores[rows]) - aggregate(anchor_scores[rows]) for rows in _rows(len(scores), seed, resamples)]
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     point = aggregate(scores) - aggregate(anchor_scores)
-    return Interval(point, float(low), float(high), LEVEL, f"paired bootstrap over items, {resamples} resamples")
+    return Interval(point, float(low), float(high), level, f"paired bootstrap over items, {resamples} resamples")
 
 
 def _rows(items: int, seed: int, resamples: int) -> Iterator[Array]:

@@ -14,6 +14,7 @@ RUN = "run.json"
 CONFIG = "bench.toml"
 MANIFEST = "manifest.jsonl"
 LOCK = ".lock"
+UNIT = "unit.json"  # beside the runs of a machine in a merged tree: whose it is, and what it stands for
 CELLS, RAW, PARTS, SCORES = "cells", "raw", "parts", "scores"
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 

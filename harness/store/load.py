@@ -43,6 +43,13 @@ class Run:
     problems: tuple[Problem, ...] = ()
 
     @cached_property
+    def unit(self) -> str:
+        """Name of the machine: of its folder in a merged tree, else made from the host's name and identity."""
+        if (self.path.parent / layout.UNIT).is_file() or self.info is None:
+            return self.path.parent.name
+        return layout.host_folder(self.info.host_name, self.info.host_id)
+
+    @cached_property
     def links(self) -> tuple[LaunchSet, ...]:
         """The sets that interleave the anchors of all targets."""
         return tuple(item for item in self.sets.values() if item.purpose == "link")
