@@ -259,7 +259,6 @@ def test_calibration_of_a_fixed_batch_uses_every_item(batch: int, count: int, tm
     Precision(weights="bfloat16", activations="bfloat16"),
     Precision(weights="int8", scheme="weight-only"),
     dataclasses.replace(STATIC, weights_symmetric=False),
-    dataclasses.replace(STATIC, calibration=Calibration("entropy")),
     dataclasses.replace(STATIC, realise="exact", encodings=Path("scales.json")),
     dataclasses.replace(STATIC, overrides={"nothing": "float32"}),
 ])  # fmt: skip

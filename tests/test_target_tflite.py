@@ -242,9 +242,8 @@ def test_override_keeps_one_layer_in_float(model: Model, job: Job) -> None:
         ({"overrides": {"third.weight": "float32"}}, PlanError, "matches no parameter"),
         ({"overrides": {"first.weight": "float16"}}, Unsupported, "float32 only"),
         ({"weights_symmetric": False}, Unsupported, "symmetric"),
-        ({"realise": "exact", "encodings": Path("e.json")}, Unsupported, "encodings"),
+        ({"realise": "exact", "encodings": Path("e.json")}, Unsupported, "e.json"),
         ({"activations": "int16"}, Unsupported, "int16"),
-        ({"calibration": Calibration("entropy")}, Unsupported, "entropy"),
         ({"weights": "float8", "scheme": "float"}, Unsupported, "float8"),
         ({"weights": "binary", "scheme": "float"}, Unsupported, "binary"),
     ],
@@ -398,3 +397,18 @@ def _shapes(*shapes: tuple[int, ...]) -> list[dict]:
 )
 def test_multiply_accumulates_follow_shapes(op: str, inputs: list, output: tuple, macs: int) -> None:
     assert multiply_accumulates(op, _shapes(*inputs), _shapes(output)) == macs
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy", "mse"])
+def test_calibrations_that_the_quantizer_lacks(method: str, model: Model, job: Job) -> None:
+    artifact = _lower(model, job, dataclasses.replace(INT8, calibration=Calibration(method, 16)))
+    assert f"{method} by our own ranges" in artifact.how
+
+
+def test_given_ranges_bind(model: Model, job: Job, tmp_path: Path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    (tmp_path / "e.json").write_text('{"schema": 1, "layers": {"second.weight": {"input": [-1.28, 1.27]}}}')
+    artifact = _lower(model, job, dataclasses.replace(INT8, realise="exact", encodings=tmp_path / "e.json"))
+    found = {entry["quantization"] for entry in Interpreter(str(artifact.path)).get_tensor_details()}
+    assert any(zero == 0 and scale == pytest.approx(0.01) for scale, zero in found)

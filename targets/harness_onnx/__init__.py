@@ -1,7 +1,7 @@
 """Export PyTorch models to ONNX; and the library that several targets lower ONNX files with.
 
-It is public: target plugins import ``qdq``, ``symmetric_qdq``, ``dynamic_int8``, ``to_float16``, ``weight_spans``,
-``macs_by_node`` and ``model_io`` from here. Importing it loads no framework.
+It is public: target plugins import ``qdq``, ``symmetric_qdq``, ``dynamic_int8``, ``to_float16``, ``ranges``,
+``read_encodings``, ``weight_spans``, ``macs_by_node`` and ``model_io`` from here. Importing it loads no framework.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from harness_onnx.graph import (
     check_file,
     consumers,
     float_nodes,
+    layer_nodes,
     macs_by_node,
     model_io,
     normalise,
@@ -31,25 +32,32 @@ from harness_onnx.quantize import (
     symmetric_qdq,
     to_float16,
 )
+from harness_onnx.ranges import Range, bound_ranges, ranges, read_encodings, tensor_runs
 from harness_onnx.wire import TensorSpan
 
 __all__ = [
     "BATCH",
+    "Range",
     "TensorSpan",
+    "bound_ranges",
     "calibration_batches",
     "calibration_items",
     "check_file",
     "consumers",
     "dynamic_int8",
     "float_nodes",
+    "layer_nodes",
     "macs_by_node",
     "model_io",
     "normalise",
     "qdq",
     "quiet",
+    "ranges",
     "raw_tensors",
+    "read_encodings",
     "save_normalised",
     "symmetric_qdq",
+    "tensor_runs",
     "to_float16",
     "weight_spans",
 ]

@@ -151,19 +151,28 @@ def float_nodes(path: Path, overrides: Mapping[str, str], names: Mapping[str, st
     Raises:
         Unsupported: An override names no weight of the file, or another dtype than float32, or a node has no name.
     """
-    graph = load(path).graph
-    readers, constants = consumers(graph), _constants(graph)
     found: dict[str, str] = {}
     for parameter, dtype in overrides.items():
-        nodes = _layers(names.get(parameter, parameter), readers, constants)
-        if not nodes:
-            raise Unsupported(f"override of {parameter!r} matches no weight of the exported model")
+        nodes = layer_nodes(path, parameter, names)
         if dtype != "float32":
             raise Unsupported(f"override of {parameter!r} asks for {dtype}; a quantized file can only leave it float32")
         if "" in nodes:
             raise Unsupported(f"override of {parameter!r} matches a node without a name, which cannot be left out")
         found |= dict.fromkeys(nodes, parameter)
     return found
+
+
+def layer_nodes(path: Path, parameter: str, names: Mapping[str, str]) -> list[str]:
+    """Return the names of the nodes that read a weight, which may be transposed or reshaped on the way.
+
+    Raises:
+        Unsupported: There is none.
+    """
+    graph = load(path).graph
+    nodes = _layers(names.get(parameter, parameter), consumers(graph), _constants(graph))
+    if not nodes:
+        raise Unsupported(f"override of {parameter!r} matches no weight of the exported model")
+    return nodes
 
 
 def _constants(graph: GraphProto) -> set[str]:

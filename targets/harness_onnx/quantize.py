@@ -7,22 +7,27 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from harness.api import MissingDependency, Unsupported
 from harness_onnx.graph import import_onnx, load, normalise
+from harness_onnx.ranges import Range, ranges, tensor_runs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from harness_onnx.ranges import Method
 
     Feed = Mapping[str, NDArray[Any]]
 
 _FREE_BATCH = 16  # of calibration feeds, where the graph leaves it free
 _METHODS = {"minmax": "MinMax", "moving-average": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+_OURS = "mse"  # a calibration that ONNX Runtime lacks
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_FREE: Mapping[str, Range] = MappingProxyType({})
 
 
 @contextlib.contextmanager
@@ -74,6 +79,7 @@ def qdq(
     per_channel: bool = True,
     reduce_range: bool = False,
     exclude: Mapping[str, str] = _NOTHING,
+    bound: Mapping[str, Range] = _FREE,
 ) -> None:
     """Write a calibrated QDQ file as ONNX Runtime runs fastest: int8 weights, bias int32, activations as asked.
 
@@ -81,18 +87,19 @@ def qdq(
         source: A float32 ONNX file.
         out: The file to write.
         feeds: Calibration inputs by name.
-        calibration: "minmax", "moving-average", "percentile" or "entropy".
+        calibration: "minmax", "moving-average", "percentile" or "entropy" by ONNX Runtime's calibrators, "mse" by ours.
         activations: Their integer type.
         symmetric: Whether the activations' zero point is the middle of the integer range.
         per_channel: One weight scale per output channel.
         reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums saturate.
         exclude: Nodes of ``source`` that stay float, each with the parameter whose override asks for it.
+        bound: Ranges that bind, by tensor name; calibration finds the others.
 
     Raises:
         Unsupported: ONNX Runtime has no such calibration, or left nothing of a node that is to stay float.
     """
     extra = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
-    kind = _Kind(activations, per_channel, reduce_range, exclude)
+    kind = _Kind(activations, per_channel, reduce_range, exclude, bound)
     _static(source, out, feeds, calibration, kind, extra)
 
 
@@ -119,13 +126,15 @@ class _Kind:
     per_channel: bool
     reduce_range: bool
     exclude: Mapping[str, str]
+    bound: Mapping[str, Range] = field(default_factory=dict)
 
 
 def _static(
     source: Path, out: Path, feeds: Sequence[Feed], calibration: str, kind: _Kind, extra: Mapping[str, Any]
 ) -> None:
-    if calibration not in _METHODS:
-        raise Unsupported(f"ONNX Runtime has no calibration {calibration!r}", hint=f"known: {', '.join(_METHODS)}")
+    if calibration not in {*_METHODS, _OURS}:
+        known = f"known: {', '.join(_METHODS)}, {_OURS}"
+        raise Unsupported(f"ONNX Runtime has no calibration {calibration!r}", hint=known)
     if not feeds:
         raise Unsupported("static int8 needs calibration items and there are none")
     tools = _tools()
@@ -133,6 +142,7 @@ def _static(
     kept = _kept(source, prepared, kind.exclude)
     # A stride of one feed bounds memory: ranges or histograms are merged before the next feed is run.
     options = {**extra, "CalibStridedMinMax": 1, "CalibMovingAverage": calibration == "moving-average"}
+    given = _given(prepared, feeds, calibration, kind.bound) if calibration == _OURS or kind.bound else None
     with quiet():
         tools.quantize_static(
             str(prepared),
@@ -144,10 +154,33 @@ def _static(
             per_channel=kind.per_channel,
             reduce_range=kind.reduce_range,
             nodes_to_exclude=kept,
-            calibrate_method=getattr(tools.CalibrationMethod, _METHODS[calibration]),
+            calibrate_method=getattr(tools.CalibrationMethod, "MinMax" if given else _METHODS[calibration]),
             extra_options=options,
+            calibration_cache_path=given,
         )
     prepared.unlink()
+    if given is not None:
+        given.unlink()
+
+
+def _given(prepared: Path, feeds: Sequence[Feed], calibration: str, bound: Mapping[str, Range]) -> Path:
+    """Write ranges that are not ONNX Runtime's own as its calibration cache, which it then takes instead of running.
+
+    Raises:
+        Unsupported: A tensor whose range binds is not in the prepared file.
+    """
+    import numpy as np
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData, save_tensors_data
+
+    with quiet():
+        found = ranges(tensor_runs(prepared, feeds), cast("Method", calibration))
+    lost = sorted(set(bound) - set(found))
+    if lost:
+        raise Unsupported(f"the range of {lost[0]!r} cannot bind: ONNX Runtime's fusions took that tensor away")
+    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in {**found, **bound}.items()}
+    path = prepared.with_suffix(".ranges.json")
+    save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), path)
+    return path
 
 
 def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: Mapping[str, str] = _NOTHING) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.api import Artifact, Calibration, Job, Model, Options, Unsupported, stored_size
 from harness_onnx import (
+    bound_ranges,
     calibration_batches,
     calibration_items,
     dynamic_int8,
@@ -31,8 +32,6 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     """
     del options
     wanted = model.precision
-    if wanted.realise == "exact" and wanted.encodings is not None:
-        raise Unsupported("onnxruntime: given encodings are not placed, only native scales")
     ways = {"float32": _float32, "float16": _float16, "int8": _int8, "dynamic-int8": _dynamic}
     if wanted.name not in ways:
         known = f"known: {', '.join(ways)}"
@@ -85,6 +84,7 @@ def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
     arrays = job.data.split("calibration").inputs
     fixed = next(iter(model_io(model.path)[0].values())).shape[0]
     feeds = calibration_batches(arrays, calibration.samples, batch=fixed)
+    bound = bound_ranges(model)
     symmetric = bool(wanted.activations_symmetric)
     activations = "int8" if symmetric else params.activations  # a symmetric uint8 would have zero point 128
     qdq(
@@ -97,9 +97,11 @@ def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
         per_channel=wanted.granularity == "per-channel",
         reduce_range=params.reduce_range,
         exclude=float_nodes(model.path, wanted.overrides, model.names),
+        bound=bound,
     )
     items = calibration_items(arrays, calibration.samples)
     return (
         f"quantize_static QDQ, {'symmetric ' if symmetric else ''}{activations} activations, "
         f"{wanted.granularity} int8 weights, {calibration.method} over {items} items"
+        f"{f'; {len(bound)} ranges given by the encodings' if bound else ''}"
     )

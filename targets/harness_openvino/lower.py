@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported, stored_size
-from harness_onnx import calibration_batches, calibration_items, float_nodes, quiet
+from harness_onnx import Range, calibration_batches, calibration_items, float_nodes, quiet, read_encodings
 from harness_openvino.dynamic import quantize_dynamically
 from harness_openvino.ir import weight_spans
+from harness_openvino.placing import calibrated, set_ranges
 from harness_openvino.probe import HINT, import_openvino
 
 if TYPE_CHECKING:
@@ -30,8 +32,6 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     """
     del options
     wanted = model.precision
-    if wanted.realise == "exact" and wanted.encodings is not None:
-        raise Unsupported("openvino: given encodings are not placed, only native scales")
     ways = {"float32": _float32, "float16": _float16, "int8": _int8, "dynamic-int8": _dynamic}
     if wanted.name not in ways:
         known = f"known: {', '.join(ways)}"
@@ -104,13 +104,34 @@ def _dynamic(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, s
     return graph, f"{how}, {wanted.granularity} int8 weights"
 
 
-def _excluded(graph: Any, model: Model) -> tuple[str, ...]:
-    """Return the operations of the graph that overrides keep float; converting may append to a node's name.
+def bound_inputs(graph: Any, model: Model) -> dict[str, Range]:
+    """Return the input ranges that encodings give, by the friendly name of the layer.
 
     Raises:
-        Unsupported: An override is left without a layer: converting fused it, under another name.
+        Unsupported: A layer is not in the graph.
     """
-    wanted = model.precision.overrides
+    wanted = model.precision
+    if wanted.realise != "exact" or wanted.encodings is None:
+        return {}
+    given = read_encodings(wanted.encodings)
+    found: dict[str, Range] = {}
+    for parameter, bounds in given.items():
+        layers = _operations(graph, model, {parameter: "float32"})
+        found |= dict.fromkeys(layers, bounds)
+    return found
+
+
+def _excluded(graph: Any, model: Model) -> tuple[str, ...]:
+    """Return the operations of the graph that overrides keep float."""
+    return _operations(graph, model, model.precision.overrides)
+
+
+def _operations(graph: Any, model: Model, wanted: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the operations made from the layers whose weights are named; converting may append to a node's name.
+
+    Raises:
+        Unsupported: A name is left without a layer: converting fused it, under another name.
+    """
     if not wanted:
         return ()
     kinds = {item.get_friendly_name(): item.get_type_name() for item in graph.get_ordered_ops()}
@@ -128,9 +149,6 @@ def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]
     if not wanted.weights_symmetric:
         raise Unsupported("openvino: int8 weights are symmetric on the CPU")
     calibration = wanted.calibration or Calibration()
-    if calibration.method not in _RANGES:
-        known = f"known: {', '.join(_RANGES)}"
-        raise Unsupported(f"nncf has no calibration {calibration.method!r}", hint=known)
     nncf = _nncf()
     fixed = next(iter(model.inputs.values())).shape[0]
     # Ranges are over all axes, so batches give the same ones and far fewer runs.
@@ -138,6 +156,10 @@ def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]
     feeds = calibration_batches(arrays, calibration.samples, batch=fixed)
     if not feeds:
         raise Unsupported("static int8 needs calibration items and there are none")
+    ours = calibration.method not in _RANGES  # nncf lacks it
+    native = "minmax" if ours else calibration.method
+    bound = bound_inputs(graph, model)
+    seen = calibrated(graph, feeds, calibration.method) if ours else {}
     transformer = _has_attention(graph)
     quantized = nncf.quantize(
         graph,
@@ -148,13 +170,15 @@ def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]
         fast_bias_correction=params.fast_bias_correction,
         model_type=nncf.ModelType.TRANSFORMER if transformer else None,
         ignored_scope=_scope(nncf, _excluded(graph, model)),
-        advanced_parameters=_advanced(calibration.method, wanted.granularity == "per-channel", params.smooth_quant),
+        advanced_parameters=_advanced(native, wanted.granularity == "per-channel", params.smooth_quant),
     )
     items = calibration_items(arrays, calibration.samples)
     preset = "performance" if wanted.activations_symmetric else "mixed"
+    set_ranges(quantized, seen, bound, symmetric=bool(wanted.activations_symmetric))
     kind = ", transformer model type" if transformer else ""
     how = f"nncf.quantize, {preset} preset{kind}, {wanted.granularity} int8 weights"
-    return quantized, f"{how}, {calibration.method} over {items} items"
+    given = f"; {len(bound)} ranges given by the encodings" if bound else ""
+    return quantized, f"{how}, {calibration.method}{' by our own ranges' if ours else ''} over {items} items{given}"
 
 
 def _nncf() -> Any:

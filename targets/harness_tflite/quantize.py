@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.api import Calibration, HarnessError, Model, PlanError, Precision, Split, Unsupported
+from harness_onnx import read_encodings
 from harness_tflite import flatbuffer
+from harness_tflite.placing import bound_ranges, calibrated, set_ranges
 
 # A dynamically quantized depthwise convolution has no XNNPACK kernel and made MobileNetV2 slower than float32.
 DYNAMIC_OPS = ("FULLY_CONNECTED", "CONV_2D")
@@ -52,15 +54,10 @@ def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int
 
 
 def _check_supported(precision: Precision) -> None:
-    if precision.realise == "exact" and precision.encodings is not None:
-        raise Unsupported("ai-edge-quantizer finds its own scales; given encodings cannot bind")
     if not precision.weights_symmetric:
         raise Unsupported("LiteRT kernels take symmetric weights only")
     if precision.scheme == "static" and precision.activations != "int8":
         raise Unsupported(f"static {precision.activations} activations have no fast kernel in LiteRT")
-    method = (precision.calibration or Calibration()).method
-    if precision.scheme == "static" and method not in CALIBRATIONS:
-        raise Unsupported(f"ai-edge-quantizer has no calibration by {method}", hint=f"use {' or '.join(CALIBRATIONS)}")
 
 
 def _override_scopes(model: Model) -> tuple[str, ...]:
@@ -141,11 +138,16 @@ def _calibrate(model: Model, recipe: Any, data: Callable[[], Split], threads: in
     from ai_edge_quantizer.utils import qsv_utils
 
     wanted = model.precision.calibration or Calibration()
-    update = getattr(qsv_utils, CALIBRATIONS[wanted.method])
+    update = getattr(qsv_utils, CALIBRATIONS.get(wanted.method, "min_max_update"))
     runner = calibrator.Calibrator(str(model.path), num_threads=threads, qsv_update_func=update)
     key = next(iter(runner.get_signature_list()), None)
-    runner.calibrate({key: list(batches(model.path, data(), wanted.samples))}, recipe(()))
-    return runner.get_model_qsvs()
+    feeds = list(batches(model.path, data(), wanted.samples))
+    if not feeds:
+        raise Unsupported("static int8 needs calibration items and there are none")
+    runner.calibrate({key: feeds}, recipe(()))
+    found = runner.get_model_qsvs()
+    ours = wanted.method not in CALIBRATIONS
+    return set_ranges(found, calibrated(model.path, feeds, wanted.method) if ours else {}, bound_ranges(model))
 
 
 def batches(path: Path, split: Split, samples: int) -> Iterator[dict[str, Any]]:
@@ -226,7 +228,10 @@ def _describe(precision: Precision, left_out: Mapping[str, str]) -> str:
     parts = [text] if precision.weights == "float16" else [text, f"{precision.granularity} weights"]
     if precision.scheme == "static":
         wanted = precision.calibration or Calibration()
-        parts.append(f"{wanted.method} over at most {wanted.samples} samples")
+        ours = "" if wanted.method in CALIBRATIONS else " by our own ranges"
+        parts.append(f"{wanted.method}{ours} over at most {wanted.samples} samples")
+        if precision.realise == "exact" and precision.encodings is not None:
+            parts.append(f"{len(read_encodings(precision.encodings))} ranges given by the encodings")
     if precision.overrides:
         parts.append(f"{sum(dtype == 'float32' for dtype in precision.overrides.values())} overrides in float32")
     parts += [f"{op} left in float: {reason}" for op, reason in left_out.items()]

@@ -1,0 +1,108 @@
+"""Put ranges that are not NNCF's own into a graph that NNCF has quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from harness.api import Unsupported
+from harness_onnx import Range, ranges
+from harness_openvino.probe import import_openvino
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Feed = Mapping[str, NDArray[Any]]
+
+_LEVELS = 256
+_VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Transpose"}
+_MULTIPLIERS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}
+
+
+def calibrated(graph: Any, feeds: Sequence[Feed], method: str) -> dict[str, Range]:
+    """Return the range of every float value of a graph over feeds, by friendly name of the operation."""
+    return ranges(_runs(graph, feeds), cast("Any", method))
+
+
+def _runs(graph: Any, feeds: Sequence[Feed]) -> Iterator[dict[str, NDArray[Any]]]:
+    openvino = import_openvino()
+    copy = graph.clone()
+    copy.add_outputs([node.output(0) for node in copy.get_ordered_ops() if _is_watched(node)])
+    compiled = openvino.Core().compile_model(copy, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    names = [result.input_value(0).get_node().get_friendly_name() for result in copy.get_results()]
+    for feed in feeds:
+        values = compiled(dict(feed))
+        yield {name: values[place] for place, name in enumerate(names)}
+
+
+def _is_watched(node: Any) -> bool:
+    floats = node.get_output_size() == 1 and node.get_output_element_type(0).to_string() == "f32"
+    return floats and node.get_type_name() not in {"Constant", "Result"}
+
+
+def set_ranges(graph: Any, seen: Mapping[str, Range], bound: Mapping[str, Range], *, symmetric: bool) -> None:
+    """Set the activation quantizers of a graph, in place.
+
+    Args:
+        graph: What ``nncf.quantize`` gave.
+        seen: Range by friendly name of the operation whose value is quantized.
+        bound: Range by friendly name of the layer whose input is quantized; it wins.
+        symmetric: Zero points of ranges that were seen are the middle of the grid, unless all values are positive.
+
+    Raises:
+        Unsupported: A layer whose range binds has no quantizer at its input.
+    """
+    if not seen and not bound:
+        return
+    placed = set()
+    for node in graph.get_ordered_ops():
+        name = node.get_friendly_name()
+        if node.get_type_name() == "FakeQuantize" and not _is_weight(node):
+            source = node.input_value(0).get_node().get_friendly_name()
+            if source in seen:
+                _set(node, _affine(seen[source], symmetric=symmetric))
+        if name in bound and node.get_type_name() in _MULTIPLIERS:
+            quantizer = _quantizer_before(node)
+            if quantizer is None:
+                raise Unsupported(f"openvino: nncf quantized nothing in front of {name!r}, so its range cannot bind")
+            _set(quantizer, bound[name])
+            placed.add(name)
+    lost = [name for name in bound if name not in placed]
+    if lost and not placed:
+        raise Unsupported(f"openvino: no layer of the graph took the range given for {lost[0]!r}")
+
+
+def _is_weight(node: Any) -> bool:
+    source = node.input_value(0).get_node()
+    while source.get_input_size() and source.get_type_name() in {"Convert", "Multiply", "Subtract", "Reshape"}:
+        source = source.input_value(0).get_node()
+    return bool(source.get_type_name() == "Constant")
+
+
+def _quantizer_before(node: Any) -> Any:
+    """Return the quantizer of a layer's input, behind views at most."""
+    source = node.input_value(0).get_node()
+    while source.get_type_name() in _VIEWS:
+        source = source.input_value(0).get_node()
+    return source if source.get_type_name() == "FakeQuantize" else None
+
+
+def _affine(bounds: Range, *, symmetric: bool) -> Range:
+    """Move a range so that 0 lies on its grid of 256 levels."""
+    low, high = bounds
+    if symmetric and low < 0:
+        reach = max(-low, high)
+        return -reach * _LEVELS / (_LEVELS - 2), reach  # int8 has one more level below zero than above
+    step = (high - low) / (_LEVELS - 1) or 1.0
+    zero = round(-low / step)
+    return -zero * step, (_LEVELS - 1 - zero) * step
+
+
+def _set(node: Any, bounds: Range) -> None:
+    import numpy as np
+    from openvino import opset13 as ops
+
+    rank = node.input_value(1).get_partial_shape().rank.get_length()
+    for place, bound in ((1, 0), (2, 1), (3, 0), (4, 1)):
+        value = np.full([1] * rank, bounds[bound], np.float32)
+        node.input(place).replace_source_output(ops.constant(value).output(0))

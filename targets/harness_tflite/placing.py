@@ -1,0 +1,96 @@
+"""Give the quantizer ranges that are not its own: by calibrations that it lacks, or from an encodings file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from harness.api import Model, Unsupported
+from harness_onnx import Range, ranges, read_encodings
+from harness_tflite import flatbuffer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Feed = Mapping[str, NDArray[Any]]
+
+_SAME_SCALE = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D"}
+
+
+def calibrated(path: Path, feeds: Sequence[Feed], method: str) -> dict[str, Range]:
+    """Return the range of every float tensor of a file over feeds, by tensor name."""
+    return ranges(_runs(path, feeds), cast("Any", method))
+
+
+def _runs(path: Path, feeds: Sequence[Feed]) -> Iterator[dict[str, NDArray[Any]]]:
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    # XNNPACK would compute through fused operators and leave the tensors between them unwritten.
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(
+        model_path=str(path), experimental_preserve_all_tensors=True, experimental_op_resolver_type=plain
+    )
+    runner = interpreter.get_signature_runner()
+    file = flatbuffer.open_model(path)
+    names = flatbuffer.tensor_names(file)
+    computed = [index for node in flatbuffer.nodes(file) for index in node.outputs]
+    given = [entry["index"] for entry in interpreter.get_input_details()]
+    floats = [index for index in (*given, *computed) if _dtype(interpreter, index) == np.float32]
+    for feed in feeds:
+        runner(**feed)
+        yield {names[index]: interpreter.get_tensor(index) for index in floats}
+
+
+def _dtype(interpreter: Any, index: int) -> Any:
+    return interpreter._get_tensor_details(index, 0)["dtype"]  # the public list of all details is O(n) per call
+
+
+def bound_ranges(model: Model) -> dict[str, Range]:
+    """Return the ranges that a model's encodings bind, by tensor name; none where its precision leaves it open.
+
+    Raises:
+        Unsupported: A layer is not in the file, or two that read one tensor are given different ranges.
+    """
+    wanted = model.precision
+    if wanted.realise != "exact" or wanted.encodings is None:
+        return {}
+    file = flatbuffer.open_model(model.path)
+    names, nodes = flatbuffer.tensor_names(file), flatbuffer.nodes(file)
+    found: dict[str, Range] = {}
+    for parameter, bounds in read_encodings(wanted.encodings).items():
+        weight = model.names.get(parameter)
+        readers = [node for node in nodes if any(index >= 0 and names[index] == weight for index in node.inputs)]
+        if not readers:
+            raise Unsupported(f"the encodings name {parameter!r}, which no operator of {model.path.name} reads")
+        for node in readers:
+            if found.setdefault(names[node.inputs[0]], bounds) != bounds:
+                raise Unsupported(f"the encodings give {parameter!r} an input range and another reader a different one")
+    for node in reversed(nodes):  # both sides of these operators have one scale
+        output = names[node.outputs[0]]
+        if node.op in _SAME_SCALE and output in found:
+            found.setdefault(names[node.inputs[0]], found[output])
+    return found
+
+
+def set_ranges(values: Any, seen: Mapping[str, Range], bound: Mapping[str, Range]) -> Any:
+    """Return the quantizer's statistics with the extremes replaced by ranges seen, and those by ranges that bind.
+
+    Raises:
+        Unsupported: A tensor whose range binds has no statistics.
+    """
+    import numpy as np
+
+    lost = sorted(set(bound) - set(values))
+    if lost:
+        raise Unsupported(f"the range of {lost[0]!r} cannot bind: the quantizer leaves that tensor in float")
+    for name, (low, high) in {**seen, **bound}.items():
+        if name in values and "min" in values[name]:
+            shape = np.shape(values[name]["min"])
+            values[name] = {
+                **values[name],
+                "min": np.full(shape, low, np.float32),
+                "max": np.full(shape, high, np.float32),
+            }
+    return values
