@@ -81,6 +81,7 @@ class Precision:
         overrides: Dtype by parameter name; a name that matches nothing is an error at lowering.
         encodings: A file of scales, zero points, ranges or codebooks that binds when ``realise`` is exact.
         storage: How the weights may be stored; "packed" and "sparse" give ``stored_bytes`` below the artifact's.
+        pattern: Of the zeros in sparse storage, as in ``Capabilities.sparsity``, such as "2:4"; empty for none.
     """
 
     weights: str = "float32"
@@ -94,6 +95,7 @@ class Precision:
     realise: Literal["native", "exact"] = "native"
     encodings: Path | None = None
     storage: Literal["dense", "packed", "codebook", "sparse"] = "dense"
+    pattern: str = ""
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from harness.plugins import Registry, load_registry
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    names = {"baseline", "quantization", "pruning", "binarization", "distillation"}
+    names = {"baseline", "quantization", "pruning", "binarization", "decomposition", "distillation"}
     return load_registry(only=names)
 
 
@@ -29,6 +29,10 @@ def registry() -> Registry:
         "channel-pruning+feature-distillation+int8",
         "progressive-distillation+channel-pruning+int8",
         "multi-teacher-distillation+fp16",
+        "head-pruning+channel-pruning+n-m-pruning+int8",
+        "magnitude-pruning+weight-clipping:limit=mse+int8",
+        "filter-pruning+low-rank+tucker+batchnorm-folding+int8",
+        "low-rank+distillation",
     ],
 )
 def test_legal_chains(text: str, registry: Registry) -> None:
@@ -50,6 +54,14 @@ def test_legal_chains(text: str, registry: Registry) -> None:
         "multi-teacher-distillation+baseline",
         "binarization+channel-pruning",
         "magnitude-pruning+binarization",
+        "magnitude-pruning+n-m-pruning",
+        "magnitude-pruning+low-rank",
+        "weight-clipping+magnitude-pruning",
+        "int8+weight-clipping",
+        "int8+low-rank",
+        "int8+batchnorm-folding",
+        "binarization+filter-pruning",
+        "binarization+tucker",
         "int8+fp16",
         "int8+dynamic-int8",
         "baseline+int8",

@@ -14,7 +14,7 @@ import harness_pruning
 from harness.api import Model, Unsupported
 from harness.plugins import load_registry
 from harness_pruning.channels import kept, prune
-from harness_pruning.magnitude import keep_masks
+from harness_pruning.masks import keep_masks
 from harness_torch import example_inputs, load, macs, nonzero, parameters
 from harness_torch.weights import weights_in_order
 

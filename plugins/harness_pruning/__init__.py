@@ -1,35 +1,103 @@
-"""Pruning: single weights set to zero, or whole channels taken out."""
+"""Pruning: single weights set to zero, or whole channels, filters, units and attention heads taken out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from harness.api import MethodSpec, hookimpl
-from harness_pruning import channels, magnitude
+from harness_pruning import channels, clipping, heads, magnitude, nm
+
+# what changes the weights anew would undo zeros and limits, so it comes before
+_REMAKERS = frozenset({
+    "channel-pruning", "filter-pruning", "unit-pruning", "head-pruning", "distillation", "decomposition",
+})  # fmt: skip
+_ZEROS = frozenset({"magnitude-pruning", "n-m-pruning"})
+
+
+def _training(params: Any) -> frozenset[str]:
+    trains = getattr(params, "trains", params.epochs > 0)
+    importance = getattr(params, "importance", "")
+    return frozenset({"training"}) if trains or importance in {"taylor", "gradient"} else frozenset()
 
 
 @hookimpl
 def harness_methods() -> Iterator[MethodSpec[Any]]:
-    """Offer ``magnitude-pruning`` and ``channel-pruning``."""
+    """Offer the methods that zero weights, and those that remove channels."""
+    yield from _zeros()
+    yield from _structured()
+
+
+def _zeros() -> Iterator[MethodSpec[Any]]:
     yield MethodSpec(
         name="magnitude-pruning",
         family="pruning",
         summary="the smallest weights set to zero, the rest fine-tuned around them",
         params=magnitude.Params,
         compress=magnitude.compress,
-        needs=frozenset({"training"}),
-        # what changes the weights anew would fill the zeros again, so it comes before
-        after=frozenset({"channel-pruning", "distillation", "decomposition"}),
-        conflicts=frozenset({"none", "binarization"}),
+        check=magnitude.check,
+        needs=_training,
+        after=_REMAKERS,
+        conflicts=frozenset({"none", "binarization", "n-m-pruning"}),
     )
     yield MethodSpec(
-        name="channel-pruning",
+        name="n-m-pruning",
         family="pruning",
-        summary="whole channels removed, rounded to full vectors, fine-tuned",
-        params=channels.Params,
-        compress=channels.compress,
-        needs=frozenset({"training"}),
-        reads=frozenset({"channel_multiple"}),
-        conflicts=frozenset({"none"}),
+        summary="N of every M weights kept (2:4), the rest zero, fine-tuned",
+        params=nm.Params,
+        compress=nm.compress,
+        check=nm.check,
+        needs=_training,
+        after=_REMAKERS,
+        conflicts=frozenset({"none", "binarization", "magnitude-pruning"}),
+        defaults=(),
     )
+    yield MethodSpec(
+        name="weight-clipping",
+        family="pruning",
+        summary="weights clamped to a narrower range, for a quantizer that follows",
+        params=clipping.Params,
+        compress=clipping.compress,
+        check=clipping.check,
+        needs=_training,
+        after=_REMAKERS | _ZEROS,
+        before=frozenset({"quantization"}),
+        conflicts=frozenset({"none", "binarization"}),
+        defaults=(),
+    )
+
+
+def _structured() -> Iterator[MethodSpec[Any]]:
+    offers: tuple[tuple[str, str, Any], ...] = (
+        (
+            "channel-pruning",
+            "whole channels removed, rounded to full vectors, fine-tuned",
+            partial(channels.compress, channels.CHANNELS),
+        ),
+        (
+            "filter-pruning",
+            "whole filters of convolutions removed, ranked by themselves",
+            partial(channels.compress, channels.FILTERS),
+        ),
+        (
+            "unit-pruning",
+            "whole units of linear and recurrent layers removed",
+            partial(channels.compress, channels.UNITS),
+        ),
+        ("head-pruning", "whole attention heads removed, fine-tuned", heads.compress),
+    )
+    for name, summary, compress in offers:
+        yield MethodSpec(
+            name=name,
+            family="pruning",
+            summary=summary,
+            params=channels.Params,
+            compress=compress,
+            check=channels.check,
+            needs=_training,
+            reads=frozenset({"channel_multiple"}),
+            before=frozenset({"quantization", "binarization"}),
+            conflicts=frozenset({"none"}),
+            defaults=None if name == "channel-pruning" else (),
+        )

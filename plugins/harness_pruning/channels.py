@@ -2,49 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness.api import Job, Model, Unsupported, param
+from harness_pruning.magnitude import no_epochs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from harness_pruning.importance import Evidence
+
+LEAST_SHARE = 0.1  # of a group's channels that a global ranking leaves; a layer of one channel is a broken network
+
 
 @dataclass(frozen=True)
 class Params:
-    """Parameters of ``channel-pruning``."""
+    """Parameters of ``channel-pruning``, ``filter-pruning``, ``unit-pruning`` and ``head-pruning``."""
 
     ratio: float = param(0.5, "share of the channels of each layer that go, before rounding", gt=0, lt=1)
-    importance: Literal["l1", "l2", "taylor", "random"] = param("l2", "how channels are ranked: the least important go")
+    importance: Literal["l1", "l2", "linf", "snr", "gradient", "taylor", "random"] = param(
+        "l2", "the least important go: norms, signal-to-noise of the response, |g|/‖g‖, |w g|, or by chance"
+    )
+    allocation: Literal["uniform", "global"] = param(
+        "uniform",
+        "the same share of each layer, or of all channels ranked together, each layer's scores over their mean",
+    )
     epochs: int = param(6, "fine-tuning epochs; 0 for none", ge=0)
     lr: float = param(3e-3, "peak learning rate of fine-tuning", gt=0)
+    distill: float = param(0.0, "share of the fine-tuning loss that the dense model's outputs give", ge=0, le=1)
+    T: float = param(4.0, "temperature of distill", gt=0)
 
 
-def compress(model: Model, params: Params, job: Job) -> Model:
+@dataclass(frozen=True)
+class Scope:
+    """What a method may remove.
+
+    Attributes:
+        method: Its name, for messages.
+        kinds: Of the layers that lead a group: "conv", "linear", "recurrent".
+        own: Rank by the weights that make a channel alone, not also by those that read it.
+    """
+
+    method: str
+    kinds: frozenset[str]
+    own: bool = False
+
+
+CHANNELS = Scope("channel-pruning", frozenset({"conv", "linear", "recurrent"}))
+FILTERS = Scope("filter-pruning", frozenset({"conv"}), own=True)
+UNITS = Scope("unit-pruning", frozenset({"linear", "recurrent"}))
+
+
+class Prune(Protocol):
+    """Remove channels from a module in place; returns what went by layer."""
+
+    def __call__(self, module: nn.Module, inputs: Sequence[Tensor], params: Params, job: Job) -> Mapping[str, Any]:
+        """Return name of a layer -> the channels that went."""
+        ...
+
+
+def check(params: Params) -> str | None:
+    """Say what is wrong with a combination of parameters."""
+    return no_epochs(params.epochs, params.distill)
+
+
+def compress(scope: Scope, model: Model, params: Params, job: Job) -> Model:
     """Remove channels, rounded to the vector width of the target, and fine-tune what is left.
 
     Raises:
         Unsupported: No channel can go, a layer would vanish, or the smaller module no longer runs.
     """
-    from harness_torch import example_inputs, fit, load, parameters, save, seed_everything
+    return structured(scope.method, partial(_prune, scope), model, params, job)
+
+
+def structured(method: str, remove: Prune, model: Model, params: Params, job: Job) -> Model:
+    """Remove, check that a smaller network of the same shapes is left, and fine-tune it.
+
+    Raises:
+        Unsupported: Nothing can go, a layer would vanish, or the smaller module no longer runs.
+    """
+    from harness_torch import example_inputs, fine_tune, load, parameters, save, seed_everything
 
     module = load(model)
     inputs = example_inputs(job, batch=2)
     before, shapes = parameters(module), _shapes(module, inputs)
     seed_everything(job.seed)
-    if params.importance == "taylor":
-        _gradients(module, job)
-    removed = prune(module, inputs, params.ratio, importance=params.importance, multiple=job.hardware.channel_multiple)
-    _check(module, inputs, shapes, removed, before, job.hardware.channel_multiple)
-    if params.epochs:
-        fit(module, job, epochs=params.epochs, lr=params.lr)
+    removed = remove(module, inputs, params, job)
+    if not removed or parameters(module) >= before:
+        raise Unsupported(
+            f"{method} found no channels to remove: what is there is an output, passes through attention "
+            f"or a grouped convolution, or rounds back to a multiple of {job.hardware.channel_multiple}"
+        )
+    _check_shapes(method, module, inputs, shapes)
+    fine_tune(module, job, epochs=params.epochs, lr=params.lr, distill=params.distill, temperature=params.T)
     return save(module, model, job)
 
 
+def _prune(scope: Scope, module: nn.Module, inputs: Sequence[Tensor], params: Params, job: Job) -> Mapping[str, Any]:
+    from harness_pruning.importance import gather
+
+    return prune(
+        module, inputs, params.ratio, scope=scope, evidence=gather(module, params.importance, job),
+        allocation=params.allocation, multiple=job.hardware.channel_multiple,
+    )  # fmt: skip
+
+
 def prune(
-    module: nn.Module, inputs: Sequence[Tensor], ratio: float, *, importance: str = "l2", multiple: int = 1
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    ratio: float,
+    *,
+    scope: Scope = CHANNELS,
+    importance: str = "l2",
+    evidence: Evidence | None = None,
+    allocation: str = "uniform",
+    multiple: int = 1,
 ) -> dict[str, tuple[int, ...]]:
     """Remove channels from a module in place.
 
@@ -54,8 +129,11 @@ def prune(
     Args:
         module: In any mode; left in evaluation mode.
         inputs: Of one call, batch of 2 or more so that no dimension of size 1 is mistaken for another.
-        ratio: Share of the channels of each group of coupled layers.
-        importance: "l1", "l2", "taylor" (needs gradients on the parameters) or "random".
+        ratio: Share of the channels of each group of coupled layers, or of all.
+        scope: Which groups.
+        importance: The criterion, where it needs no evidence beside the weights.
+        evidence: What the criterion looks at.
+        allocation: "uniform" or "global".
         multiple: Kept channels are the nearest multiple of it, at least one.
 
     Returns:
@@ -65,20 +143,54 @@ def prune(
         Unsupported: A layer would keep no channel.
     """
     from harness_pruning.graph import Groups
+    from harness_pruning.importance import gather
 
+    evidence = evidence or gather(module, importance, None)
     groups = Groups(module, inputs)
+    found = {groups.name(group): group for group in groups.prunable() if groups.kind(group) in scope.kinds}
+    scores = {name: groups.scores(group, evidence, own=scope.own) for name, group in found.items()}
+    stay = allocate(scores, ratio, multiple, method=scope.method, everywhere=allocation == "global")
     removed: dict[str, tuple[int, ...]] = {}
-    for group in groups.prunable():
-        count = groups.channels(group)
-        going = count - kept(count, ratio, multiple, layer=groups.name(group))
+    for name, group in found.items():
+        going = len(scores[name]) - stay[name]
         if going:
-            order = groups.scores(group, importance).argsort(stable=True)
-            removed[groups.name(group)] = tuple(sorted(order[:going].tolist()))
-            groups.remove(group, removed[groups.name(group)])
+            removed[name] = tuple(sorted(scores[name].argsort(stable=True)[:going].tolist()))
+            groups.remove(group, removed[name])
     return removed
 
 
-def kept(count: int, ratio: float, multiple: int, *, layer: str) -> int:
+def allocate(
+    scores: Mapping[str, Tensor], ratio: float, multiple: int, *, method: str, everywhere: bool
+) -> dict[str, int]:
+    """Return how many channels of each group stay.
+
+    Args:
+        scores: By group, shape [channels].
+        ratio: Share that goes: of each group, or, ``everywhere``, of all channels ranked together by their score
+            over the mean of their group; then a tenth of each group stays whatever the ranking says.
+        multiple: What is kept is the nearest multiple.
+        method: For the message.
+        everywhere: Rank all groups together.
+
+    Raises:
+        Unsupported: A group would keep no channel.
+    """
+    import torch
+
+    if not everywhere or not scores:
+        return {name: kept(len(part), ratio, multiple, layer=name, method=method) for name, part in scores.items()}
+    relative = [part / part.mean().clamp_min(torch.finfo(torch.float32).tiny) for part in scores.values()]
+    going = round(ratio * sum(len(part) for part in relative))
+    gone = torch.zeros(sum(len(part) for part in relative), dtype=torch.bool)
+    gone[torch.cat(relative).argsort(stable=True)[:going]] = True
+    result: dict[str, int] = {}
+    for (name, part), out in zip(scores.items(), gone.split([len(part) for part in relative]), strict=True):
+        share = min(int(out.sum()) / len(part), 1 - max(LEAST_SHARE, 1 / len(part)))
+        result[name] = kept(len(part), share, multiple, layer=name, method=method)
+    return result
+
+
+def kept(count: int, ratio: float, multiple: int, *, layer: str, method: str = "channel-pruning") -> int:
     """Return how many of ``count`` channels stay: the nearest multiple, a tie going up, at least one multiple.
 
     Raises:
@@ -87,23 +199,10 @@ def kept(count: int, ratio: float, multiple: int, *, layer: str) -> int:
     exact = count * (1 - ratio)
     if exact < 0.5:
         raise Unsupported(
-            f"channel-pruning by {ratio:g} would leave none of the {count} channels of layer {layer!r}",
+            f"{method} by {ratio:g} would leave none of the {count} channels of layer {layer!r}",
             hint=f"the largest ratio that leaves one is {1 - 1 / count:.3g}",
         )
     return min(count, max(1, int(exact / multiple + 0.5)) * multiple)
-
-
-def _gradients(module: nn.Module, job: Job) -> None:
-    """Leave the gradient of the task loss over up to 256 training items on the parameters."""
-    import torch
-
-    from harness_torch import tensors
-
-    split = job.data.split("train")
-    if split.labels is None:
-        raise Unsupported(f"importance 'taylor' needs labels, and workload {job.workload.name!r} has none")
-    outputs = module.eval()(*tensors(split.inputs, slice(256)))
-    job.workload.loss(outputs, torch.as_tensor(split.labels[:256].copy())).backward()
 
 
 def _shapes(module: nn.Module, inputs: Sequence[Tensor]) -> list[tuple[int, ...]]:
@@ -114,25 +213,11 @@ def _shapes(module: nn.Module, inputs: Sequence[Tensor]) -> list[tuple[int, ...]
     return [tuple(item.shape) for item in (result if isinstance(result, (tuple, list)) else (result,))]
 
 
-def _check(
-    module: nn.Module,
-    inputs: Sequence[Tensor],
-    shapes: list[tuple[int, ...]],
-    removed: dict[str, tuple[int, ...]],
-    before: int,
-    multiple: int,
-) -> None:
-    """Refuse a result that is not smaller, or that is no longer the same kind of function."""
-    from harness_torch import parameters
-
-    if not removed or parameters(module) >= before:
-        raise Unsupported(
-            "channel-pruning found no channels to remove: what is there is an output, passes through attention "
-            f"or a grouped convolution, or rounds back to a multiple of {multiple}"
-        )
+def _check_shapes(method: str, module: nn.Module, inputs: Sequence[Tensor], shapes: list[tuple[int, ...]]) -> None:
+    """Refuse a result that is no longer the same kind of function."""
     try:
         after = _shapes(module, inputs)
     except (RuntimeError, ValueError, TypeError) as error:  # what torch raises when shapes no longer fit
         raise Unsupported(f"the model fixes a number of channels in its code, and fails with fewer: {error}") from None
     if after != shapes:
-        raise Unsupported(f"channel-pruning changed the output shapes from {shapes} to {after}")
+        raise Unsupported(f"{method} changed the output shapes from {shapes} to {after}")

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.api import MissingDependency
+from harness_pruning.importance import by_channel
 from harness_pruning.recurrent import fixed_pruner, opaque, recurrent_pruner
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from harness_pruning.importance import Evidence
 
 # operators that multiply activations with each other couple their channels in ways that the graph does not show
 _PRODUCTS = ("attention", "bmm", "baddbmm", "softmax")
@@ -49,21 +52,38 @@ class Groups:
         """Return how many channels the leading layer has."""
         return len(group[0].idxs)
 
-    def scores(self, group: Any, importance: str) -> Tensor:
-        """Return the importance of each channel, summed over all weights that would go with it: shape [channels].
+    def kind(self, group: Any) -> str:
+        """Return the kind of the leading layer: "conv", "linear" or "recurrent"."""
+        from torch import nn
 
-        ``l1`` sums absolute weights, ``l2`` squares, ``taylor`` |weight x gradient| (Molchanov et al., 2019).
+        layer = group[0].dep.target.module
+        return "linear" if isinstance(layer, nn.Linear) else "recurrent" if isinstance(layer, nn.RNNBase) else "conv"
+
+    def scores(self, group: Any, evidence: Evidence, *, own: bool = False) -> Tensor:
+        """Return the importance of each channel over all weights that would go with it: shape [channels].
+
+        Args:
+            group: Of coupled layers.
+            evidence: The criterion and what it looks at. The response of coupled layers counts on average.
+            own: Look at the weights that make the channels, not at those that read them.
         """
         import torch
 
-        if importance == "random":
-            return torch.rand(self.channels(group))
-        total = torch.zeros(self.channels(group))
+        count = self.channels(group)
+        if evidence.importance == "random":
+            return torch.rand(count)
+        total, parts = torch.zeros(count), 0
         for item in group:
             out = self._graph.is_out_channel_pruning_fn(item.dep.handler)
-            for part in _by_channel(item.dep.target.module, importance, out=out):
-                total.index_add_(0, torch.tensor(item.root_idxs), part[torch.tensor(item.idxs)])
-        return total
+            layer = item.dep.target.module
+            if evidence.importance == "snr":
+                found = [evidence.ratios[layer]] if out and layer in evidence.ratios else []
+            else:
+                found = list(by_channel(layer, evidence, out=out)) if out or not own else []
+            for part in found:
+                parts += 1
+                evidence.add(total, torch.tensor(item.root_idxs), part[torch.tensor(item.idxs)])
+        return evidence.finish(total / parts if evidence.importance == "snr" and parts else total)
 
     def remove(self, group: Any, channels: Sequence[int]) -> None:
         """Take channels out of every layer of a group."""
@@ -122,29 +142,3 @@ def _torch_pruning() -> Any:
 
 def _operator(node: Any) -> str:
     return node.grad_fn.name().lower() if hasattr(node.grad_fn, "name") else ""
-
-
-def _by_channel(layer: Any, importance: str, *, out: bool) -> Iterator[Tensor]:
-    """Yield for each weight of a layer the sum per output channel, or per input channel: shape [channels]."""
-    from torch import nn
-
-    if isinstance(layer, nn.RNNBase):
-        for name, weight in layer.named_parameters():
-            if name.startswith("weight_ih_l0") and not out:
-                yield _size(weight, importance).sum(0)
-            if name.startswith("weight_") and out:
-                yield _size(weight, importance).sum(1).view(-1, layer.hidden_size).sum(0)  # rows of all gates
-            if out and (name.startswith("weight_hh") or (name.startswith("weight_ih") and not name.endswith("l0"))):
-                yield _size(weight, importance).sum(0)  # columns that read the hidden state
-    elif isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
-        depthwise = getattr(layer, "groups", 1) > 1
-        dim = 0 if out != getattr(layer, "transposed", False) or depthwise else 1
-        size = _size(layer.weight, importance).transpose(0, dim)
-        yield size.flatten(1).sum(1)
-
-
-def _size(weight: Tensor, importance: str) -> Tensor:
-    value = weight.detach()
-    if importance == "taylor":
-        return (value * weight.grad).abs() if weight.grad is not None else value.abs() * 0
-    return value.abs() if importance == "l1" else value.square()

@@ -8,77 +8,157 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from harness.api import Job, Model, Unsupported, param
+from harness_pruning.masks import above, hold, keep_masks, share_at
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from harness_torch.tuning import Penalty
     from harness_torch.weights import Weight
+
+RATIO = 0.8
 
 
 @dataclass(frozen=True)
 class Params:
     """Parameters of ``magnitude-pruning``."""
 
-    ratio: float = param(0.8, "share of the prunable weights that become zero", gt=0, lt=1)
+    ratio: float = param(RATIO, "share of the prunable weights that become zero", gt=0, lt=1)
+    threshold: float | None = param(
+        None, "zero what is smaller, instead of a share; with scope=local in standard deviations of a layer", gt=0
+    )
     scope: Literal["global", "local"] = param("global", "rank all weights together, or those of each layer")
+    schedule: Literal["once", "gradual"] = param("once", "zeros all at once, or rising by a cubic curve in fine-tuning")
+    every: int = param(10, "training steps between two prunings of schedule=gradual", ge=1)
+    until: float = param(0.7, "share of fine-tuning after which schedule=gradual reaches the ratio", gt=0, le=1)
+    penalty: Literal["none", "l1", "l2"] = param("none", "what training adds to the loss of the prunable weights")
+    strength: float = param(1e-4, "factor of the penalty: on the sum of magnitudes, or of squares", gt=0)
+    before: int = param(2, "training epochs with the penalty before anything is pruned", ge=0)
     first: bool = param(False, "prune the first layer too")
     last: bool = param(False, "prune the last layer too")
     epochs: int = param(3, "fine-tuning epochs, zeros held; 0 for none", ge=0)
     lr: float = param(2e-3, "peak learning rate of fine-tuning", gt=0)
+    distill: float = param(0.0, "share of the fine-tuning loss that the dense model's outputs give", ge=0, le=1)
+    T: float = param(4.0, "temperature of distill", gt=0)
+
+    @property
+    def trains(self) -> bool:
+        """Whether any training takes place."""
+        return bool(self.epochs or (self.penalty != "none" and self.before))
+
+
+def check(params: Params) -> str | None:
+    """Say what is wrong with a combination of parameters."""
+    if params.threshold is not None and params.ratio != RATIO:
+        return "ratio and threshold both say which weights go; give one of them"
+    if params.threshold is not None and params.schedule == "gradual":
+        return "schedule=gradual raises a ratio step by step, so it takes no threshold"
+    if params.schedule == "gradual" and not params.epochs:
+        return "schedule=gradual prunes during fine-tuning, so it needs epochs of at least 1"
+    if params.penalty != "none" and not params.trains:
+        return f"penalty={params.penalty} acts in training, so it needs before or epochs of at least 1"
+    return no_epochs(params.epochs, params.distill)
+
+
+def no_epochs(epochs: int, distill: float) -> str | None:
+    """Say that distillation needs training, where there is none."""
+    return "distill acts in fine-tuning, so it needs epochs of at least 1" if distill and not epochs else None
 
 
 def compress(model: Model, params: Params, job: Job) -> Model:
     """Zero the smallest weights and fine-tune the rest with the zeros held.
 
     Raises:
-        Unsupported: The model has no layer that may be pruned.
+        Unsupported: The model has no layer that may be pruned, no weight would go, or a layer would vanish.
     """
-    from harness_torch import example_inputs, fit, load, save
+    from harness_torch import example_inputs, fine_tune, load, save
     from harness_torch.weights import weights_in_order
 
     module = load(model)
-    chosen = _chosen(weights_in_order(module, example_inputs(job)), params)
-    masks = keep_masks([weight.parameter for weight in chosen], params.ratio, scope=params.scope)
-    _hold(chosen, masks)
-    if params.epochs:
-        fit(module, job, epochs=params.epochs, lr=params.lr, on_batch=lambda *_step: _hold(chosen, masks))
+    chosen = inner(weights_in_order(module, example_inputs(job)), "magnitude-pruning", params.first, params.last)
+    _refuse(chosen, _masks(chosen, params, 1.0), params, job)
+    penalty = _penalty(chosen, params)
+    if penalty:
+        fine_tune(module, job, epochs=params.before, lr=params.lr, penalty=penalty)
+    holder = _Holder(chosen, params, job)
+    fine_tune(
+        module, job, epochs=params.epochs, lr=params.lr, distill=params.distill, temperature=params.T,
+        penalty=penalty if params.schedule == "gradual" else None, on_batch=holder.on_batch,
+    )  # fmt: skip
     return save(module, model, job, precision=dataclasses.replace(model.precision, storage="sparse"))
 
 
-def keep_masks(weights: Sequence[Tensor], ratio: float, *, scope: str = "global") -> list[Tensor]:
-    """Return for each weight a mask of the entries that stay: the largest in magnitude.
+def inner(weights: Sequence[Weight], method: str, first: bool, last: bool) -> list[Weight]:
+    """Leave out the first and the last layer: they hold few weights and cost most accuracy.
 
-    Args:
-        weights: Of any shapes.
-        ratio: Share of the entries that go, rounded to a whole number; ties go in order of position.
-        scope: "global" ranks all entries together, "local" those of each weight.
+    Raises:
+        Unsupported: Nothing is left.
     """
-    import torch
-
-    if scope == "local":
-        return [mask for weight in weights for mask in keep_masks([weight], ratio)]
-    sizes = [weight.detach().abs().flatten() for weight in weights]
-    order = torch.cat(sizes).argsort(stable=True)
-    keep = torch.ones_like(order, dtype=torch.bool)
-    keep[order[: round(ratio * len(order))]] = False
-    parts = keep.split([len(size) for size in sizes])
-    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
-
-
-def _chosen(weights: Sequence[Weight], params: Params) -> list[Weight]:
-    """Leave out the first and the last layer: they hold few weights and cost most accuracy."""
-    inner = weights[0 if params.first else 1 : None if params.last else -1]
-    if not inner:
+    left = weights[0 if first else 1 : None if last else -1]
+    if not left:
         raise Unsupported(
-            f"magnitude-pruning found no layer between the first and the last: the model has {len(weights)} weights",
-            hint="magnitude-pruning:first=true:last=true prunes them too",
+            f"{method} found no layer between the first and the last: the model has {len(weights)} weights",
+            hint=f"{method}:first=true:last=true prunes them too",
         )
-    return list(inner)
+    return list(left)
 
 
-def _hold(weights: Sequence[Weight], masks: Sequence[Tensor]) -> None:
+def _refuse(weights: Sequence[Weight], masks: Sequence[Tensor], params: Params, job: Job) -> None:
+    """Refuse masks under which nothing goes, or a layer vanishes.
+
+    A ranking over all layers may empty one that the others bypass (a residual branch), so that is only told.
+
+    Raises:
+        Unsupported: One of both is so.
+    """
+    if all(bool(mask.all()) for mask in masks):
+        raise Unsupported("magnitude-pruning found no weight that is small enough to go; give a larger threshold")
+    for weight, mask in zip(weights, masks, strict=True):
+        if bool(mask.any()):
+            continue
+        text = f"magnitude-pruning would leave none of the {mask.numel()} weights of {weight.name!r}"
+        if params.threshold is not None:
+            raise Unsupported(text, hint="give a smaller threshold, or scope=local")
+        job.log.warning("%s; scope=local takes the same share of each layer", text)
+
+
+def _masks(chosen: Sequence[Weight], params: Params, share: float) -> list[Tensor]:
+    weights = [weight.parameter for weight in chosen]
+    if params.threshold is not None:
+        return above(weights, params.threshold, scope=params.scope)
+    return keep_masks(weights, params.ratio * share, scope=params.scope)
+
+
+def _penalty(chosen: Sequence[Weight], params: Params) -> Penalty | None:
     import torch
 
-    with torch.no_grad():
-        for weight, mask in zip(weights, masks, strict=True):
-            weight.parameter.masked_fill_(~mask, 0.0)  # a product would leave -0.0, which does not pack as zero
+    if params.penalty == "none":
+        return None
+
+    def penalty() -> Tensor:
+        sums = [
+            weight.parameter.abs().sum() if params.penalty == "l1" else weight.parameter.square().sum()
+            for weight in chosen
+        ]
+        return params.strength * torch.stack(sums).sum()
+
+    return penalty
+
+
+class _Holder:
+    """Masks, made at once or step by step, held after every step of the optimizer."""
+
+    def __init__(self, chosen: Sequence[Weight], params: Params, job: Job) -> None:
+        self.chosen, self.params = chosen, params
+        self.gradual = params.schedule == "gradual"
+        self.masks = _masks(chosen, params, 0.0 if self.gradual else 1.0)
+        if not self.gradual:
+            _refuse(chosen, self.masks, params, job)  # training with a penalty may have changed what is small
+        hold(chosen, self.masks)
+
+    def on_batch(self, _module: nn.Module, step: int, steps: int) -> None:
+        if self.gradual:
+            end = max(1, round(self.params.until * steps))
+            if step == end or (step < end and step % self.params.every == 0):
+                self.masks = _masks(self.chosen, self.params, share_at(step, end, 1.0))
+        hold(self.chosen, self.masks)

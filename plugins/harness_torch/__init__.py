@@ -6,12 +6,14 @@ from harness_torch.counting import macs, nonzero, parameters
 from harness_torch.files import effect, load, new_model, save
 from harness_torch.inference import call, evaluate, example_inputs, tensors
 from harness_torch.training import fit, seed_everything
+from harness_torch.tuning import fine_tune
 
 __all__ = [
     "call",
     "effect",
     "evaluate",
     "example_inputs",
+    "fine_tune",
     "fit",
     "load",
     "macs",

@@ -1,0 +1,68 @@
+"""Decomposition and restructuring: layers replaced by smaller ones that compute the same, or nearly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.api import MethodSpec, NoParams, hookimpl
+from harness_decomposition import convolutions, folding, lowrank, ranks
+
+
+_BEFORE = frozenset({"quantization", "binarization"})  # which would be undone by layers made anew
+
+
+def _training(params: Any) -> frozenset[str]:
+    return frozenset({"training"}) if params.epochs else frozenset()
+
+
+@hookimpl
+def harness_methods() -> Iterator[MethodSpec[Any]]:
+    """Offer ``low-rank``, ``tucker``, ``cp`` and ``batchnorm-folding``."""
+    offers: tuple[tuple[str, str, Any, Any, Any], ...] = (
+        (
+            "low-rank",
+            "matrices of linear and recurrent layers as products of two thin ones",
+            ranks.RankParams,
+            lowrank.compress,
+            ranks.check,
+        ),
+        (
+            "tucker",
+            "convolutions as a 1x1, a smaller core and a 1x1 (Tucker-2)",
+            ranks.RankParams,
+            convolutions.compress_tucker,
+            ranks.check,
+        ),
+        (
+            "cp",
+            "convolutions as a 1x1, a depthwise one and a 1x1 (CP)",
+            convolutions.CpParams,
+            convolutions.compress_cp,
+            convolutions.check_cp,
+        ),
+    )
+    for name, summary, params, compress, check in offers:
+        yield MethodSpec(
+            name=name,
+            family="decomposition",
+            summary=summary,
+            params=params,
+            compress=compress,
+            check=check,
+            needs=_training,
+            reads=frozenset({"channel_multiple"}),
+            before=_BEFORE,
+            conflicts=frozenset({"none"}),
+            defaults=(),
+        )
+    yield MethodSpec(
+        name="batchnorm-folding",
+        family="decomposition",
+        summary="batch normalisation folded into the layer before it",
+        params=NoParams,
+        compress=folding.compress,
+        before=_BEFORE,
+        conflicts=frozenset({"none"}),
+        defaults=(),
+    )
