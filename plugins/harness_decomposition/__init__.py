@@ -8,7 +8,6 @@ from typing import Any
 from harness.api import MethodSpec, NoParams, hookimpl
 from harness_decomposition import convolutions, folding, lowrank, ranks
 
-
 _BEFORE = frozenset({"quantization", "binarization"})  # which would be undone by layers made anew
 
 

@@ -172,7 +172,7 @@ def cp(layer: Any, params: CpParams, multiple: int = 1, seed: int = 0) -> nn.Mod
     cost = layer.in_channels * stride + layer.out_channels + places  # products per output place and component
     dense = layer.weight.numel()
     wanted = params.rank or max(1, int(params.budget * dense / (layer.in_channels + layer.out_channels + places)))
-    rank = smaller(in_vectors(wanted, multiple, dense), multiple, cost, dense)
+    rank = smaller(wanted, multiple, dense, cost, dense)
     if rank is None:
         return None
     out, into, kernel = cp_parts(layer.weight.detach().double(), rank, iterations=params.iterations, seed=seed)

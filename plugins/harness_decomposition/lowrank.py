@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Job, Model
-from harness_decomposition.ranks import RankParams, by_energy, in_vectors, smaller
+from harness_decomposition.ranks import RankParams, by_energy, smaller
 from harness_decomposition.steps import decomposed
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ def split(weight: Tensor, params: RankParams, multiple: int) -> tuple[Tensor, Te
     import torch
 
     left, values, right = torch.linalg.svd(weight.detach().double(), full_matrices=False)
-    rank = smaller(
-        in_vectors(_wanted(values, weight, params), multiple, len(values)), multiple, sum(weight.shape), weight.numel()
-    )
+    rank = smaller(_wanted(values, weight, params), multiple, len(values), sum(weight.shape), weight.numel())
     if rank is None:
         return None
     root = values[:rank].sqrt()

@@ -61,14 +61,21 @@ def in_vectors(rank: int, multiple: int, most: int) -> int:
     return min(most, max(1, int(rank / multiple + 0.5)) * multiple)
 
 
-def smaller(rank: int, multiple: int, cost: int, dense: int) -> int | None:
-    """Return the rank, or the largest multiple below at which ``rank x cost`` is less than ``dense``.
+def smaller(wanted: int, multiple: int, most: int, cost: int, dense: int) -> int | None:
+    """Return a rank in whole vectors at which ``rank x cost`` is less than ``dense``.
+
+    Args:
+        wanted: The rank before rounding.
+        multiple: The rank is the nearest multiple, or the one below where that is no longer smaller.
+        most: The full rank.
+        cost: Parameters, or products, of one component.
+        dense: Those of the layer.
 
     Returns:
-        ``None`` where not even one multiple makes the layer smaller.
+        ``None`` where the wanted rank makes nothing smaller, or no multiple does.
     """
     limit = (dense - 1) // cost
-    if rank <= limit:
-        return rank
-    fitting = limit // multiple * multiple
-    return fitting or None
+    if wanted > limit:
+        return None
+    rank = in_vectors(wanted, multiple, most)
+    return rank if rank <= limit else limit // multiple * multiple or None

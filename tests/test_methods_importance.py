@@ -1,0 +1,281 @@
+"""Importance of channels and heads against closed forms, and their removal against silencing them by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jobs import TinyCnn, TinyGru, TinyMlp, TinyTransformer, compress, make_job, trained
+from torch import nn
+
+import harness_pruning
+from harness.api import Model, Options, Unsupported
+from harness.plugins import load_registry
+from harness_onnx import export
+from harness_pruning import heads
+from harness_pruning.channels import FILTERS, UNITS, Params, allocate, prune
+from harness_pruning.graph import Groups
+from harness_pruning.importance import Evidence, gather, snr
+from harness_torch import example_inputs, load, macs, parameters
+from harness_torch.attention import HeadAttention
+
+SPECS = {spec.name: spec for spec in harness_pruning.harness_methods()}
+IMAGE = (torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)),)
+
+
+def _scores(module: nn.Module, inputs: Any, evidence: Evidence, **options: Any) -> dict[str, np.ndarray]:
+    groups = Groups(module, inputs)
+    found = {groups.name(group): groups.scores(group, evidence, **options) for group in groups.prunable()}
+    return {name: value.detach().numpy() for name, value in found.items()}
+
+
+@pytest.mark.parametrize("importance", ["l1", "l2", "linf"])
+def test_norms_are_numpys_over_all_coupled_weights(importance: str) -> None:
+    torch.manual_seed(0)
+    module = TinyMlp()
+    found = _scores(module, (torch.randn(2, 10),), Evidence(importance))["hidden.1"]
+    rows, columns = (layer.weight.detach().numpy() for layer in (module.hidden[1], module.head))
+    both = np.concatenate([rows, columns.T], axis=1)  # all weights that go with a unit
+    order = {"l1": 1, "l2": 2, "linf": np.inf}[importance]
+    assert found == pytest.approx(np.linalg.norm(both, order, axis=1), rel=1e-5)
+
+
+def test_a_filter_is_ranked_by_itself() -> None:
+    torch.manual_seed(0)
+    module = TinyCnn()
+    found = _scores(module, IMAGE, Evidence("l1"), own=True)["point"]
+    assert found == pytest.approx(np.abs(module.point.weight.detach().numpy()).sum((1, 2, 3)), rel=1e-5)
+
+
+def test_taylor_and_gradient_are_those_of_a_linear_layer_by_hand(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "mlp")
+    torch.manual_seed(0)
+    module = TinyMlp(width=8, depth=2)  # hidden.0: 10 -> 8 with ReLU, head: 8 -> 1
+    split = job.data.split("train")
+    x, y = split.inputs["row"][:256].astype(np.float64), split.labels[:256].astype(np.float64)
+    w, b = (value.detach().numpy().astype(np.float64) for value in (module.hidden[0].weight, module.hidden[0].bias))
+    v, c = (value.detach().numpy().astype(np.float64) for value in (module.head.weight, module.head.bias))
+    z = x @ w.T + b
+    h = np.maximum(z, 0)
+    slope = 2 * (h @ v.T + c - y[:, None]) / len(y)  # of the mean squared error
+    dv = slope.T @ h
+    dw = ((slope @ v) * (z > 0)).T @ x
+    expected = {
+        "taylor": np.abs(w * dw).sum(1) + np.abs(v * dv)[0],
+        "gradient": (np.abs(dw) / np.linalg.norm(dw)).sum(1) + (np.abs(dv) / np.linalg.norm(dv))[0],
+    }
+    for importance, values in expected.items():
+        found = _scores(module, (torch.randn(2, 10),), gather(module, importance, job))["hidden.0"]
+        assert found == pytest.approx(values, rel=1e-4), importance
+
+
+def test_the_response_is_mean_squared_over_variance(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "mlp")
+    torch.manual_seed(0)
+    module = TinyMlp(width=8, depth=2)
+    x = job.data.split("train").inputs["row"][:256].astype(np.float64)
+    z = x @ module.hidden[0].weight.detach().numpy().T + module.hidden[0].bias.detach().numpy()
+    found = _scores(module, (torch.randn(2, 10),), gather(module, "snr", job))["hidden.0"]
+    assert found == pytest.approx(z.mean(0) ** 2 / z.var(0), rel=1e-4)
+    maps = torch.randn(5, 3, 4, 4)
+    values = maps.numpy().transpose(1, 0, 2, 3).reshape(3, -1)
+    assert snr(maps, 1).numpy() == pytest.approx(values.mean(1) ** 2 / values.var(1), rel=1e-4)
+
+
+def test_a_gate_counts_all_its_rows_and_all_that_reads_the_state() -> None:
+    torch.manual_seed(0)
+    module = TinyGru()
+    found = _scores(module, IMAGE, Evidence("l1"))["gru"]
+    read, state = (np.abs(getattr(module.gru, f"weight_{name}_l0").detach().numpy()) for name in ("ih", "hh"))
+    head = np.abs(module.head.weight.detach().numpy())
+    rows = sum(part.reshape(3, 16, -1).sum((0, 2)) for part in (read, state))
+    assert found == pytest.approx(rows + state.sum(0) + head.sum(0), rel=1e-5)
+
+
+@pytest.mark.parametrize("importance", ["l1", "l2", "linf", "snr", "gradient", "taylor", "random"])
+def test_every_criterion_leaves_the_same_shapes(importance: str, taught: Model, tmp_path: Path) -> None:
+    results = [
+        load(compress(SPECS[name], taught, make_job(tmp_path), importance=importance, epochs=0))
+        for name in ("channel-pruning", "filter-pruning")
+    ]
+    assert [macs(module, IMAGE) for module in results] == [32752, 33760]
+
+
+def test_filters_and_units_are_told_apart() -> None:
+    module, other = TinyCnn().eval(), TinyCnn().eval()
+    assert set(prune(module, IMAGE, 0.5, scope=UNITS)) == {"hidden"}
+    assert "hidden" not in prune(other, IMAGE, 0.5, scope=FILTERS)
+    assert other.hidden.out_features == 24
+    assert set(prune(TinyGru(), IMAGE, 0.5, scope=UNITS)) == {"gru"}
+
+
+def test_a_global_ranking_takes_the_least_of_all_layers() -> None:
+    strong, weak = torch.linspace(0.9, 1.1, 20), torch.cat([torch.full((10,), 0.1), torch.full((10,), 1.9)])
+    stay = allocate({"a": strong, "b": weak}, 0.25, 1, method="x", everywhere=True)
+    assert stay == {"a": 20, "b": 10}  # both have mean 1: the ten of 0.1 are the least of all forty
+    rounded = allocate({"a": strong, "b": weak}, 0.25, 8, method="x", everywhere=True)
+    assert rounded == {"a": 20, "b": 8}
+    scores = {"a": torch.ones(20), "b": torch.cat([torch.zeros(19), torch.ones(1)])}
+    floor = allocate(scores, 0.45, 1, method="x", everywhere=True)
+    assert floor["b"] == 2  # a tenth
+
+
+def test_global_allocation_removes_about_the_share(tmp_path: Path) -> None:
+    model = trained(tmp_path, epochs=1)
+    even = load(compress(SPECS["channel-pruning"], model, make_job(tmp_path), epochs=0))
+    ranked = load(compress(SPECS["channel-pruning"], model, make_job(tmp_path), epochs=0, allocation="global"))
+
+    def widths(module: Any) -> list[int]:
+        return [module.stem.out_channels, module.point.out_channels, module.hidden.out_features]
+
+    assert sum(widths(even)) == sum(widths(ranked)) == 24
+
+
+def _other_attention() -> nn.MultiheadAttention:
+    torch.manual_seed(0)
+    return nn.MultiheadAttention(16, 4, kdim=12, vdim=10, batch_first=True).eval()
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_attention_written_out_is_torchs(bias: bool, batch_first: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(16, 4, bias=bias, batch_first=batch_first).eval()
+    if bias:
+        nn.init.normal_(layer.in_proj_bias)
+        nn.init.normal_(layer.out_proj.bias)
+    x = torch.randn(5, 7, 16)
+    steps = 7 if batch_first else 5
+    causal = torch.triu(torch.ones(steps, steps, dtype=torch.bool), 1)
+    padding = torch.zeros(5 if batch_first else 7, steps, dtype=torch.bool)
+    padding[:, -1] = True
+    made = HeadAttention.of(layer)
+    for masks in ({}, {"attn_mask": causal}, {"key_padding_mask": padding}):
+        assert torch.allclose(made(x, x, x, **masks)[0], layer(x, x, x, **masks)[0], atol=1e-5)
+
+
+def test_attention_over_other_tokens_is_torchs_too() -> None:
+    layer = _other_attention()
+    query, key, value = torch.randn(2, 5, 16), torch.randn(2, 7, 12), torch.randn(2, 7, 10)
+    assert torch.allclose(HeadAttention.of(layer)(query, key, value)[0], layer(query, key, value)[0], atol=1e-5)
+
+
+def test_removal_equals_silencing_of_heads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small, masked = TinyTransformer().eval(), TinyTransformer().eval()
+    masked.load_state_dict(small.state_dict())
+    removed = heads.remove_heads(small, IMAGE, Params(importance="l1"), make_job(tmp_path, "transformer"))
+    assert {name: len(gone) for name, gone in removed.items()} == {
+        "layers.layers.0.self_attn": 1,
+        "layers.layers.1.self_attn": 1,
+    }
+    with torch.no_grad():
+        for i, layer in enumerate(masked.layers.layers):
+            (head,) = removed[f"layers.layers.{i}.self_attn"]
+            layer.self_attn.out_proj.weight[:, 8 * head : 8 * head + 8] = 0
+    assert torch.allclose(small(*IMAGE), masked(*IMAGE), atol=1e-5)
+    assert parameters(small) < parameters(masked)
+
+
+@pytest.mark.parametrize("importance", ["l1", "l2", "linf", "taylor", "gradient", "snr", "random"])
+def test_scores_of_heads(importance: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    job = make_job(tmp_path, "transformer")
+    module = TinyTransformer().eval()
+    heads.written_out(module)
+    (first, _second) = heads.attentions(module)
+    evidence = gather(module, importance, job)
+    ratios = heads._ratios(module, {first.name: first}, job) if importance == "snr" else {}
+    found = first.scores(evidence, ratios)
+    assert found.shape == (2,)
+    layer = first.layer
+    parts = [getattr(layer, name).weight.detach() for name in ("query", "key", "value")]
+    parts.append(layer.out.weight.detach().T)
+    rows = torch.cat(parts, dim=1).view(2, -1)
+    if importance in {"l1", "l2", "linf"}:
+        order = {"l1": 1, "l2": 2, "linf": float("inf")}[importance]
+        assert torch.allclose(found, torch.linalg.vector_norm(rows, order, dim=1), rtol=1e-5)
+
+
+def test_heads_fill_whole_vectors_and_one_is_left(tmp_path: Path) -> None:
+    model = trained(tmp_path, "transformer", epochs=1)
+    with pytest.raises(Unsupported, match="rounds back to a multiple of 16"):
+        compress(SPECS["head-pruning"], model, make_job(tmp_path, "transformer", channel_multiple=16), epochs=0)
+    with pytest.raises(Unsupported, match="would leave none of the 2 channels of layer 'layers"):
+        compress(SPECS["head-pruning"], model, make_job(tmp_path, "transformer"), epochs=0, ratio=0.8)
+
+
+def test_heads_of_the_workloads_own_attention() -> None:
+    spec = load_registry(only={"workloads"}).workloads["glyphs-transformer"].spec
+    torch.manual_seed(0)
+    module = spec.model(spec.params(), width=1.0, depth=1.0).eval()
+    inputs = example_inputs(spec.inputs(spec.params()), 2)
+    shape, before = module(*inputs).shape, macs(module, inputs)
+    job: Any = dataclasses.make_dataclass("J", ["hardware"])(dataclasses.make_dataclass("H", ["channel_multiple"])(8))
+    removed = heads.remove_heads(module, inputs, Params(), job)
+    assert [len(gone) for gone in removed.values()] == [2, 2, 2]
+    assert module(*inputs).shape == shape
+    assert macs(module, inputs) < before
+
+
+def test_what_is_left_after_heads_can_lose_channels_too(tmp_path: Path) -> None:
+    model = trained(tmp_path, "transformer", epochs=1)
+    once = compress(SPECS["head-pruning"], model, make_job(tmp_path, "transformer"), epochs=0)
+    twice = load(compress(SPECS["channel-pruning"], once, make_job(tmp_path, "transformer"), epochs=0))
+    assert parameters(twice) < parameters(load(once)) < parameters(load(model))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["channel-pruning", *(pytest.param(name, marks=pytest.mark.slow) for name in ("filter-pruning", "unit-pruning"))],
+)
+def test_counts_are_those_of_the_file_by_another_tool(name: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = trained(tmp_path, epochs=1)
+    small = compress(SPECS[name], model, make_job(tmp_path), epochs=0)
+    from harness_decomposition.folding import compress as fold
+
+    folded = fold(small, None, make_job(tmp_path))  # as the exporter does, so that both count the same tensors
+    module = load(folded)
+    exported = export(folded, Options(), dataclasses.replace(make_job(tmp_path), out=tmp_path))
+    graph = onnx.shape_inference.infer_shapes(onnx.load(exported.path)).graph
+    sizes = {item.name: list(item.dims) for item in graph.initializer}
+    used = {name for node in graph.node if node.op_type in {"Conv", "Gemm", "MatMul"} for name in node.input[1:]}
+    assert sum(int(np.prod(sizes[item])) for item in used if item in sizes) == parameters(module)
+    assert _file_macs(graph, sizes) == macs(module, (IMAGE[0][:1],))
+
+
+def _file_macs(graph: Any, sizes: dict[str, list[int]]) -> int:
+    shapes = {
+        value.name: [item.dim_value or 1 for item in value.type.tensor_type.shape.dim]
+        for value in [*graph.value_info, *graph.output, *graph.input]
+    }
+    total = 0
+    for node in graph.node:
+        if node.op_type == "Conv":
+            total += int(np.prod(shapes[node.output[0]]) * np.prod(sizes[node.input[1]][1:]))
+        elif node.op_type in {"Gemm", "MatMul"}:
+            total += int(np.prod(sizes[node.input[1]]))
+    return total
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return trained(tmp_path_factory.mktemp("taught"), epochs=3)
+
+
+def test_a_small_network_comes_closer_to_the_dense_one_that_teaches_it(taught: Model, tmp_path: Path) -> None:
+    from harness_torch import call
+
+    inputs = make_job(tmp_path).data.split("selection").inputs
+    dense = call(load(taught), inputs)["output0"]
+
+    def away(**asked: Any) -> float:
+        result = compress(SPECS["channel-pruning"], taught, make_job(tmp_path), epochs=6, **asked)
+        return float(np.abs(call(load(result), inputs)["output0"] - dense).mean())
+
+    assert away(distill=1.0, T=2.0) < away()
