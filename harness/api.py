@@ -8,10 +8,12 @@ from harness.packing import Span, stored_size
 from harness.params import param
 from harness.specs import (
     Data,
+    Examined,
     ExporterSpec,
     Job,
     MethodSpec,
     NoParams,
+    Sample,
     Session,
     Split,
     SupportsBind,
@@ -45,6 +47,7 @@ __all__ = [
     "Calibration",
     "Capabilities",
     "Data",
+    "Examined",
     "ExporterSpec",
     "HarnessError",
     "Job",
@@ -58,6 +61,7 @@ __all__ = [
     "Precision",
     "Purpose",
     "Record",
+    "Sample",
     "Session",
     "Span",
     "Split",

@@ -121,6 +121,38 @@ class Job:
     reference: Model | None = None
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What a sample's author counts in a model, apart from what the step that made it says.
+
+    Attributes:
+        parameters: Elements of all parameters.
+        nonzero_parameters: Of these, the ones that are not zero.
+        macs: Multiply-accumulates per item; ``None`` where they cannot be counted.
+        foreign_layers: Classes of layers with parameters that a later step or exporter need not know.
+    """
+
+    parameters: int
+    nonzero_parameters: int
+    macs: int | None = None
+    foreign_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What makes a workload a test model of the conformance kit (``harness plugins check``).
+
+    Attributes:
+        exercises: The layer kind in it, such as "conv", "dense", "recurrent", "attention".
+        run: Model and arrays by input name -> outputs by name: the reference that targets are compared with.
+        examine: Model and arrays by input name -> what is in it, counted afresh.
+    """
+
+    exercises: str
+    run: Callable[[Model, Arrays], Arrays]
+    examine: Callable[[Model, Arrays], Examined]
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkloadSpec(Generic[P]):
     """A model to compress, with the data that trains, calibrates and judges it.
@@ -143,6 +175,8 @@ class WorkloadSpec(Generic[P]):
         fingerprint: Content hash of files that the parameters point to, for the cache key.
         flags: Shown on every cell, such as "synthetic_weights".
         default: Whether a run that names no workload includes it.
+        sample: Set where it is a test model of the conformance kit.
+        known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
     """
 
     name: str
@@ -167,6 +201,8 @@ class WorkloadSpec(Generic[P]):
     fingerprint: Callable[[P], str] | None = None
     flags: tuple[str, ...] = ()
     default: bool = False
+    sample: Sample | None = None
+    known_gaps: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +221,9 @@ class MethodSpec(Generic[P]):
         wants: Params -> the precision it asks a target for, so that the plan can say "not applicable".
         after, before, conflicts: Method names or families.
         defaults: Pipelines that a run without ``--methods`` measures; ``None`` means the method alone.
+        changes: What it makes less or other: any of "parameters", "nonzero_parameters", "macs", "precision",
+            "weights"; the conformance kit counts. Empty means what its family stands for.
+        known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
     """
 
     name: str
@@ -202,6 +241,8 @@ class MethodSpec(Generic[P]):
     before: frozenset[str] = frozenset()
     conflicts: frozenset[str] = frozenset()
     defaults: tuple[str, ...] | None = None
+    changes: frozenset[str] = frozenset()
+    known_gaps: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +252,7 @@ class ExporterSpec:
     Attributes:
         reads: Which options change the file: subset of {"batch"}.
         extra: The extra of our distribution that installs what it needs.
+        known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
     """
 
     name: str
@@ -220,6 +262,7 @@ class ExporterSpec:
     export: Callable[[Model, Options, Job], Model]
     reads: frozenset[str] = frozenset()
     extra: str = ""
+    known_gaps: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +280,7 @@ class TargetSpec(Generic[P]):
         extra: The extra of our distribution that installs it.
         ranked: False for targets that run no model, such as ``null``.
         default: Whether "all" includes it.
+        known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
     """
 
     name: str
@@ -252,6 +296,7 @@ class TargetSpec(Generic[P]):
     extra: str = ""
     ranked: bool = True
     default: bool = True
+    known_gaps: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable

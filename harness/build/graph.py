@@ -119,6 +119,10 @@ class Graph:
         Raises:
             PluginError: A spec declares to read what does not exist.
         """
+        return self.lower(planned, self.model(planned))
+
+    def model(self, planned: PlannedCell) -> Node:
+        """Add the steps up to the model that a cell's target lowers; return the one that gives it."""
         options = planned.cell.options
         workload = _use(planned.workload)
         name = format_step(planned.workload.step)
@@ -129,7 +133,7 @@ class Graph:
             model = self._compress(planned, index, model, fit)
         for exporter in planned.exporters:
             model = self._export(planned, exporter, model)
-        return self.lower(planned, model)
+        return model
 
     def _capabilities(self, planned: PlannedCell) -> Capabilities | None:
         state = self.states.get(planned.labels["target"])

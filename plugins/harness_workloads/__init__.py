@@ -14,7 +14,7 @@ __all__ = ["UserWorkload"]
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec[Any]]:
     """Offer all workloads of this package."""
-    from harness_workloads import diabetes, digits, factory, file, folder, glyphs, pretrained, zoo
+    from harness_workloads import diabetes, digits, factory, file, folder, glyphs, pretrained, tiny, zoo
 
-    modules = (digits, glyphs, diabetes, zoo, file, factory, folder, pretrained)
+    modules = (digits, glyphs, diabetes, zoo, file, factory, folder, pretrained, tiny)
     return [spec for module in modules for spec in module.workloads()]

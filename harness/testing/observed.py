@@ -1,0 +1,197 @@
+"""What the kit's processes saw: plain values that the checks judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.build.data import DataInfo
+from harness.build.tasks import Use
+from harness.specs import Examined
+from harness.types import Artifact, Model, Placement, TensorSpec
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception that a plugin's function let out.
+
+    Attributes:
+        on_purpose: A ``HarnessError``; else it is a defect of the plugin.
+        where: The plugin's own line, "file:line in function".
+    """
+
+    kind: str
+    message: str
+    on_purpose: bool
+    where: str = ""
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether the plugin said that this cannot be."""
+        return self.kind == "Unsupported"
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}" + (f" (at {self.where})" if self.where else "")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a call did beside its work.
+
+    Attributes:
+        outside: Paths outside the job's folder that it wrote, made, renamed or removed.
+        left_threads: Names of Python threads that were still there afterwards.
+        peak_threads, after_threads, before_threads: Threads of the process, as the kernel counts them.
+        left_files: Descriptors open afterwards that were not open before.
+        environment: Names of environment variables that it changed for good.
+    """
+
+    seconds: float
+    outside: tuple[str, ...] = ()
+    left_threads: tuple[str, ...] = ()
+    before_threads: int = 0
+    peak_threads: int = 0
+    after_threads: int = 0
+    left_files: int = 0
+    environment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Material:
+    """A test model: its data, and the model in each format that could be had.
+
+    Attributes:
+        sample: The workload's name.
+        data: Folder of the splits.
+        models: Format -> the trained model.
+        missing: Format -> why it could not be had.
+        reference: Folder of an .npy file per output: what the trained model gives for the test split.
+        items: Of the test split.
+    """
+
+    sample: str
+    exercises: str
+    workload: Use
+    data: Path
+    info: DataInfo
+    models: Mapping[str, Model]
+    missing: Mapping[str, str]
+    reference: Path
+    examined: Examined
+    items: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A step that makes a model: compress, export or fit.
+
+    Attributes:
+        reads: Capability fields that it asked for.
+        test_asked: It asked for the test split.
+        input_changed: The incoming model's folder is not as it was.
+        content_sha256, content_bytes: Of the file or folder that the model points to.
+        inside: The model's file lies in the job's folder or is the incoming one.
+        examined: The model, counted afresh by the sample.
+        outputs: Folder of what the model gives for the test split, by the sample.
+        examine_failed: Why the sample could not read the model.
+        effect: What the step wrote about its own effect.
+    """
+
+    watched: Watched
+    raised: Raised | None = None
+    gave: str = "Model"
+    model: Model | None = None
+    reads: tuple[str, ...] = ()
+    test_asked: bool = False
+    input_changed: bool = False
+    exists: bool = True
+    inside: bool = True
+    content_sha256: str = ""
+    content_bytes: int = 0
+    examined: Examined | None = None
+    outputs: Path | None = None
+    examine_failed: str = ""
+    effect: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A target's lowering.
+
+    Attributes:
+        frameworks: Training frameworks that it imported.
+        file_sha256, file_bytes: Of the artifact, read back.
+    """
+
+    watched: Watched
+    raised: Raised | None = None
+    gave: str = "Artifact"
+    artifact: Artifact | None = None
+    inside: bool = True
+    exists: bool = True
+    file_sha256: str = ""
+    file_bytes: int = 0
+    frameworks: tuple[str, ...] = ()
+    input_changed: bool = False
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One life of a session: opened, run over the test items, closed.
+
+    Attributes:
+        stage: Where it raised: "open", "run", "placements", "effective", "bind" or "close".
+        outputs: Folder of an .npy file per output over all items, written as the core writes them.
+        first: What one call gave: output -> TensorSpec with all sizes.
+        dtypes_declared: Output -> dtype as the session declares it.
+        single: Folder of the outputs of the first items, one at a time; empty where the session's batch is fixed.
+        again_equal: The same items a second time gave equal bits.
+        inputs_changed: Inputs that ``run`` wrote into.
+        cpu_wall: Process CPU time over wall time in a loop of runs.
+        after_close: What a second ``close`` raised, if anything.
+    """
+
+    watched: Watched
+    raised: Raised | None = None
+    stage: str = ""
+    inputs: Mapping[str, TensorSpec] = field(default_factory=dict)
+    outputs_declared: Mapping[str, TensorSpec] = field(default_factory=dict)
+    first: Mapping[str, TensorSpec] = field(default_factory=dict)
+    missing_members: tuple[str, ...] = ()
+    outputs: Path | None = None
+    single: Path | None = None
+    batch: int = 1
+    again_equal: bool = True
+    inputs_changed: tuple[str, ...] = ()
+    cpu_wall: float = 0.0
+    effective: Mapping[str, str] = field(default_factory=dict)
+    placements: tuple[Placement, ...] | None = None
+    placements_gave: str = ""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A workload's data and scores.
+
+    Attributes:
+        first, second: Split -> SHA-256 of its arrays, drawn in two calls.
+        problem: Why the core refuses the data; empty where it does not.
+        scores: [n, k] as JSON; ``None`` where there are no labels.
+        permuted_equal: Scoring permuted items gave permuted scores.
+        aggregate: The metric of the scores; a text where it is no finite number.
+        sample_facts: Anything else that was seen, by name.
+    """
+
+    watched: Watched
+    raised: Raised | None = None
+    stage: str = ""
+    first: Mapping[str, str] = field(default_factory=dict)
+    second: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+    scores: Any = None
+    scores_shape: tuple[int, ...] = ()
+    permuted_equal: bool = True
+    aggregate: str = ""
+    items: int = 0
