@@ -13,8 +13,8 @@ import dataclasses, gzip, hashlib, os, shutil, threading, time
 from dataclasses import dataclass
 from pathlib import Path
 from harness.api import (
-    Artifact, Availability, Capabilities, Examined, ExporterSpec, MethodSpec, Model, NoParams, Placement, Precision, Sample,
-    Split, TargetSpec, TensorSpec, Unsupported, WorkloadSpec, hookimpl, param,
+    Artifact, Availability, Capabilities, Examined, ExporterSpec, MethodSpec, Model, NoParams, Placement, Precision,
+    Sample, Split, TargetSpec, TensorSpec, Unsupported, WorkloadSpec, hookimpl, param,
 )
 STATE = {"opened": 0}
 
@@ -120,8 +120,8 @@ def open_session(artifact, params, options, purpose):
 
 
 WORKLOAD = dict(
-    name="kit-dense", modality="tabular", summary="sign of a sum", params=NoParams, inputs=inputs, outputs=("y",), fit=fit,
-    split=split, score=score, aggregate=aggregate, produces="kit",
+    name="kit-dense", modality="tabular", summary="sign of a sum", params=NoParams, inputs=inputs, outputs=("y",),
+    fit=fit, split=split, score=score, aggregate=aggregate, produces="kit",
     sample=Sample(exercises="kit", run=run, examine=examine),
 )
 METHOD = dict(name="kit-zero", family="pruning", summary="half of the weights zeroed", params=Share, compress=compress,
