@@ -219,6 +219,7 @@ class Placement:
         precision: Of the arithmetic, such as "float32", "int8".
         macs: Multiply-accumulates per inference at batch 1, where known.
         time_share: 0..1, where the runtime has a profiler.
+        channels: Output channels of a convolution or columns of a matrix product, where known.
     """
 
     op: str
@@ -228,6 +229,7 @@ class Placement:
     precision: str
     macs: int | None = None
     time_share: float | None = None
+    channels: int | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness import stats
+from harness.leaderboard.ranking import Evidence
 from harness.leaderboard.rows import inverse
 
 if TYPE_CHECKING:
@@ -60,5 +61,16 @@ def _group(run: Run, links: Sequence[LaunchSet], anchors: Sequence[Record]) -> d
                 "cross_speedup_low": speed.low,
                 "cross_speedup_high": speed.high,
                 "cross_reference": _target(reference),
+                "cross_evidence": _evidence(run, links, record, reference),
             }
     return found
+
+
+def _evidence(run: Run, links: Sequence[LaunchSet], record: Record, reference: Record) -> Evidence | None:
+    pair = [
+        tuple(
+            stats.link_logs(run.sets_of(record), links, record.cell_id, record.anchor or "", reference.cell_id, reduce)
+        )
+        for reduce in (stats.batch_median, stats.batch_low)
+    ]
+    return Evidence(pair[0], pair[1]) if all(pair) else None

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from harness.leaderboard.gates import retained, standard_passes
 from harness.leaderboard.notes import all_flags, note
+from harness.leaderboard.why import why_slow
 from harness.types import Interval, Latency, Quality, Record
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ Row = dict[str, Any]
 def row(record: Record, run: Run) -> Row:
     """Return a record's values by column; what is not known is None."""
     anchor = run.by_cell.get(record.anchor or "")
-    return {
+    found = {
         **_what(record, run),
         **(_quality(record.quality) if record.quality else {}),
         **(_latency(record.latency) if record.latency else {}),
@@ -28,7 +30,10 @@ def row(record: Record, run: Run) -> Row:
         **_how(record),
         "flags": " ".join(all_flags(record)),
         "note": note(record),
+        "why": "; ".join(why_slow(record, anchor, run.info.host_facts if run.info else {})),
     }
+    found |= retained(found)
+    return found | standard_passes(found)
 
 
 def _what(record: Record, run: Run) -> Row:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged, unknown
 from harness.leaderboard.notes import meaning
+from harness.leaderboard.ranking import rank_text
 from harness.leaderboard.table import GROUP
 from harness.profiles import PROFILES
 
@@ -28,10 +29,14 @@ class Shown:
     """One row as text; an empty text is not known.
 
     Attributes:
+        rank: Ranks that the evidence allows on its target, such as 2-4; empty for rows that have none.
+        gate: The highest standard gate that it passes, with ? where only its point estimate does.
         span: Of a figure, its interval.
         marks: Letters of the flags, explained in the legend.
     """
 
+    rank: str
+    gate: str
     method: str
     target: str
     quality: str
@@ -93,7 +98,7 @@ def sections(frame: pd.DataFrame) -> list[Section]:
     """Cut the table into sections, in its order."""
     found: list[Section] = []
     several_hosts = frame["host"].nunique() > 1
-    for _key, rows in frame.groupby(GROUP, sort=False, dropna=False):
+    for _key, rows in frame.groupby([*GROUP, *frame.attrs.get("group", ())], sort=False, dropna=False):
         found.append(_section([_clean(item) for item in rows.to_dict("records")], several_hosts=several_hosts))
     return found
 
@@ -118,10 +123,17 @@ def _section(rows: Sequence[Row], *, several_hosts: bool) -> Section:
         rows=shown,
         lost=_lost([item for item in rows if item["status"] != "ok"]),
         overhead=_overhead([item for item in rows if item["status"] == "ok" and item["overhead"]]),
-        remarks=tuple((f"{item['method']} on {item['target']}", item["note"]) for item in okay if item["note"]),
+        remarks=tuple(_remarks(okay)),
         crossed=tuple(_crossed(okay)),
         legend=tuple(_legend(okay, letters)),
     )
+
+
+def _remarks(rows: Iterable[Row]) -> Iterable[tuple[str, str]]:
+    for item in rows:
+        said = "; what ran: ".join(part for part in (item["note"], item["why"]) if part)
+        if said:
+            yield f"{item['method']} on {item['target']}", said
 
 
 def _title(rows: Sequence[Row], *, several_hosts: bool) -> str:
@@ -129,6 +141,7 @@ def _title(rows: Sequence[Row], *, several_hosts: bool) -> str:
     threads, batch = first["threads"], first["batch"]
     cores = "1 thread" if threads == 1 else f"{threads} threads"
     parts = [first["workload"], cores, f"batch {batch}", _profiles(rows)]
+    parts += [first["kind"]] if first["kind"] != "measured" else []
     return " · ".join([*parts, first["host"]] if several_hosts else parts)
 
 
@@ -192,6 +205,8 @@ def _shown(item: Row, units: _Units, letters: Mapping[str, str]) -> Shown:
     speedup, speedup_span = _speedup(item)
     stored = item["stored_bytes"] is not None and item["stored_bytes"] != item["artifact_bytes"]
     return Shown(
+        rank=_rank(item),
+        gate=_gate(item),
         method=item["method"],
         target=item["target"] + (f" {FRONT}" if item.get("pareto") else ""),
         quality=quality,
@@ -213,6 +228,17 @@ def _shown(item: Row, units: _Units, letters: Mapping[str, str]) -> Shown:
         marks=" ".join(letters[flag] for flag in (item["flags"] or "").split() if flag in letters),
         ranked=bool(item["ranked"]),
     )
+
+
+def _rank(item: Row) -> str:
+    return "" if item["rank_best"] is None else rank_text(item["rank_best"], item["rank_worst"])
+
+
+def _gate(item: Row) -> str:
+    """Name the highest gate that a row passes by its interval, else by its point estimate, then with a ?."""
+    names = (("99.9", "pass_99_9"), ("99", "pass_99"))
+    maybe = next((f"{text}?" for text, name in names if item[name]), "")
+    return next((text for text, name in names if item[f"{name}_interval"]), maybe)
 
 
 def _quality(item: Row) -> tuple[str, str]:
@@ -283,6 +309,10 @@ def _cross_text(item: Row) -> str:
 
 def _legend(rows: Sequence[Row], letters: Mapping[str, str]) -> Iterable[str]:
     noise = {item["noise"] for item in rows}
+    if any(item["rank_best"] is not None for item in rows):
+        yield "rank: by speed on its target; all ranks of a range fit the evidence (95 % for all rows together)"
+    if any(item["pass_99"] for item in rows):
+        yield "gate: % of the float anchor's quality that is kept; ? by the point estimate, not by its whole interval"
     if "suspect" in noise:
         yield "? suspect: the latency may have been disturbed"
     if "noisy" in noise:

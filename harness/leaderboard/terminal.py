@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _VERDICTS = {"faster": "green", "slower": "red", "unresolved": "yellow"}
-_LONGEST = 27  # of a method's name in one line
+_LONGEST = 22  # of a method's name in one line
 _STATUS = {"not-applicable": "dim", "unavailable": "dim"}
 
 
@@ -80,6 +80,7 @@ def _list(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 def _board(section: Section) -> Table:
     grid = _grid()
+    grid.add_column("rank\ngate", no_wrap=True, min_width=5, overflow="ellipsis")
     grid.add_column("method\ntarget", overflow="fold", min_width=14)
     for header, width in _headers(section):
         grid.add_column(header, justify="right", no_wrap=True, min_width=width, overflow="ellipsis")
@@ -104,6 +105,7 @@ def _cells(row: Shown) -> tuple[Text, ...]:
     faint = "" if row.ranked else "dim"
     speed = f"{row.speedup} {row.verdict}".strip()
     return (
+        _two(row.rank, row.gate, faint or "bold"),
         _two(_broken(row.method), row.target, faint or "bold", "cyan"),
         _two(row.quality, row.quality_span, faint),
         _two(row.drop, row.flips if row.flips != UNKNOWN else "", faint),

@@ -107,10 +107,12 @@ def _grid(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
 
 def _headers(section: Section) -> tuple[str, ...]:
     return (
+        "rank",
         "method",
         "target",
         section.quality_name,
         f"drop {section.drop_unit}",
+        "gate",
         "flips",
         f"p50 {section.time_unit}",
         f"p90 {section.time_unit}",
@@ -127,10 +129,12 @@ def _headers(section: Section) -> tuple[str, ...]:
 
 def _cells(row: Shown) -> tuple[str, ...]:
     return (
+        row.rank,
         row.method,
         row.target,
         _with(row.quality, row.quality_span),
         _with(row.drop, row.drop_span),
+        row.gate,
         row.flips,
         _with(row.p50, row.p50_span),
         row.p90,

@@ -52,6 +52,11 @@ def coverage(placements: Sequence[Placement], precision: Precision, reason: str 
     )
 
 
+def same_arithmetic(name: str, wanted: str) -> bool:
+    """Tell whether a runtime's name for a precision is the arithmetic that is wanted."""
+    return name in _ARITHMETIC.get(wanted, {wanted})
+
+
 def executed_as(placements: Iterable[Placement]) -> str:
     """Name the arithmetic that did most of the MACs; empty where it is not known."""
     totals: dict[str, int] = {}
