@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.errors import BadModel, HarnessError, MissingDependency, PlanError, Unsupported
 from harness.hookspecs import hookimpl
+from harness.isa import cpu_features, int8_dot_product
 from harness.packing import Span, stored_size
 from harness.params import param
 from harness.specs import (
@@ -76,7 +77,9 @@ __all__ = [
     "Unsupported",
     "WorkloadSpec",
     "WorkloadView",
+    "cpu_features",
     "hookimpl",
+    "int8_dot_product",
     "param",
     "stored_size",
 ]

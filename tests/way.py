@@ -206,7 +206,7 @@ def install(tmp_path: Path) -> Way:
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "XDG_STATE_HOME": str(tmp_path / "state"),
         "XDG_RUNTIME_DIR": str(tmp_path / "run"),
-        "HARNESS_BLOCK": "binarization distillation onnx onnxruntime openvino pruning tensorrt tflite workloads",
+        "HARNESS_BLOCK": "binarization distillation onnx onnxruntime openvino pruning tensorrt tflite torch workloads",
     }
     (tmp_path / "run").mkdir(mode=0o700)
     return Way(tmp_path, env)

@@ -1,0 +1,128 @@
+"""Modules and programs of torch.export: one file holds operators, weights and the names of inputs and outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.api import MissingDependency, Model, TensorSpec, Unsupported
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+HINT = "pip install 'compression-harness[torch]'"
+_FACTS = "harness.json"
+
+
+def import_torch() -> Any:
+    """Return the module.
+
+    Raises:
+        MissingDependency: It is not installed, or does not load here.
+    """
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        raise MissingDependency(f"torch cannot be imported: {error}", hint=HINT) from error
+    return torch
+
+
+@contextlib.contextmanager
+def quiet() -> Generator[None, None, None]:
+    """Keep torch's and torchao's advice to developers out of the way."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torchao", "torch.utils._pytree", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def export(module: nn.Module, example: tuple[Tensor, ...], *, variadic: bool = False) -> Any:
+    """Return the program of a module, free in its first dimension.
+
+    Args:
+        module: In evaluation mode; takes its inputs by position.
+        example: Inputs of batch 2 or more: 0 and 1 would be taken for constants.
+        variadic: The module is declared with ``*inputs``, whose shapes torch wants in a tuple of their own.
+
+    Raises:
+        Unsupported: torch.export cannot follow the module, or it fixes the batch.
+    """
+    torch = import_torch()
+    each = ({0: torch.export.Dim("batch", min=1)},) * len(example)
+    free = (each,) if variadic else each
+    failures = []
+    for strict in (False, True):
+        try:
+            with quiet(), torch.no_grad():
+                return torch.export.export(module, example, dynamic_shapes=free, strict=strict)
+        except Exception as error:  # noqa: BLE001  torch raises of many classes; the other way is tried, both are told
+            failures.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
+    raise Unsupported(f"torch.export gives no program with a free batch: {'; '.join(dict.fromkeys(failures))}")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a program file says beside the program.
+
+    Attributes:
+        inputs: As the model declares them: what is fed and ranked, whatever dtype the operators compute in.
+        quantized: Whether quantize and dequantize operators wait to be fused when the file is loaded.
+    """
+
+    inputs: Mapping[str, TensorSpec]
+    outputs: tuple[str, ...]
+    quantized: bool
+
+
+def save(program: Any, model: Model, path: Path, *, quantized: bool) -> None:
+    """Write a program with its facts."""
+    inputs = {name: [spec.dtype, list(spec.shape)] for name, spec in model.inputs.items()}
+    facts = json.dumps({"inputs": inputs, "outputs": list(model.outputs), "quantized": quantized})
+    with quiet():
+        import_torch().export.save(program, path, extra_files={_FACTS: facts})
+
+
+def load(path: Path) -> tuple[Any, Facts]:
+    """Return the module of a program, which takes inputs by position, and its facts."""
+    torch = import_torch()
+    held = {_FACTS: ""}
+    with quiet():
+        module = torch.export.load(path, extra_files=held).module(check_guards=False)
+    facts = json.loads(held[_FACTS])
+    inputs = {name: TensorSpec(dtype, tuple(shape)) for name, (dtype, shape) in facts["inputs"].items()}
+    return module, Facts(inputs, tuple(facts["outputs"]), bool(facts["quantized"]))
+
+
+def in_dtype(module: nn.Module, name: str) -> nn.Module:
+    """Return a module that computes in another float dtype and takes and gives float32."""
+    import torch
+
+    dtype = getattr(torch, name)
+
+    class Cast(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = module.to(dtype)
+
+        def forward(self, *inputs: Tensor) -> Any:
+            given = [value.to(dtype) if value.is_floating_point() else value for value in inputs]
+            result = self.inner(*given)
+            several = isinstance(result, (tuple, list))
+            outputs = tuple(value.to(torch.float32) for value in (result if several else (result,)))
+            return outputs if several else outputs[0]
+
+    cast: nn.Module = Cast().eval()
+    return cast
