@@ -17,6 +17,7 @@ Kind = Literal["measured", "estimated", "simulated", "inferred"]
 NoiseVerdict = Literal["ok", "suspect", "noisy"]
 SpeedVerdict = Literal["faster", "slower", "equivalent", "unresolved", "anchor", "no anchor"]
 
+REPLICATION = 1000  # launch-set indices are replication * this + the number of the set within it
 SCHEMA = 1  # of every stored value; a record of a newer schema is refused by name
 
 

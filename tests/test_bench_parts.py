@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from harness.bench.blocks import PER_REPLICATION, Block, Room, SetPlan, blocks_of, link_plans, set_plans
+from harness.bench.blocks import Block, Room, SetPlan, blocks_of, link_plans, set_plans
 from harness.plan import PlannedCell, Resolved
 from harness.profiles import PROFILES
 from harness.stats.coverage import coverage, executed_as, flags
-from harness.types import Cell, LaunchSet, Placement, Precision, Step
+from harness.types import REPLICATION, Cell, LaunchSet, Placement, Precision, Step
 
 QUICK = PROFILES["quick"]
 ROOMY = Room(10**12, {})
@@ -48,7 +48,7 @@ def test_every_variant_is_in_one_set_of_each_replication_beside_the_anchor(count
         assert dealt == sorted(set(block.ids) - {block.anchor})
         assert all(plan.members[0] == plan.anchor == block.anchor for plan in plans)
         assert all(len(plan.members) <= QUICK.variants + 1 for plan in plans)
-        assert all(plan.index // PER_REPLICATION == replication for plan in plans)
+        assert all(plan.index // REPLICATION == replication for plan in plans)
 
 
 def test_company_changes_between_replications_and_repeats_for_a_seed():

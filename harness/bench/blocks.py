@@ -11,9 +11,7 @@ from typing import Literal
 from harness.codec import sha256
 from harness.plan import PlannedCell
 from harness.profiles import Profile
-from harness.types import LaunchSet
-
-PER_REPLICATION = 1000  # set indices are replication * this + number, replications are told apart by it
+from harness.types import REPLICATION, LaunchSet
 
 
 @dataclass(frozen=True)
@@ -105,9 +103,9 @@ def set_plans(
     is made within seconds (MEASUREMENT.md section 1.4 a and c). Cells that a stored set of this replication holds
     are left out, however that set was dealt.
     """
-    stored = [item for item in done if item.index // PER_REPLICATION == replication]
+    stored = [item for item in done if item.index // REPLICATION == replication]
     taken = {cell_id for item in stored for cell_id in item.members}
-    number = 1 + max((item.index % PER_REPLICATION for item in stored), default=-1)
+    number = 1 + max((item.index % REPLICATION for item in stored), default=-1)
     variants = sorted(cell_id for cell_id in alive if cell_id != block.anchor and cell_id not in taken)
     anchor = block.anchor if block.anchor in alive else None
     if not variants and (anchor is None or anchor in taken):
@@ -116,7 +114,7 @@ def set_plans(
     random.Random(f"{seed}/{block.block_id}/{replication}").shuffle(variants)  # noqa: S311  not for secrets
     hands = [tuple(([anchor] if anchor else []) + variants[part::parts]) for part in range(parts)]
     fitting = [members for hand in hands if hand for members in room.split(hand)]
-    first = replication * PER_REPLICATION + number
+    first = replication * REPLICATION + number
     return [
         SetPlan(block.block_id, first + offset, "variants", anchor, members) for offset, members in enumerate(fitting)
     ]
@@ -148,7 +146,7 @@ def link_plans(
         anchors = tuple(block.anchor for block in linked if block.anchor is not None and block.anchor in alive)
         if len(anchors) > 1:
             group = sha256([block.block_id for block in linked])[:16]
-            first = replication * PER_REPLICATION
+            first = replication * REPLICATION
             plans += [
                 SetPlan(group, first + offset, "link", members[0], members)
                 for offset, members in enumerate(room.split(anchors))
