@@ -22,6 +22,9 @@ class Profile:
         memory_launches: Fresh processes for the memory reading.
         combined_untimed: Accuracy and placement share one launch.
         half_width: Target relative half-width of the median's interval.
+        sets_max: Launch-sets up to which wide intervals get more, in steps of five.
+        cell_seconds: Of measuring, above which a cell gets no more sets.
+        calm_seconds: Longest wait for a calm window when the host is unfit.
     """
 
     name: str
@@ -39,6 +42,9 @@ class Profile:
     memory_launches: int
     combined_untimed: bool
     half_width: float
+    sets_max: int = 0
+    cell_seconds: float = 0.0
+    calm_seconds: float = 0.0
 
 
 _MS = 1_000_000
@@ -48,10 +54,44 @@ PROFILES = {
     for profile in (
         Profile("quick", 6, 6, 5, 50 * _MS, 500 * _MS, 300 * _MS, 10, 300 * _MS, 1_000 * _MS, 7, 0, 1, True, 0.05),
         Profile(
-            "standard", 10, 8, 5, 125 * _MS, 500 * _MS, 1_000 * _MS, 10, 500 * _MS, 5_000 * _MS, 3, 2, 3, False, 0.05
+            "standard",
+            10,
+            8,
+            5,
+            125 * _MS,
+            500 * _MS,
+            1_000 * _MS,
+            10,
+            500 * _MS,
+            5_000 * _MS,
+            3,
+            2,
+            3,
+            False,
+            0.05,
+            sets_max=30,
+            cell_seconds=60.0,
+            calm_seconds=120.0,
         ),
         Profile(
-            "publish", 15, 10, 7, 200 * _MS, 500 * _MS, 2_000 * _MS, 10, 500 * _MS, 5_000 * _MS, 3, 3, 5, False, 0.02
+            "publish",
+            15,
+            10,
+            7,
+            200 * _MS,
+            500 * _MS,
+            2_000 * _MS,
+            10,
+            500 * _MS,
+            5_000 * _MS,
+            3,
+            3,
+            5,
+            False,
+            0.02,
+            sets_max=30,
+            cell_seconds=180.0,
+            calm_seconds=600.0,
         ),
     )
 }

@@ -280,6 +280,9 @@ class Noise:
     verdict: NoiseVerdict
     reasons: tuple[str, ...] = ()
     canary_level: float | None = None  # against this host's clean mode; None until enough probes are known
+    psi_memory: float | None = None
+    psi_io: float | None = None
+    thermal: int | None = None  # times that the measured CPUs were slowed for their heat
 
 
 @dataclass(frozen=True)
@@ -303,6 +306,7 @@ class Launch:
     noise: Noise
     discarded: str | None = None
     batch_size: int = 1  # items in one iteration
+    compute: tuple[Batch, ...] = ()  # the same with inputs bound before, where the session can; never ranked
 
 
 @dataclass(frozen=True)
@@ -357,6 +361,14 @@ class Latency:
         p90_ns: The same with each launch's p90; ``None`` without the support that it needs.
         ratio: t(cell) / t(anchor), paired within rounds; below 1 is faster.
         launches: Launches used; discarded ones are counted apart.
+        statistics: Version of the code that summarised; older summaries are compared in their figures only.
+        steadiness: Launches per class: flat, warmup, slowdown, unsteady.
+        bootstrap: Two-level bootstrap of p50, a second opinion on its interval.
+        p99_worst_ns: p99 of the worst launch, beside the median over launches.
+        compute_ns: p50 with inputs bound before: compute only, never ranked beside end-to-end.
+        import_ns, load_ns, start_ns: Parts of ``first_inference_ns``: process start to ready, load, first inference.
+        ratio_hodges_lehmann: Of the sets' log-ratios, as a ratio: the typical one, beside the median.
+        cliffs_delta: Of launch medians against the anchor's, -1 (always faster) to 1.
     """
 
     p50_ns: Interval
@@ -376,6 +388,16 @@ class Latency:
     verdict: SpeedVerdict
     noise: NoiseVerdict
     reasons: tuple[str, ...] = ()
+    statistics: int = 1
+    steadiness: Mapping[str, int] = field(default_factory=dict)
+    bootstrap: Interval | None = None
+    p99_worst_ns: float | None = None
+    compute_ns: Interval | None = None
+    import_ns: float | None = None
+    load_ns: float | None = None
+    start_ns: float | None = None
+    ratio_hodges_lehmann: float | None = None
+    cliffs_delta: float | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.bench.blocks import Block, Room, SetPlan, blocks_of, link_plans, set_plans
+from harness.bench.fitness import Fitness
 from harness.bench.quality import Judge
 from harness.bench.records import CheckPart, Context, Finished, MemoryPart, failed_record, finished_record
 from harness.bench.ui import Ui
@@ -22,13 +23,13 @@ from harness.measure import Member, measure_memory, run_set
 from harness.plan import PlannedCell, Request
 from harness.plugins import Registry
 from harness.profiles import Profile
-from harness.stats import summarise
+from harness.stats import narrow, summarise
 from harness.store import RunStore
 from harness.types import Failure, LaunchSet, Memory, Record
 
 RAM_SHARE = 0.6  # of the memory that is free now may be taken by the members of one set
 T = TypeVar("T")
-SETS_ADDED = 0.5  # share of K that noisy groups get once more (MEASUREMENT.md section 1.8: 5 at K = 10)
+SETS_ADDED = 5  # at a time, while intervals are wide
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Campaign:
     failures: dict[str, Failure] = field(default_factory=dict)
     unlinked: set[str] = field(default_factory=set)
     sets_done: Counter[str] = field(default_factory=Counter)
+    fitness: Fitness = field(default_factory=lambda: Fitness(0.0))
 
     def run(self) -> list[Record]:
         """Measure every cell and write its record; what a resumed run finds on disk is not repeated."""
@@ -152,13 +154,32 @@ class Campaign:
         self.ui.stage("latency", planned)
         for replication in range(self.profile.sets):
             self._run_all("latency", self._due(blocks, replication), blocks)
-        noisy = tuple(block for block in blocks if self.profile.retries and self._needs_more(block))
-        if noisy:
-            more = range(self.profile.sets, self.profile.sets + max(1, int(self.profile.sets * SETS_ADDED)))
-            self.ui.note(f"{len(noisy)} groups are noisy: {len(more)} more launch-sets each")
-            self.ui.stage("more latency", sum(len(self._due(noisy, replication)) for replication in more))
+        self._add_sets(blocks)
+
+    def _add_sets(self, blocks: tuple[Block, ...]) -> None:
+        """Give groups with wide intervals more launch-sets, in steps, until they are narrow or their budget is spent.
+
+        It stops on the width of intervals, never on significance (MEASUREMENT.md section 1.8).
+        """
+        for first in range(self.profile.sets, self.profile.sets_max, SETS_ADDED):
+            wide = tuple(block for block in blocks if self._too_wide(block))
+            if not wide:
+                return
+            more = range(first, min(first + SETS_ADDED, self.profile.sets_max))
+            self.ui.note(f"{len(wide)} groups have wide intervals: {len(more)} more launch-sets each")
+            stage = f"latency, sets {more.start + 1} to {more.stop}"
+            self.ui.stage(stage, sum(len(self._due(wide, replication)) for replication in more))
             for replication in more:
-                self._run_all("more latency", self._due(noisy, replication), blocks)
+                self._run_all(stage, self._due(wide, replication), blocks)
+
+    def _too_wide(self, block: Block) -> bool:
+        done = self.store.sets(block.block_id)
+        spent = sum(item.seconds for item in done) / max(1, len(self._alive(block)))
+        if spent > self.profile.cell_seconds:
+            return False
+        return any(
+            not narrow(summarise(name, block.anchor, done, self.profile), self.profile) for name in self._alive(block)
+        )
 
     def _due(self, blocks: tuple[Block, ...], replication: int) -> list[SetPlan]:
         room, seed = self._room(), self.request.seed
@@ -177,10 +198,6 @@ class Campaign:
         else:
             self.failures.update(stored.failures)
 
-    def _needs_more(self, block: Block) -> bool:
-        done = self.store.sets(block.block_id)
-        return any(summarise(cell_id, block.anchor, done, self.profile).noise != "ok" for cell_id in self._alive(block))
-
     def _run_all(self, stage: str, due: list[SetPlan], blocks: tuple[Block, ...]) -> None:
         planned = {item.cell.cell_id: item for block in blocks for item in block.cells}
         for plan in due:
@@ -190,6 +207,7 @@ class Campaign:
                 finished = self._run_set(plan, [self.member(planned[cell_id]) for cell_id in alive])
                 self.store.write_set(finished)
                 self._learn(finished)
+                self.fitness.watch(finished, self.ui.note)
             self.sets_done[stage] += 1
             self.ui.advance(stage, self.sets_done[stage], "")
 
@@ -237,6 +255,7 @@ class Campaign:
             anchor=anchor,
             anchor_precision=self.built[anchor].artifact.realised if anchor else None,
             anchor_reason=reason,
+            host=self.fitness.facts(self.store.sets(), self.context.host_id),
             latency_seconds=sum(item.seconds / max(1, len(item.members)) for item in own),
         )
         return finished_record(done, self.context)

@@ -121,6 +121,7 @@ class Finished:
     anchor_precision: str | None
     anchor_reason: str
     latency_seconds: float
+    host: Mapping[str, str] = field(default_factory=dict)
 
 
 def finished_record(done: Finished, context: Context) -> Record:
@@ -148,7 +149,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         coverage=done.check.coverage,
         flags=_flags(done),
         effective=done.check.effective,
-        provenance=_provenance(state, context, planned),
+        provenance={**_provenance(state, context, planned), **done.host},
         seconds={
             **built.seconds,
             "memory": done.memory.seconds,
@@ -167,6 +168,9 @@ def _flags(done: Finished) -> tuple[str, ...]:
     found += [*done.built.artifact.flags, *done.check.flags]
     if done.check.quality is not None and done.check.quality.underpowered:
         found.append("underpowered")
+    words = (reason.partition(":")[0] for reason in done.latency.reasons)
+    found += [word for word in words if word in {"ci_disagree", "estimator_disagree"}]
+    found += ["host_unfit"] if "host_verdict" in done.host else []
     if done.latency.noise != "ok":
         found.append(done.latency.noise)
     return tuple(dict.fromkeys(found))

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import harness
 from harness.bench.campaign import Campaign
+from harness.bench.fitness import Fitness
 from harness.bench.records import Context, failed_record, utc_now
 from harness.bench.ui import Ui
 from harness.build import BuildEvent, Built, Cache, build_plan, open_pack, probe_targets
@@ -189,10 +190,11 @@ def _work(
     cells = tuple(planned for planned in possible if planned.cell.cell_id in built)
     if not cells:
         return records
+    profile = profile_named(request.profile)
     with slots.measuring(on_wait=ui.note):
         campaign = Campaign(
             request=request,
-            profile=profile_named(request.profile),
+            profile=profile,
             registry=registry,
             store=store,
             context=context,
@@ -200,6 +202,7 @@ def _work(
             ui=ui,
             built=built,
             cells=cells,
+            fitness=Fitness(profile.calm_seconds),
         )
         return records + campaign.run()
 

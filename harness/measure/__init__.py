@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.measure.calm import Window, wait_calm
     from harness.measure.host import Fingerprint, fingerprint
     from harness.measure.member import Member
     from harness.measure.memory import measure_memory
@@ -20,12 +21,24 @@ _HOMES = {
     "Member": "member",
     "Untimed": "untimed",
     "fingerprint": "host",
+    "Window": "calm",
     "measure_memory": "memory",
     "run_set": "sets",
     "run_untimed": "untimed",
+    "wait_calm": "calm",
 }
 
-__all__ = ["Fingerprint", "Member", "Untimed", "fingerprint", "measure_memory", "run_set", "run_untimed"]
+__all__ = [
+    "Fingerprint",
+    "Member",
+    "Untimed",
+    "Window",
+    "fingerprint",
+    "measure_memory",
+    "run_set",
+    "run_untimed",
+    "wait_calm",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -45,6 +45,24 @@ def cgroup_path(controller: str) -> Path | None:
     return None
 
 
+def cgroup_folders(controller: str) -> tuple[Path, ...]:
+    """Return where a controller's files of this process may lie: version 2, version 1, and inside a container its root.
+
+    A container sees its own cgroup as the root of the mount while ``/proc/self/cgroup`` names the host's path.
+    """
+    found = [path for path in (cgroup_path(""), cgroup_path(controller)) if path is not None]
+    roots = (_CGROUP / controller, _CGROUP)
+    return tuple(path for path in dict.fromkeys((*found, *roots)) if path.is_dir())
+
+
+def last_level_cache_bytes() -> int | None:
+    """Return the size of the largest cache of CPU 0, or None where the kernel does not tell."""
+    sizes = [read_text(path) or "" for path in (_CPU / "cpu0/cache").glob("index*/size")]
+    units = {"K": 2**10, "M": 2**20}
+    known = [int(size[:-1]) * units[size[-1]] for size in sizes if size[:-1].isdigit() and size[-1] in units]
+    return max(known, default=None)
+
+
 def quota() -> float | None:
     """Return how many CPUs the cgroup's bandwidth limit allows, or None where there is no limit."""
     version2 = cgroup_path("")

@@ -32,6 +32,7 @@ class Player:
     opened: Opened | None = None
     warmed: Warmed | None = None
     batches: list[Batch] = field(default_factory=list)
+    compute: list[Batch] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -171,6 +172,24 @@ class Crew:
             reply = player.worker.ask("batch", round=number, position=position)
             player.batches.append(codec.from_data(Batch, reply["batch"], where="a worker's answer"))
             player.worker.pause()
+
+    def compute(self, order: Sequence[str], number: int) -> None:
+        """Run one batch of each member with inputs bound before; a member that cannot bind is left out.
+
+        Args:
+            order: By cell_id.
+            number: Of the round that these batches count as.
+        """
+        for position, name in enumerate(order):
+            player = self.players.get(name)
+            if player is None:
+                continue
+            with self._guard(player):
+                player.worker.proceed()
+                reply = player.worker.ask("compute", round=number, position=position)
+                if reply["batch"] is not None:
+                    player.compute.append(codec.from_data(Batch, reply["batch"], where="a worker's answer"))
+                player.worker.pause()
 
     def probe(self) -> Probe:
         """Ask the probe process about the measured CPUs; all members are stopped.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import HarnessError
+from harness.measure import cpus
 from harness.measure.order import generator
 from harness.types import TensorSpec
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 LEAST_DISTINCT = 8
-CACHE_BYTES = 128 * 2**20  # beyond this no more distinct inputs are needed: no last-level cache here holds twice that
+CACHE_BYTES = 64 * 2**20  # assumed last-level cache where the kernel does not tell its size
 
 
 def open_items(folder: Path, names: Sequence[str]) -> dict[str, Array]:
@@ -66,7 +67,7 @@ def rotation(
         specs: The session's inputs.
         batch: Items per inference.
         seed: Of the order.
-        distinct: How many different inputs; fewer where they exceed what any cache holds.
+        distinct: How many different inputs; fewer where they exceed twice the last-level cache.
 
     Returns:
         One mapping per inference, each of ``batch`` items.
@@ -75,6 +76,7 @@ def rotation(
     total = len(next(iter(items.values())))
     order = generator(seed, "inputs").sample(range(total), total)
     size = sum(array[0].nbytes for array in items.values()) * batch
-    count = max(min(distinct, -(-CACHE_BYTES // max(size, 1))), min(LEAST_DISTINCT, distinct))
+    enough = 2 * (cpus.last_level_cache_bytes() or CACHE_BYTES)
+    count = max(min(distinct, -(-enough // max(size, 1))), min(LEAST_DISTINCT, distinct))
     starts = range(0, count * batch, batch)
     return [take(items, specs, [order[(start + step) % total] for step in range(batch)]) for start in starts]

@@ -41,6 +41,8 @@ THRESHOLDS: Mapping[str, Threshold] = {
     "involuntary switches": Threshold(10, 50, "low", "/s", f"measured: quiet 1-6, loaded 90-600; {_VM}"),
     "steal": Threshold(0.002, 0.01, "low", "", f"measured; blind to contention inside the guest; {_VM}"),
     "cpu pressure": Threshold(0.02, 0.10, "low", "", "decided"),
+    "memory pressure": Threshold(0.001, 0.01, "low", "", "decided"),
+    "thermal throttling": Threshold(0, 0, "low", "", "kernel documentation of thermal_throttle"),
     "throttled periods": Threshold(0, 0, "low", "", "kernel documentation of the CFS bandwidth limit"),
     "canary drift": Threshold(0.01, 0.03, "low", "", f"measured and decided; {_VM}"),
     "canary level": Threshold(0.97, 0.90, "high", "", f"measured: two modes 2x apart; {_VM}"),
@@ -96,6 +98,8 @@ def assess(
         "involuntary switches": switches,
         "steal": host.steal,
         "cpu pressure": host.psi_cpu,
+        "memory pressure": host.psi_memory,
+        "thermal throttling": host.thermal,
         "throttled periods": host.throttled,
         "canary drift": abs(after.gflops / before.gflops - 1),
         "canary level": level,
@@ -119,6 +123,9 @@ def assess(
         worst(list(verdicts.values())),
         reasons,
         level,
+        host.psi_memory,
+        host.psi_io,
+        host.thermal,
     )
 
 

@@ -13,7 +13,7 @@ from harness.measure import inputs, isolate
 from harness.measure.loops import Loop
 from harness.measure.member import Opened, Setup, WarmUp
 from harness.plugins import load_registry
-from harness.specs import Session, SupportsDeviceMemory, SupportsEffective, SupportsPlacements, TargetSpec
+from harness.specs import Session, SupportsBind, SupportsDeviceMemory, SupportsEffective, SupportsPlacements, TargetSpec
 
 
 class Bench:
@@ -84,6 +84,17 @@ class Bench:
     def batch(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Run one timed batch."""
         return {"batch": codec.to_data(self.opened()[1].batch(message["round"], message["position"]))}
+
+    def compute(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Run one timed batch on an input that was bound before; answers with none where the session cannot bind."""
+        session, loop = self.opened()
+        if not isinstance(session, SupportsBind):
+            return {"batch": None}
+        call = session.bind(loop.pool[0])
+        bound = Loop(lambda _input: call(), loop.pool[:1])
+        bound.inner, bound.typical_ns, bound.budget = loop.inner, loop.typical_ns, loop.budget
+        bound.run(None)
+        return {"batch": codec.to_data(bound.batch(message["round"], message["position"]))}
 
     def infer(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Run some inferences, untimed: the memory launch reads their peak."""

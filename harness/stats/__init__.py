@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.stats.latency import summarise
+from harness.stats.latency import narrow, summarise
 from harness.stats.order import median_interval
 from harness.stats.percentiles import percentile_estimate, percentile_support
 from harness.stats.proportions import mcnemar_exact, newcombe_paired, wilson
@@ -19,6 +19,7 @@ __all__ = [
     "link_ratio",
     "mcnemar_exact",
     "median_interval",
+    "narrow",
     "newcombe_paired",
     "paired_bootstrap",
     "paired_ratio",

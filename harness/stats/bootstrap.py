@@ -39,7 +39,7 @@ def two_level(launches: Sequence[Sequence[float]], *, level: float = LEVEL, seed
 
 
 def _medians(values: NDArray[Any], draws: int, chance: np.random.Generator) -> NDArray[Any]:
-    return np.median(values[chance.integers(0, len(values), (draws, len(values)))], axis=1)
+    return np.asarray(np.median(values[chance.integers(0, len(values), (draws, len(values)))], axis=1))
 
 
 def disagree(first: Interval, second: Interval) -> bool:

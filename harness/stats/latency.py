@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from harness.errors import HarnessError
 from harness.profiles import Profile
+from harness.stats import steady
+from harness.stats.bootstrap import disagree, two_level
+from harness.stats.dismiss import dismiss_noisy
+from harness.stats.effects import cliffs_delta, hodges_lehmann
 from harness.stats.order import median_interval, quantile, robust_cv
 from harness.stats.percentiles import percentile_support
-from harness.stats.ratio import MARGIN, MARGINS, paired_ratio, verdict
+from harness.stats.ratio import MARGIN, MARGINS, batch_median, paired_ratio, set_log_ratio, verdict
 from harness.types import Interval, Latency, Launch, LaunchSet, NoiseVerdict, SpeedVerdict
 
 CV_OK, CV_NOISY = 0.02, 0.05  # robust CV of launch medians (MEASUREMENT 1.8)
 DISCARDED_OK, DISCARDED_NOISY = 0.10, 0.30
 UNSTEADY = 0.20
+STATISTICS = 2  # version of what is written here; a summary of an older one is checked in its figures only
 WIDTH_NOISY = 2.0  # times the profile's target
 
 
@@ -34,13 +42,19 @@ def summarise(cell_id: str, anchor_id: str | None, sets: Sequence[LaunchSet], pr
     Raises:
         HarnessError: No launch of this cell counts.
     """
-    every = [launch for item in sets for launch in item.launches if launch.cell_id == cell_id]
+    kept = dismiss_noisy(sets, [cell_id, *([anchor_id] if anchor_id else [])])
+    every = launches_of(cell_id, kept)
     used = [launch for launch in every if not launch.discarded and _samples(launch)]
     if not used:
         raise HarnessError(f"cell {cell_id} has no launch that counts; {len(every)} were discarded")
-    p50 = median_interval([statistics.median(_samples(launch)) for launch in used])
-    noise, reasons = cell_noise(every, used, p50, profile)
-    ratios = _ratios(sets, cell_id, anchor_id)
+    medians = [statistics.median(_samples(launch)) for launch in used]
+    p50, classes = median_interval(medians), Counter(steady.classify(_samples(launch)) for launch in used)
+    bootstrap = two_level([[batch_median(batch) for batch in launch.batches if batch.ns] for launch in used])
+    unsteady = _unsteady(used)
+    noise, reasons = cell_noise(every, used, p50, profile, unsteady)
+    if disagree(p50, bootstrap):
+        reasons += (f"ci_disagree: order statistics {_width(p50)}, two-level bootstrap {_width(bootstrap)}",)
+    ratios = _ratios(kept, cell_id, anchor_id)
     word, why = _verdict(cell_id, anchor_id, ratios, noise, profile)
     pooled = [ns for launch in used for ns in _samples(launch)]
     mean_ns = statistics.fmean(pooled)
@@ -51,10 +65,10 @@ def summarise(cell_id: str, anchor_id: str | None, sets: Sequence[LaunchSet], pr
         min_ns=float(min(pooled)),
         mean_ns=mean_ns,
         throughput_per_s=used[0].batch_size * 1e9 / mean_ns if mean_ns else 0.0,
-        robust_cv=robust_cv([statistics.median(_samples(launch)) for launch in used]),
+        robust_cv=robust_cv(medians),
         launches=len(used),
         discarded=len(every) - len(used),
-        unsteady=sum(not launch.steady for launch in used),
+        unsteady=unsteady,
         samples=len(pooled),
         first_inference_ns=_median_of(used, lambda launch: launch.import_ns + launch.load_ns + launch.first_ns),
         ratio=ratios[0] if ratios else None,
@@ -62,21 +76,89 @@ def summarise(cell_id: str, anchor_id: str | None, sets: Sequence[LaunchSet], pr
         verdict=word,
         noise=noise,
         reasons=reasons + why,
+        statistics=STATISTICS,
+        steadiness=dict(sorted(classes.items())),
+        bootstrap=bootstrap,
+        p99_worst_ns=_percentile(used, len(pooled), 0.99, max),
+        compute_ns=_compute(used),
+        import_ns=_median_of(used, lambda launch: launch.import_ns),
+        load_ns=_median_of(used, lambda launch: launch.load_ns),
+        start_ns=_median_of(used, lambda launch: launch.first_ns),
+        ratio_hodges_lehmann=_typical_ratio(kept, cell_id, anchor_id) if ratios else None,
+        cliffs_delta=_delta(kept, medians, anchor_id) if ratios else None,
     )
+
+
+def narrow(latency: Latency, profile: Profile) -> bool:
+    """Tell whether the intervals of a cell reach the profile's target width: what sequential stopping looks at."""
+    known = [found for found in (latency.p50_ns, latency.ratio) if found is not None and found.point]
+    return all(_half(interval) <= profile.half_width for interval in known)
+
+
+def _half(interval: Interval) -> float:
+    if interval.low is None or interval.high is None:
+        return math.inf
+    return (interval.high - interval.low) / 2 / interval.point
+
+
+def launches_of(cell_id: str, sets: Sequence[LaunchSet]) -> list[Launch]:
+    """Return every launch of a cell, discarded ones too."""
+    return [launch for item in sets for launch in item.launches if launch.cell_id == cell_id]
+
+
+def _unsteady(used: Sequence[Launch]) -> int:
+    """Count the launches that never settled while warming up, or moved while they were measured."""
+    moving = {"unsteady", "slowdown"}
+    return sum(not launch.steady or steady.classify(_samples(launch)) in moving for launch in used)
+
+
+def _width(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return "none"
+    return f"{(interval.high - interval.low) / max(interval.point, 1):.1%} of the median wide"
+
+
+def _compute(used: Sequence[Launch]) -> Interval | None:
+    medians = [
+        statistics.median(ns for batch in launch.compute for ns in batch.ns) for launch in used if launch.compute
+    ]
+    return median_interval(medians) if medians else None
+
+
+def _typical_ratio(sets: Sequence[LaunchSet], cell_id: str, anchor_id: str | None) -> float | None:
+    logs = [set_log_ratio(item, cell_id, anchor_id or cell_id, batch_median) for item in sets]
+    known = [value for value in logs if value is not None]
+    return math.exp(hodges_lehmann(known)) if known else None
+
+
+def _delta(sets: Sequence[LaunchSet], medians: Sequence[float], anchor_id: str | None) -> float | None:
+    others = [
+        statistics.median(_samples(launch))
+        for launch in launches_of(anchor_id or "", sets)
+        if not launch.discarded and _samples(launch)
+    ]
+    return cliffs_delta(medians, others) if others else None
 
 
 def _median_of(launches: Sequence[Launch], value: Callable[[Launch], float]) -> float:
     return float(statistics.median(value(launch) for launch in launches))
 
 
-def _percentile(launches: Sequence[Launch], pooled: int, share: float) -> float | None:
-    """Return the median over launches of a percentile, where the pooled sample carries it.
+@functools.cache
+def _support(share: float) -> int:
+    return percentile_support(share)
+
+
+def _percentile(
+    launches: Sequence[Launch], pooled: int, share: float, reduce: Callable[[list[float]], float] = statistics.median
+) -> float | None:
+    """Return the median (or another reduction) over launches of a percentile, where the pooled sample carries it.
 
     Samples that are averages of an inner loop have no percentile of a single query.
     """
-    if pooled < percentile_support(share) or any(launch.inner_loops > 1 for launch in launches):
+    if pooled < _support(share) or any(launch.inner_loops > 1 for launch in launches):
         return None
-    return _median_of(launches, lambda launch: quantile(_samples(launch), share))
+    return float(reduce([quantile(_samples(launch), share) for launch in launches]))
 
 
 def _ratios(sets: Sequence[LaunchSet], cell_id: str, anchor_id: str | None) -> tuple[Interval, Interval] | None:
@@ -100,7 +182,7 @@ def _verdict(
 
 
 def cell_noise(
-    every: Sequence[Launch], used: Sequence[Launch], p50: Interval, profile: Profile
+    every: Sequence[Launch], used: Sequence[Launch], p50: Interval, profile: Profile, unsteady: int
 ) -> tuple[NoiseVerdict, tuple[str, ...]]:
     """Return the noise verdict of a cell with its reasons (MEASUREMENT 1.8).
 
@@ -109,16 +191,14 @@ def cell_noise(
     """
     medians = [statistics.median(_samples(launch)) for launch in used]
     bad = sum(bool(launch.discarded) or launch.noise.verdict == "noisy" for launch in every) / len(every)
-    unsteady = sum(not launch.steady for launch in used) / len(used)
     signals = [
         _judge(robust_cv(medians), CV_OK, CV_NOISY, "robust CV of launch medians {:.1%}"),
         _judge(bad, DISCARDED_OK, DISCARDED_NOISY, "{:.0%} of launches noisy or discarded"),
-        _judge(unsteady, UNSTEADY, 1.0, "{:.0%} of launches unsteady after warm-up"),
+        _judge(unsteady / len(used), UNSTEADY, 1.0, "{:.0%} of launches unsteady or slowing down"),
     ]
     if p50.low is not None and p50.high is not None and p50.point:
-        half = (p50.high - p50.low) / 2 / p50.point
         width = profile.half_width
-        signals.append(_judge(half, width, WIDTH_NOISY * width, "half-width {:.1%} of the median"))
+        signals.append(_judge(_half(p50), width, WIDTH_NOISY * width, "half-width {:.1%} of the median"))
     words = {word for word, _ in signals}
     worst: NoiseVerdict = "noisy" if "noisy" in words else "suspect" if "suspect" in words else "ok"
     return worst, tuple(reason for word, reason in signals if word != "ok") + _causes(every)
