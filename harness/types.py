@@ -402,7 +402,22 @@ class Latency:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak resident memory of a fresh process (VmHWM), in bytes; ranked is ``peak_bytes``."""
+    """Peak resident memory of a fresh process (VmHWM), in bytes; ranked is ``peak_bytes``.
+
+    Attributes:
+        floor_bytes: Held before the runtime is imported: interpreter, numpy, harness and the plugin.
+        load_peak_bytes, run_peak_bytes: Peak up to the end of the first inference, and of those after it.
+        peak_bytes: The larger of both, median over launches: what has to fit.
+        steady_bytes: Proportional set size (PSS) after the inferences, of the process and its children.
+        runtime_floor_bytes: Peak of a fresh process that runs the target's one-operator probe model.
+        delta_bytes: ``peak_bytes`` above that floor: what the model costs; negative where the probe needed more.
+        max_peak_bytes: The highest peak of the launches.
+        steady_uss_bytes: Private pages (USS) after the inferences: freed when the process ends.
+        anon_bytes, file_mapped_bytes, shmem_bytes: What ``steady_bytes`` is made of.
+        file_bytes, gzip_bytes: The artifact's file, and what it compresses to: a hint at its entropy.
+        min_fit_bytes: Smallest memory limit under which it runs with less than 5 % slowdown.
+        unavailable: Field -> why it is not known here.
+    """
 
     floor_bytes: int
     load_peak_bytes: int
@@ -412,6 +427,17 @@ class Memory:
     launches: int
     device_bytes: int | None = None
     reason: str = ""
+    runtime_floor_bytes: int | None = None
+    delta_bytes: int | None = None
+    max_peak_bytes: int | None = None
+    steady_uss_bytes: int | None = None
+    anon_bytes: int | None = None
+    file_mapped_bytes: int | None = None
+    shmem_bytes: int | None = None
+    file_bytes: int | None = None
+    gzip_bytes: int | None = None
+    min_fit_bytes: int | None = None
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

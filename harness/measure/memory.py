@@ -7,16 +7,20 @@ survives exec, and tracemalloc sees Python objects only.
 
 from __future__ import annotations
 
+import functools
 import statistics
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import codec
 from harness.measure import cpus
 from harness.measure.member import Member, Setup
+from harness.measure.min_fit import min_fit
 from harness.measure.process import Worker, WorkerLost
 from harness.profiles import Profile
-from harness.types import Failure, Memory
+from harness.types import Artifact, Failure, Memory
 
 INFERENCES = 20
 DISTINCT_INPUTS = 4  # inputs are the harness's own memory; few are enough to run a model
@@ -34,6 +38,15 @@ class Reading:
     steady: int
     device: int | None
     resettable: bool
+    split: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Peak of a process that only runs the runtime's one-operator model; ``None`` with the reason."""
+
+    peak: int | None
+    reason: str = ""
 
 
 def status_bytes(pid: int, field: str) -> int:
@@ -62,15 +75,44 @@ def reset_peak(pid: int) -> bool:
     return True
 
 
+def rollup(pid: int) -> dict[str, int]:
+    """Return ``smaps_rollup`` of a process and its children, summed, in bytes by the kernel's names.
+
+    Proportional shares (Pss) may be summed over processes, resident sizes may not. Empty where it cannot be read.
+    """
+    total: dict[str, int] = {}
+    for each in (pid, *children(pid)):
+        try:
+            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for name, _, value in (line.partition(":") for line in lines):
+            if value.endswith("kB"):
+                total[name] = total.get(name, 0) + int(value.split()[0]) * 1024
+    return total
+
+
+def children(pid: int) -> list[int]:
+    """Return all processes that descend from one."""
+    found: list[int] = []
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(word) for word in (cpus.read_text(listing) or "").split()]
+    return [*found, *(grandchild for child in found for grandchild in children(child))]
+
+
 def steady_bytes(pid: int) -> int:
     """Return the proportional set size, which counts shared pages by share; the resident size where it is not told."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return status_bytes(pid, "VmRSS")
+    return rollup(pid).get("Pss") or status_bytes(pid, "VmRSS")
+
+
+@functools.cache
+def _gzip_bytes(path: Path, sha256: str) -> int:
+    del sha256  # tells two contents of one path apart
+    packer, size = zlib.compressobj(1), 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            size += len(packer.compress(block))
+    return size + len(packer.flush())
 
 
 def measure_memory(
@@ -94,39 +136,87 @@ def measure_memory(
             return lost.failure
         except LookupError as error:
             return Failure("unavailable", "memory", "harness", f"peak memory cannot be read here: {error}")
-    return _summary(readings)
+    found = _summary(readings, _floor_of(member, timeout_s), member.artifact)
+    fit: int | None = None
+    reason = "searched in the profile publish only"
+    if profile.name == "publish":
+        fit, reason = min_fit(member, found.peak_bytes, timeout_s=timeout_s)
+    missing = {} if fit else {"min_fit_bytes": reason}
+    return replace(found, min_fit_bytes=fit, unavailable={**found.unavailable, **missing})
 
 
-def _launch(member: Member, timeout_s: float, limit: int | None) -> Reading:
-    pinned = cpus.choose(member.options.threads)
-    setup = Setup(member, "memory", "memory", 0, pinned, limit, DISTINCT_INPUTS)
-    with Worker(
+def _worker(member: Member, timeout_s: float) -> Worker:
+    return Worker(
         "harness.measure.worker",
         python=member.python,
         threads=member.options.threads,
         blame=member.plugin,
         stage="memory",
         budget_s=timeout_s,
-    ) as worker:
+    )
+
+
+def _setup(member: Member, limit: int | None) -> Setup:
+    return Setup(member, "memory", "memory", 0, cpus.choose(member.options.threads), limit, DISTINCT_INPUTS)
+
+
+def _launch(member: Member, timeout_s: float, limit: int | None) -> Reading:
+    with _worker(member, timeout_s) as worker:
         worker.greet()
-        worker.ask("configure", setup=codec.to_data(setup))
+        worker.ask("configure", setup=codec.to_data(_setup(member, limit)))
         floor = status_bytes(worker.pid, "VmRSS")
         resettable = reset_peak(worker.pid)
         worker.ask("open")
         load_peak = status_bytes(worker.pid, "VmHWM")
         resettable = reset_peak(worker.pid) and resettable
         reply = worker.ask("infer", count=INFERENCES)
-        run_peak, steady = status_bytes(worker.pid, "VmHWM"), steady_bytes(worker.pid)
-        return Reading(floor, load_peak, run_peak, steady, reply["device_bytes"], resettable)
+        run_peak, split = status_bytes(worker.pid, "VmHWM"), rollup(worker.pid)
+        steady = split.get("Pss") or status_bytes(worker.pid, "VmRSS")
+        return Reading(floor, load_peak, run_peak, steady, reply["device_bytes"], resettable, split)
 
 
-def _summary(readings: list[Reading]) -> Memory:
+_floors: dict[tuple[object, ...], Floor] = {}
+
+
+def _floor_of(member: Member, timeout_s: float) -> Floor:
+    """Return the runtime's floor, read once for each target, parameters, threads and interpreter of this process."""
+    key = (member.target.name, tuple(sorted(member.params.items())), member.options.threads, member.python)
+    if key not in _floors:
+        _floors[key] = _read_floor(member, timeout_s)
+    return _floors[key]
+
+
+def _read_floor(member: Member, timeout_s: float) -> Floor:
+    try:
+        with _worker(member, timeout_s) as worker:
+            worker.greet()
+            worker.ask("configure", setup=codec.to_data(_setup(member, None)))
+            reply = worker.ask("floor")
+            peak = status_bytes(worker.pid, "VmHWM")
+    except WorkerLost as lost:
+        return Floor(None, f"the probe model did not run: {lost.failure.reason}")
+    except LookupError as error:
+        return Floor(None, str(error))
+    return Floor(peak) if reply["available"] else Floor(None, f"the probe model did not run: {reply['reason']}")
+
+
+def _summary(readings: list[Reading], floor: Floor, artifact: Artifact) -> Memory:
     peaks = [max(reading.load_peak, reading.run_peak) for reading in readings]
     devices = [reading.device for reading in readings if reading.device is not None]
+    split_known = all(reading.split for reading in readings)
 
     def middle(values: list[int]) -> int:
         return int(statistics.median(values))
 
+    def part(*names: str) -> int | None:
+        return (
+            middle([sum(reading.split.get(name, 0) for name in names) for reading in readings]) if split_known else None
+        )
+
+    unavailable = {} if split_known else {"steady_uss_bytes": "the kernel gives no smaps_rollup"}
+    if floor.peak is None:
+        unavailable["runtime_floor_bytes"] = floor.reason
+    file = artifact.path if artifact.path.is_file() else None
     return Memory(
         floor_bytes=middle([reading.floor for reading in readings]),
         load_peak_bytes=middle([reading.load_peak for reading in readings]),
@@ -136,6 +226,16 @@ def _summary(readings: list[Reading]) -> Memory:
         launches=len(readings),
         device_bytes=middle(devices) if devices else None,
         reason="; ".join(_remarks(readings, peaks)),
+        runtime_floor_bytes=floor.peak,
+        delta_bytes=None if floor.peak is None else middle(peaks) - floor.peak,
+        max_peak_bytes=max(peaks),
+        steady_uss_bytes=part("Private_Clean", "Private_Dirty"),
+        anon_bytes=part("Pss_Anon"),
+        file_mapped_bytes=part("Pss_File"),
+        shmem_bytes=part("Pss_Shmem"),
+        file_bytes=artifact.artifact_bytes,
+        gzip_bytes=_gzip_bytes(file, artifact.sha256) if file else None,
+        unavailable=unavailable,
     )
 
 

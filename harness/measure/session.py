@@ -96,13 +96,20 @@ class Bench:
         bound.run(None)
         return {"batch": codec.to_data(bound.batch(message["round"], message["position"]))}
 
+    def floor(self, _message: Mapping[str, Any]) -> dict[str, Any]:
+        """Import the runtime and run the target's one-operator probe model: what every model of it pays."""
+        found = self.spec.probe(self.params)
+        return {"available": found.available, "reason": found.reason}
+
     def infer(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Run some inferences, untimed: the memory launch reads their peak."""
         session, loop = self.opened()
+        start = time.perf_counter_ns()
         for item in loop.feed(message["count"]):
             session.run(item)
+        elapsed = time.perf_counter_ns() - start
         device = session.device_memory_bytes() if isinstance(session, SupportsDeviceMemory) else None
-        return {"device_bytes": device}
+        return {"device_bytes": device, "ns": elapsed}
 
     def evaluate(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Run the items through a session of purpose "accuracy" and write its outputs."""

@@ -153,8 +153,8 @@ class HoardSession(KnownSession):
     ) -> None:
         super().__init__(inputs, outputs, batch, lambda: None)
         if params.burst_mib:
-            _touched(mmap.mmap(-1, params.burst_mib * _MIB)).close()
-        self._held = [_touched(mmap.mmap(-1, params.anon_mib * _MIB))] if params.anon_mib else []
+            _touched(_private(params.burst_mib * _MIB)).close()
+        self._held = [_touched(_private(params.anon_mib * _MIB))] if params.anon_mib else []
         if params.file_mib:
             self._held.append(_mapped_file(params.file_mib * _MIB))
 
@@ -162,6 +162,11 @@ class HoardSession(KnownSession):
         """Give all of it back."""
         while self._held:
             self._held.pop().close()
+
+
+def _private(size: int) -> mmap.mmap:
+    """Map private anonymous memory; the default of Python's mmap is shared, which counts as a file's."""
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _touched(area: mmap.mmap) -> mmap.mmap:
