@@ -21,6 +21,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "bench": ("harness.cli.bench", "Compress, build and measure: workloads x methods x targets."),
     "leaderboard": ("harness.cli.leaderboard", "Show the leaderboard of one or more runs."),
     "compare": ("harness.cli.compare", "Say whether B is worse than A, cell by cell, with intervals."),
+    "merge": ("harness.cli.merge", "Join runs of several machines into one tree, each verified."),
+    "procure": (
+        "harness.cli.procure",
+        "Say which machine is worth it: per unit the best configuration within the limits, and what it costs.",
+    ),
     "targets": ("harness.cli.targets", "List the targets, whether they run here, and what they can do."),
     "methods": ("harness.cli.methods", "List the compression methods and their parameters."),
     "workloads": ("harness.cli.workloads", "List the workloads: models with their data."),
