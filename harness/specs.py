@@ -220,6 +220,8 @@ class MethodSpec(Generic[P]):
         reads: Capability fields that it adapts to; targets that agree in them share one build.
         wants: Params -> the precision it asks a target for, so that the plan can say "not applicable".
         after, before, conflicts: Method names or families.
+        control: Parameters with which the method goes by chance; a board says of a cell of the same run that does not
+            beat it.
         defaults: Pipelines that a run without ``--methods`` measures; ``None`` means the method alone.
         changes: What it makes less or other: any of "parameters", "nonzero_parameters", "macs", "precision",
             "weights"; the conformance kit counts. Empty means what its family stands for.
@@ -240,6 +242,7 @@ class MethodSpec(Generic[P]):
     after: frozenset[str] = frozenset()
     before: frozenset[str] = frozenset()
     conflicts: frozenset[str] = frozenset()
+    control: Mapping[str, Any] = field(default_factory=dict)
     defaults: tuple[str, ...] | None = None
     changes: frozenset[str] = frozenset()
     known_gaps: Mapping[str, str] = field(default_factory=dict)

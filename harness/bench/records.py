@@ -183,6 +183,7 @@ def _provenance(state: TargetState | None, context: Context, planned: PlannedCel
         "runtime": f"{state.availability.runtime} {state.availability.version}".strip(),
         "sparsity_kernels": ", ".join(context.sparsity(planned)) or "none",
         "target_plugin": planned.target.plugin,
+        **({"control": planned.control} if planned.control else {}),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from harness.leaderboard.control import beside_control
 from harness.leaderboard.gates import retained, standard_passes
 from harness.leaderboard.notes import all_flags, note
 from harness.leaderboard.why import why_slow
@@ -29,8 +30,8 @@ def row(record: Record, run: Run) -> Row:
         **_cost(record, anchor),
         **_how(record),
         "flags": " ".join(all_flags(record)),
-        "note": note(record),
         "why": "; ".join(why_slow(record, anchor, run.info.host_facts if run.info else {})),
+        "note": "; ".join(text for text in (note(record), beside_control(record, run)) if text),
     }
     found |= retained(found)
     return found | standard_passes(found)

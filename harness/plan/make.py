@@ -54,7 +54,7 @@ def make_plan(request: Request, registry: Registry, states: Mapping[str, TargetS
         for options in resolve.options(request, cores)
         for pipeline, added in _pipelines(request, registry, target)
     ]
-    return Plan(request, tuple(_predict(_with_anchors(rows), request)))
+    return Plan(request, tuple(_predict(_with_controls(_with_anchors(rows)), request)))
 
 
 def _pipelines(request: Request, registry: Registry, target: Chosen) -> Iterable[tuple[Pipeline, bool]]:
@@ -95,6 +95,18 @@ def _anchored(cell: PlannedCell, anchor: PlannedCell | None) -> PlannedCell:
             cell, anchor_reason=f"{ANCHOR} is {anchor.impossible.status}: {anchor.impossible.reason}"
         )
     return dataclasses.replace(cell, anchor=anchor.cell_id)
+
+
+def _with_controls(rows: Sequence[_Row]) -> list[_Row]:
+    """Name for each cell the one that does the same by chance, where it is in the plan."""
+    known = {row.cell.cell_id for row in rows}
+
+    def control(row: _Row) -> str:
+        steps = tuple(resolve.by_chance(chosen) for chosen in row.pipeline.steps)
+        found = dataclasses.replace(row.cell.cell, pipeline=steps).cell_id
+        return found if found in known and found != row.cell.cell_id else ""
+
+    return [dataclasses.replace(row, cell=dataclasses.replace(row.cell, control=control(row))) for row in rows]
 
 
 def _predict(rows: Sequence[_Row], request: Request) -> list[PlannedCell]:

@@ -39,6 +39,14 @@ def choose(registry: Registry, kind: str, step: Step) -> Chosen:
     return Chosen(offer.spec, built, resolved)
 
 
+def by_chance(chosen: Chosen) -> Step:
+    """Return a method's step with the parameters of its control."""
+    if not chosen.spec.control:
+        return chosen.resolved.step
+    changed: Mapping[str, object] = {**chosen.resolved.params, **chosen.spec.control}
+    return Step(chosen.name, params.given(params.build(chosen.spec.params, changed, owner=f"method {chosen.name!r}")))
+
+
 def _unique(items: Iterable[T], key: Callable[[T], str]) -> tuple[T, ...]:
     return tuple({key(item): item for item in reversed(list(items))}.values())[::-1]
 

@@ -74,6 +74,7 @@ class PlannedCell:
         impossible: Why the cell is not built; ``None`` where it is.
         predicted_s: Seconds this cell adds to the run; a step that cells share counts in the first of them.
         added: Not asked for; there because others are compared with it.
+        control: cell_id of the cell of this plan that does the same by chance; empty where there is none.
     """
 
     cell: Cell
@@ -88,6 +89,7 @@ class PlannedCell:
     impossible: Failure | None = None
     predicted_s: float = 0.0
     added: bool = False
+    control: str = ""
 
     @cached_property
     def cell_id(self) -> str:

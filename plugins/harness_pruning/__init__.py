@@ -98,6 +98,7 @@ def _structured() -> Iterator[MethodSpec[Any]]:
             needs=_training,
             reads=frozenset({"channel_multiple"}),
             before=frozenset({"quantization", "binarization"}),
+            control={"importance": "random"},
             conflicts=frozenset({"none"}),
             defaults=None if name == "channel-pruning" else (),
         )
