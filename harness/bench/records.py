@@ -26,6 +26,8 @@ from harness.types import (
     Record,
 )
 
+# What makes a cell fail under --strict: it did not run what its label says.
+STRICT_FLAGS = ("not_actually_quantised", "precision_leak", "fallback")
 NO_DATA = "random_calibration"  # set where the user gave no data: outputs for seeded noise claim nothing
 
 
@@ -59,6 +61,7 @@ class Context:
     profile: str
     states: Mapping[str, TargetState]
     plugin_sources: Mapping[str, str]
+    strict: bool = False
 
     def state(self, planned: PlannedCell) -> TargetState | None:
         """Return the probed state of a cell's target."""
@@ -128,11 +131,16 @@ def finished_record(done: Finished, context: Context) -> Record:
     """Return the record of a measured cell."""
     planned, built = done.planned, done.built
     state = context.state(planned)
+    flags = _flags(done)
+    doubt = _doubt(flags, done.check.coverage) if context.strict else None
     return Record(
         schema=SCHEMA,
         cell=planned.cell,
         cell_id=planned.cell.cell_id,
-        status="ok",
+        status="failed" if doubt else "ok",
+        stage="placement" if doubt else None,
+        blame=planned.target.plugin if doubt else None,
+        reason=doubt,
         inputs_sha256=context.inputs_sha256(planned, built.artifact),
         host_id=context.host_id,
         profile=context.profile,
@@ -147,7 +155,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         quality=done.check.quality,
         placements=done.check.placements,
         coverage=done.check.coverage,
-        flags=_flags(done),
+        flags=flags,
         effective=done.check.effective,
         provenance={**_provenance(state, context, planned), **done.host},
         seconds={
@@ -160,6 +168,16 @@ def finished_record(done: Finished, context: Context) -> Record:
         finished_utc=utc_now(),
         model_sha256=codec.file_sha256(built.model.path) if built.model.path.is_file() else None,
     )
+
+
+def _doubt(flags: Sequence[str], found: Coverage | None) -> str | None:
+    """Say which flags make a cell fail under --strict, or return None; its figures stay in the record."""
+    named = [flag for flag in flags if flag in STRICT_FLAGS]
+    if not named:
+        return None
+    share = None if found is None else found.by_macs
+    ran = "" if found is None or share is None else f"; {share:.0%} of the MACs ran in {found.wanted}"
+    return f"--strict: {', '.join(named)}{ran}"
 
 
 def _flags(done: Finished) -> tuple[str, ...]:

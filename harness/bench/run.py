@@ -13,7 +13,7 @@ from typing import Any, get_args
 import harness
 from harness.bench.campaign import Campaign
 from harness.bench.fitness import Fitness
-from harness.bench.records import Context, failed_record, utc_now
+from harness.bench.records import STRICT_FLAGS, Context, failed_record, utc_now
 from harness.bench.ui import Ui
 from harness.build import BuildEvent, Built, Cache, build_plan, open_pack, probe_targets
 from harness.codec import file_sha256, sha256
@@ -28,8 +28,6 @@ from harness.profiles import profile_named
 from harness.specs import WorkloadSpec
 from harness.store import RunInfo, RunStore, open_run
 from harness.types import SCHEMA, Failure, Record, SplitName
-
-_STRICT_FLAGS = ("not_actually_quantised", "precision_leak", "fallback")
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ def _work(
     ui: Ui,
 ) -> list[Record]:
     sources = _sources(registry)
-    context = Context(store.info.host_id, request.profile, states, sources)
+    context = Context(store.info.host_id, request.profile, states, sources, strict=request.strict)
     records = [
         _write_failed(planned, planned.impossible, context, store, registry)
         for planned in plan.cells
@@ -244,6 +242,6 @@ def exit_code(records: list[Record], *, strict: bool) -> int:
     for record in records:
         if record.status not in {"ok", "not-applicable", "unavailable"}:
             return 1
-        if strict and any(flag in _STRICT_FLAGS for flag in record.flags):
+        if strict and any(flag in STRICT_FLAGS for flag in record.flags):
             return 1
     return 0

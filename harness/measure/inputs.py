@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def open_items(folder: Path, names: Sequence[str]) -> dict[str, Array]:
     """
     arrays: dict[str, Array] = {}
     for name in names:
-        file = folder / f"{name}.npy"
+        file = folder / f"{quote(name, safe='')}.npy"  # a name such as gpu_0/data_0 is one file
         if not file.is_file():
             raise HarnessError(f"the session takes input {name!r}, the evaluation data has no {file.name}")
         arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)

@@ -12,7 +12,8 @@ from typing import Any
 
 from harness.api import BadModel, Job, Model, Split, SplitName, WorkloadSpec, param
 from harness_workloads.archives import LABELS, Arrays, divide, names, read, sizes
-from harness_workloads.formats import Declared, declared, model_format
+from harness_workloads.formats import Declared, declared, model_format, onnx_model
+from harness_workloads.modern import has_made_weights, is_old, modernise
 from harness_workloads.scoring import accuracy, correct, cross_entropy
 from harness_workloads.seeded import seeded_split
 
@@ -75,7 +76,7 @@ def _fit(params: Params, job: Job) -> Model:
         counts = sizes(_arrays(params), train=found.format == "torch")
         told = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
         job.log.info("%s is divided into disjoint splits: %s", params.data, told)
-    flags = ("random_calibration",) if params.data is None else ()
+    flags: tuple[str, ...] = ("random_calibration",) if params.data is None else ()
     if found.format == "torch":
         import harness_torch
         from harness_workloads.program import load_program
@@ -84,6 +85,8 @@ def _fit(params: Params, job: Job) -> Model:
         return harness_torch.new_model(module, job, found.inputs, found.outputs, flags=flags)
     target = job.out / f"model{found.files[0].suffix}"
     _copy(found, target)
+    if found.format == "onnx":
+        flags += _brought_up_to_date(found.files[0], target)
     return Model(found.format, target, dict(found.inputs), found.outputs, flags=flags)
 
 
@@ -98,6 +101,17 @@ def _copy(found: Declared, target: Path) -> None:
     if total >= LARGEST:
         raise BadModel(f"model {found.files[0]} has {total} bytes; one ONNX file holds less than {LARGEST}")
     onnx.save_model(onnx.load(found.files[0]), target, save_as_external_data=False)
+
+
+def _brought_up_to_date(source: Path, target: Path) -> tuple[str, ...]:
+    """Rewrite an old file where it lies, and return the flags of its weights."""
+    import onnx
+
+    model = onnx_model(target)
+    if is_old(model):
+        model = modernise(model, source)
+        onnx.save(model, target)
+    return ("synthetic_weights",) if has_made_weights(model) else ()
 
 
 def _fingerprint(params: Params) -> str:

@@ -193,8 +193,8 @@ def _worker(call: Call) -> Call:
 
 def _precision(call: Call, worker: Call) -> str:
     """Return the dtype of the arithmetic: integers in oneDNN's quantized operators, else that of the first tensor."""
-    counted = next((item for item in _walk(call) if item.name in _FORMULAS), worker)
-    for item in (counted, worker, call):
+    counted = next((item for item in _walk(call) if item.name in _FORMULAS), call)
+    for item in (counted, worker):
         dtypes = [_DTYPES[kind] for kind in _flat(item.types) if kind in _DTYPES]
         if item.name.startswith(("onednn::q", "aten::_int_mm", "quantized::")):
             return "int8"
@@ -259,6 +259,16 @@ def _convolution(order: str, weight_at: int = 1) -> Callable[[Call], int]:
     return count
 
 
+def _pointwise(call: Call) -> int:
+    """Count a convolution with what was fused behind it: (input, [other,] weight, bias, padding, stride, dilation)."""
+    weight_at = list(call.types).index("ScalarList") - 2
+    in_place = call.name.endswith("_")  # (other, input, weight, …)
+    value = call.dims[weight_at - 1 if in_place else 0]
+    padding, stride, dilation = _numbers(call)[:3]
+    weight = tuple(call.dims[weight_at])
+    return int(value[0]) * _spatial(tuple(value), weight, stride, padding, dilation) * math.prod(weight)
+
+
 def _transposed(call: Call) -> int:
     return math.prod(call.dims[0]) * math.prod(call.dims[1][1:])
 
@@ -286,8 +296,8 @@ _FORMULAS: Mapping[str, Callable[[Call], int]] = {
     "aten::conv3d": _convolution("spd"),
     "aten::convolution": _convolution("spd"),
     "aten::mkldnn_convolution": _convolution("psd"),
-    "mkldnn::_convolution_pointwise": _convolution("psd"),
-    "mkldnn::_convolution_pointwise_": _convolution("psd", 2),
+    "mkldnn::_convolution_pointwise": _pointwise,
+    "mkldnn::_convolution_pointwise_": _pointwise,
     "onednn::qconv_pointwise": _convolution("spd", 3),
     "onednn::qconv2d_pointwise": _convolution("spd", 3),
     "aten::conv_transpose2d": _transposed,
