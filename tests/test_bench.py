@@ -10,7 +10,9 @@ import pytest
 import records
 import way
 
+from harness.bench.records import doubtful
 from harness.bench.run import exit_code
+from harness.types import Coverage
 
 
 @pytest.fixture
@@ -46,6 +48,33 @@ def test_every_cell_is_a_row_and_the_broken_ones_cost_only_themselves(toy):
         assert rows["baseline", f"way-b:mode={mode}"]["status"] == "crashed"
     assert "NaN or infinite for 100 of 100 items" in rows["baseline", "way-b:mode=nan"]["reason"]
     assert len(done.stdout.splitlines()) == 21
+
+
+def test_strict_names_the_flags_and_the_share_that_ran():
+    found = Coverage("int8", 0.5, 0.12, None)
+    assert doubtful(("noisy", "not_actually_quantised"), found) == (
+        "--strict: not_actually_quantised; 12% of the MACs ran in int8"
+    )
+    assert doubtful(("fallback",), None) == "--strict: fallback"
+    assert doubtful(("noisy", "underpowered"), found) is None
+
+
+@pytest.mark.slow
+def test_strict_fails_the_row_of_a_cell_that_ran_something_else_and_keeps_its_figures(toy):
+    done = toy.run("--methods", "baseline", "--targets", "way-a way-b:mode=leak", "--strict")
+    assert done.returncode == 1, done.stderr
+    rows = toy.records()
+    assert rows["baseline", "way-a"]["status"] == "ok"
+    leaking = rows["baseline", "way-b:mode=leak"]
+    assert (leaking["status"], leaking["stage"], leaking["blame"]) == ("failed", "placement", "way")
+    assert leaking["reason"] == "--strict: precision_leak; 0% of the MACs ran in float32"
+    assert leaking["latency"]["p50_ns"]["point"] > 0
+    assert "precision_leak" in done.stdout
+    shown = subprocess.run(
+        toy.command("placements", str(toy.runs()[-1]), "way-b"), env=toy.env, capture_output=True, text=True, check=True
+    )
+    assert "float16" in shown.stdout
+    assert "precision_leak" in shown.stdout
 
 
 def test_a_hang_is_a_timeout_and_a_memory_eater_is_oom(toy):

@@ -102,7 +102,8 @@ class Session:
         return {"y": (feeds["x"] @ self.weights)[:, None] * scale}
 
     def placements(self):
-        return (Placement("MatMul", "matmul", "numpy", "cpu", "float32", macs=8),)
+        precision = "float16" if self.params.mode == "leak" else "float32"
+        return (Placement("MatMul", "matmul", "numpy", "cpu", precision, macs=8),)
 
     def effective(self):
         return {"threads": "1"}

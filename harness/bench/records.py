@@ -132,7 +132,7 @@ def finished_record(done: Finished, context: Context) -> Record:
     planned, built = done.planned, done.built
     state = context.state(planned)
     flags = _flags(done)
-    doubt = _doubt(flags, done.check.coverage) if context.strict else None
+    doubt = doubtful(flags, done.check.coverage) if context.strict else None
     return Record(
         schema=SCHEMA,
         cell=planned.cell,
@@ -170,7 +170,7 @@ def finished_record(done: Finished, context: Context) -> Record:
     )
 
 
-def _doubt(flags: Sequence[str], found: Coverage | None) -> str | None:
+def doubtful(flags: Sequence[str], found: Coverage | None) -> str | None:
     """Say which flags make a cell fail under --strict, or return None; its figures stay in the record."""
     named = [flag for flag in flags if flag in STRICT_FLAGS]
     if not named:
