@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import codebook
 from harness.codec import write_whole
 from harness.errors import HarnessError, Unsupported
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 _MAGIC = b"HPAK\x01"
 _HEADER = struct.Struct("<QI")
 _RECORD = struct.Struct("<BBQQQQ")
-_BINARY, _SPARSE = 1, 2
-_WORDS = {_BINARY: "1-bit packed", _SPARSE: "sparse bitmask"}
+_BINARY, _SPARSE, _CODEBOOK = 1, 2, 3
+_FORMS = (_BINARY, _SPARSE)
+_STORAGES = ("dense", "packed", "sparse", "codebook")
+_WORDS = {_BINARY: "1-bit packed", _SPARSE: "sparse bitmask", _CODEBOOK: "codebook"}
 # Floats are seen as unsigned integers, so that equality is equality of bits: -0.0 is not 0.0, NaN equals itself.
 _VIEWS = {
     "float32": "<u4", "float16": "<u2", "bfloat16": "<u2", "float64": "<u8",
@@ -76,22 +79,23 @@ class _Record:
 
 
 def pack(raw: bytes, spans: Sequence[Span], storage: str) -> bytes:
-    """Encode each span in the smallest of dense, 1-bit and sparse form; bytes outside spans stay as they are.
+    """Encode each span in the smallest of dense, 1-bit, sparse and, where asked for, codebook form.
 
     Args:
         raw: A file's bytes.
         spans: The weight tensors in it; they do not overlap.
-        storage: ``Precision.storage``: "dense" leaves all as it is, "packed" and "sparse" take the smallest form.
+        storage: ``Precision.storage``: "dense" leaves all as it is, others take the smallest form.
 
     Raises:
         Unsupported: There is no decoder for this storage.
         HarnessError: A span overlaps another, leaves the file, or its length is not that of its shape.
     """
-    if storage not in {"dense", "packed", "sparse"}:
-        raise Unsupported(f"no decoder is there for storage {storage!r}", hint="use dense, packed or sparse")
+    if storage not in _STORAGES:
+        raise Unsupported(f"no decoder is there for storage {storage!r}", hint=f"use one of {', '.join(_STORAGES)}")
     ordered = sorted(spans, key=lambda span: span.offset)
     _check(raw, ordered)
-    records = [] if storage == "dense" else [found for span in ordered if (found := _encode(raw, span))]
+    forms = (*_FORMS, *((_CODEBOOK,) if storage == "codebook" else ()))
+    records = [] if storage == "dense" else [found for span in ordered if (found := _encode(raw, span, forms))]
     head = _MAGIC + _HEADER.pack(len(raw), len(records)) + b"".join(record.header() for record in records)
     return head + b"".join(record.payload for record in records) + b"".join(_outside(raw, records))
 
@@ -161,7 +165,7 @@ def _fold(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
     return (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
 
 
-def _encode(raw: bytes, span: Span) -> _Record | None:
+def _encode(raw: bytes, span: Span, kinds: Sequence[int]) -> _Record | None:
     import numpy as np
 
     if span.dtype not in _VIEWS or not span.length:
@@ -169,10 +173,16 @@ def _encode(raw: bytes, span: Span) -> _Record | None:
     folded = _fold(span.shape, span.axis)
     centred = _centred(raw[span.offset : span.offset + span.length], span.dtype)
     values = np.frombuffer(centred, _VIEWS[span.dtype]).reshape(folded)
-    forms = ((_BINARY, _to_binary(values, span.dtype)), (_SPARSE, _to_sparse(values)))
+    forms = ((kind, _to_form(kind, values, span.dtype)) for kind in kinds)
     records = [_Record(kind, span.dtype, span.offset, folded, form) for kind, form in forms if form is not None]
     best = min(records, key=lambda record: len(record.payload))
     return best if _RECORD.size + len(best.payload) < span.length else None
+
+
+def _to_form(kind: int, values: Bits, dtype: str) -> bytes | None:
+    if kind == _BINARY:
+        return _to_binary(values, dtype)
+    return _to_sparse(values) if kind == _SPARSE else codebook.encode(values)
 
 
 def _centred(values: bytes, dtype: str) -> bytes:
@@ -267,6 +277,8 @@ def _read_records(packed: bytes) -> tuple[int, list[_Record], int]:
 def _payload(packed: bytes, start: int, record: _Record) -> bytes:
     import numpy as np
 
+    if record.kind == _CODEBOOK:
+        return packed[start : start + codebook.length(packed, start, record.folded, _item_bytes(record.dtype))]
     bits = -(-record.items // 8)
     if record.kind == _BINARY:
         return packed[start : start + bits + record.folded[1] * _item_bytes(record.dtype)]
@@ -274,13 +286,18 @@ def _payload(packed: bytes, start: int, record: _Record) -> bytes:
     return packed[start : start + bits + ones * _item_bytes(record.dtype)]
 
 
+def _decode(payload: bytes, record: _Record) -> bytes:
+    if record.kind == _CODEBOOK:
+        return codebook.decode(payload, record.folded, _VIEWS[record.dtype])
+    return _from_binary(payload, record) if record.kind == _BINARY else _from_sparse(payload, record)
+
+
 def _unpack(packed: bytes) -> bytes:
     length, records, start = _read_records(packed)
-    decoders = {_BINARY: _from_binary, _SPARSE: _from_sparse}
     decoded = []
     for record in records:
         payload = _payload(packed, start, record)
-        decoded.append(_centred(decoders[record.kind](payload, record), record.dtype))
+        decoded.append(_centred(_decode(payload, record), record.dtype))
         start += len(payload)
     parts, end = [], 0
     for record, values in zip(records, decoded, strict=True):

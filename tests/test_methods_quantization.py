@@ -22,7 +22,7 @@ def _model(fmt: str = "onnx") -> Model:
 
 
 @pytest.mark.parametrize("fmt", ["torch", "onnx", "tflite"])
-@pytest.mark.parametrize("name", sorted(SPECS))
+@pytest.mark.parametrize("name", sorted(name for name, spec in SPECS.items() if not spec.consumes))
 def test_any_format_keeps_its_file(name: str, fmt: str, tmp_path: Path) -> None:
     spec, model = SPECS[name], _model(fmt=fmt)
     result = spec.compress(model, spec.params(), make_job(tmp_path))
@@ -37,7 +37,16 @@ def test_baseline_returns_the_model_itself(tmp_path: Path) -> None:
     assert SPECS["baseline"].wants is None
 
 
-@pytest.mark.parametrize(("name", "key"), [("int8", "int8"), ("dynamic-int8", "dynamic-int8"), ("fp16", "float16")])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("int8", "int8"),
+        ("dynamic-int8", "dynamic-int8"),
+        ("fp16", "float16"),
+        ("weight-only", "weight-only-int8"),
+        ("bf16", "bfloat16"),
+    ],
+)
 def test_precision_has_the_name_that_capabilities_list(name: str, key: str, tmp_path: Path) -> None:
     spec = SPECS[name]
     result = spec.compress(_model(), spec.params(), make_job(tmp_path))
@@ -55,7 +64,7 @@ def test_int8_hands_on_every_parameter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("storage", ["packed", "sparse"])
-@pytest.mark.parametrize("name", ["int8", "dynamic-int8", "fp16"])
+@pytest.mark.parametrize("name", ["int8", "dynamic-int8", "fp16", "weight-only", "bf16"])
 def test_storage_of_an_earlier_step_stays(name: str, storage: Literal["packed", "sparse"], tmp_path: Path) -> None:
     spec = SPECS[name]
     model = dataclasses.replace(_model(), precision=Precision(storage=storage))

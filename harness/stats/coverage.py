@@ -87,6 +87,8 @@ def flags(
         result.append(f"stored_{found.wanted}_executed_{executed_as(placements) or 'otherwise'}")
     if precision.storage == "packed" and not any(item.precision in _ARITHMETIC["binary"] for item in placements):
         result.append(f"stored_1bit_executed_{executed_as(placements) or 'dense'}")
+    if precision.storage == "codebook":
+        result.append(f"stored_codebook_executed_{executed_as(placements) or 'dense'}")
     if precision.storage == "sparse" and precision.pattern not in sparsity:
         result.append("stored_sparse_executed_dense")
     if len({item.device for item in placements}) > 1:

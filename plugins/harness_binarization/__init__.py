@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from harness.api import Job, MethodSpec, Model, Unsupported, hookimpl, param
-
-if TYPE_CHECKING:
-    from harness_torch.weights import Weight
+from harness.api import Job, MethodSpec, Model, Precision, hookimpl, param
+from harness_binarization import levels
 
 
 @dataclass(frozen=True)
@@ -21,47 +19,51 @@ class Params:
     lr: float = param(5e-3, "peak learning rate of the latent weights", gt=0)
     first: bool = param(False, "binarize the first layer too")
     last: bool = param(False, "binarize the last layer too")
+    activations: bool = param(False, "layers see the signs of their inputs: both sides have one bit")
+
+
+def wants(params: Params) -> Precision | None:
+    """Return the binary precision where activations are binary too, else none: the arithmetic stays the model's."""
+    return Precision(weights="binary", activations="binary", scheme="static") if params.activations else None
 
 
 def compress(model: Model, params: Params, job: Job) -> Model:
     """Train with one-bit weights, starting from the trained ones, and leave them as dense float values.
 
-    The result computes in float32; ``Precision.storage`` "packed" says that a weight needs one bit and each
-    output channel one scale.
+    With float activations the result computes in float32; ``Precision.storage`` "packed" says that a weight needs one
+    bit and each output channel one scale. With binary ones it asks for the precision "binary".
 
     Raises:
         Unsupported: The model has no layer that may be binarized.
     """
     import torch
 
-    from harness_binarization.training import binarize, clip, latent
+    from harness_binarization.chosen import inner_weights
+    from harness_binarization.training import binarize, binary_inputs, clip, latent
     from harness_torch import example_inputs, fit, load, save
     from harness_torch.weights import weights_in_order
 
     module = load(model)
-    chosen = _chosen(weights_in_order(module, example_inputs(job)), params)
+    chosen = inner_weights(weights_in_order(module, example_inputs(job)), first=params.first, last=params.last)
+    if params.activations:
+        chosen = binary_inputs(chosen)
     if params.epochs:
         fit(latent(module, chosen), job, epochs=params.epochs, lr=params.lr, on_batch=lambda *_step: clip(chosen))
     with torch.no_grad():
         for weight in chosen:
             weight.parameter.copy_(binarize(weight.parameter, weight.out_dim))
-    return save(module, model, job, precision=dataclasses.replace(model.precision, storage="packed"))
+    wanted = wants(params) or model.precision
+    return save(module, model, job, precision=dataclasses.replace(wanted, storage="packed"))
 
 
-def _chosen(weights: Sequence[Weight], params: Params) -> list[Weight]:
-    """Leave out the first and the last layer: all binary networks of the field keep them in float."""
-    inner = weights[0 if params.first else 1 : None if params.last else -1]
-    if not inner:
-        raise Unsupported(
-            f"binarization found no layer between the first and the last: the model has {len(weights)} weights",
-            hint="binarization:first=true:last=true takes them too",
-        )
-    return list(inner)
+# What changes the weights anew would undo their few values, so it comes before.
+_EARLIER = frozenset({"channel-pruning", "distillation", "decomposition", "weight-equalization", "weight-clipping"})
+_RIVALS = frozenset({"none", "binarization", "magnitude-pruning", "codebook", "fixed-point", "bias-correction", "qat"})
 
 
 @hookimpl
-def harness_methods() -> Iterator[MethodSpec[Params]]:
-    """Offer ``binarization``."""
+def harness_methods() -> Iterator[MethodSpec[Any]]:
+    """Offer ``binarization``, ``ternary`` and ``fixed-binary``."""
     yield MethodSpec(
         name="binarization",
         family="binarization",
@@ -69,7 +71,30 @@ def harness_methods() -> Iterator[MethodSpec[Params]]:
         params=Params,
         compress=compress,
         needs=frozenset({"training"}),
-        # what changes the weights anew would undo the two values, so it comes before
-        after=frozenset({"channel-pruning", "distillation", "decomposition"}),
-        conflicts=frozenset({"none", "binarization", "magnitude-pruning"}),  # one bit has no room for a zero
+        wants=wants,  # type: ignore[arg-type]  # none means none
+        after=_EARLIER,
+        conflicts=_RIVALS,  # one bit has no room for a zero
+    )
+    yield MethodSpec(
+        name="ternary",
+        family="binarization",
+        summary="weights -1, 0, 1 with a scale per channel, straight-through trained",
+        params=levels.TernaryParams,
+        compress=levels.compress_ternary,
+        needs=lambda params: frozenset({"training"} if params.epochs else ()),
+        after=_EARLIER,
+        conflicts=_RIVALS,
+        defaults=(),
+    )
+    yield MethodSpec(
+        name="fixed-binary",
+        family="binarization",
+        summary="weights round(x 2^B) / 2^B of B + 1 bits, straight-through trained",
+        params=levels.FixedBinaryParams,
+        compress=levels.compress_fixed_binary,
+        needs=lambda params: frozenset({"training"} if params.epochs else ()),
+        check=levels.check_fixed_binary,
+        after=_EARLIER,
+        conflicts=_RIVALS,
+        defaults=(),
     )

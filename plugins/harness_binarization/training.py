@@ -73,3 +73,31 @@ def clip(chosen: Sequence[Weight]) -> None:
     with torch.no_grad():
         for item in chosen:
             item.parameter.clamp_(-CLIP, CLIP)
+
+
+def binary_inputs(chosen: Sequence[Weight]) -> list[Weight]:
+    """Let the chosen convolutions and linear layers see the signs of their inputs, in place, and return those.
+
+    Raises:
+        Unsupported: None of them is a plain two-dimensional convolution or a linear layer.
+    """
+    from torch import nn
+
+    from harness.api import Unsupported
+    from harness_torch.layers import BinaryConv2d, BinaryLinear
+
+    changed = []
+    for item in chosen:
+        layer = item.owner
+        if type(layer) in {nn.Conv2d, BinaryConv2d} and layer.padding_mode == "zeros":
+            layer.__class__ = BinaryConv2d  # the same parameters and settings under another forward
+        elif type(layer) in {nn.Linear, BinaryLinear}:
+            layer.__class__ = BinaryLinear
+        else:
+            continue
+        changed.append(item)
+    if not changed:
+        raise Unsupported(
+            "no layer between the first and the last takes binary activations: they need Conv2d or Linear"
+        )
+    return changed

@@ -1,4 +1,4 @@
-"""Post-training quantization: these methods ask for a precision, and each target realises it natively."""
+"""Quantization: methods that ask a target for a precision, and methods that prepare or train a model for one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any, Literal
 from harness.api import Calibration, Job, MethodSpec, Model, NoParams, Precision, hookimpl, param
 
 _EARLIER = frozenset({"pruning", "decomposition", "distillation", "binarization"})  # they need float weights
-_RIVALS = frozenset({"none", "quantization"})
+_PREPARING = frozenset({"weight-equalization", "weight-clipping", "fixed-point", "codebook", "bias-correction"})
+_ASKING = frozenset(
+    {"int8", "dynamic-int8", "weight-only", "fp16", "bf16", "qat", "mixed-precision"}
+)  # a pipeline asks for one precision
+_RIVALS = frozenset({"none"}) | _ASKING
+_BEFORE = _EARLIER | _PREPARING
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,25 @@ def dynamic_int8(params: DynamicParams) -> Precision:
     return Precision(weights="int8", activations="int8", scheme="dynamic", granularity=params.granularity)
 
 
+@dataclass(frozen=True)
+class WeightOnlyParams:
+    """Parameters of ``weight-only``."""
+
+    bits: int = param(8, "bits of a weight", choices=(8, 4))
+    granularity: Literal["per-channel", "per-tensor"] = param("per-channel", "how many scales a weight tensor has")
+
+
+def weight_only(params: WeightOnlyParams) -> Precision:
+    """Return the precision of ``weight-only``: integer weights that are multiplied in float32."""
+    return Precision(weights=f"int{params.bits}", scheme="weight-only", granularity=params.granularity)
+
+
+def brain_half(params: NoParams) -> Precision:
+    """Return the precision of ``bf16``."""
+    del params
+    return Precision(weights="bfloat16", activations="bfloat16", scheme="float")
+
+
 def half(params: NoParams) -> Precision:
     """Return the precision of ``fp16``."""
     del params
@@ -77,9 +101,25 @@ def compress_half(model: Model, params: NoParams, job: Job) -> Model:
     return _ask(model, half(params), job)
 
 
+def compress_weight_only(model: Model, params: WeightOnlyParams, job: Job) -> Model:
+    """Ask for integer weights alone."""
+    return _ask(model, weight_only(params), job)
+
+
+def compress_brain_half(model: Model, params: NoParams, job: Job) -> Model:
+    """Ask for bfloat16."""
+    return _ask(model, brain_half(params), job)
+
+
 @hookimpl
 def harness_methods() -> Iterator[MethodSpec[Any]]:
-    """Offer ``int8``, ``dynamic-int8`` and ``fp16``."""
+    """Offer the methods that ask for a precision, and those that prepare a model for one."""
+    yield from _asking()
+    yield from _preparing()
+    yield from _learning()
+
+
+def _asking() -> Iterator[MethodSpec[Any]]:
     yield MethodSpec(
         name="int8",
         family="quantization",
@@ -89,7 +129,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         consumes=frozenset(),
         needs=frozenset({"calibration"}),
         wants=static_int8,
-        after=_EARLIER,
+        after=_BEFORE,
         conflicts=_RIVALS,
         defaults=("int8", "distillation+int8", "channel-pruning:ratio=0.5+int8"),
     )
@@ -101,7 +141,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         compress=compress_dynamic,
         consumes=frozenset(),
         wants=dynamic_int8,
-        after=_EARLIER,
+        after=_BEFORE,
         conflicts=_RIVALS,
     )
     yield MethodSpec(
@@ -112,6 +152,118 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         compress=compress_half,
         consumes=frozenset(),
         wants=half,
-        after=_EARLIER,
+        after=_BEFORE,
         conflicts=_RIVALS,
+    )
+    yield MethodSpec(
+        name="weight-only",
+        family="quantization",
+        summary="int8 or int4 weights, unpacked and multiplied in float32",
+        params=WeightOnlyParams,
+        compress=compress_weight_only,
+        consumes=frozenset(),
+        wants=weight_only,
+        after=_BEFORE,
+        conflicts=_RIVALS,
+        defaults=(),
+    )
+    yield MethodSpec(
+        name="bf16",
+        family="quantization",
+        summary="bfloat16 arithmetic, where the CPU has it",
+        params=NoParams,
+        compress=compress_brain_half,
+        consumes=frozenset(),
+        wants=brain_half,
+        after=_BEFORE,
+        conflicts=_RIVALS,
+        defaults=(),
+    )
+
+
+def _preparing() -> Iterator[MethodSpec[Any]]:
+    from harness_quantization import codebooks, correction, equalization
+
+    yield MethodSpec(
+        name="weight-equalization",
+        family="quantization",
+        summary="equal weight ranges across consecutive layers, same function",
+        params=equalization.EqualizationParams,
+        compress=equalization.equalize,
+        after=_EARLIER,
+        conflicts=frozenset({"none", "weight-equalization"}),
+        defaults=(),
+    )
+    yield MethodSpec(
+        name="weight-clipping",
+        family="quantization",
+        summary="weights clamped to a bound of least error, so that a grid is finer",
+        params=equalization.ClippingParams,
+        compress=equalization.clip,
+        after=_EARLIER | {"weight-equalization"},
+        conflicts=frozenset({"none", "weight-clipping"}),
+        defaults=(),
+    )
+    yield MethodSpec(
+        name="fixed-point",
+        family="quantization",
+        summary="weights on a Qm.n grid or on 2^bits steps over [-1, 1]",
+        params=codebooks.FixedPointParams,
+        compress=codebooks.compress_fixed_point,
+        needs=lambda params: frozenset({"training"} if params.epochs else ()),
+        check=codebooks.check_fixed_point,
+        after=_EARLIER | {"weight-equalization", "weight-clipping"},
+        conflicts=frozenset({"none", "fixed-point", "codebook"}),
+        defaults=(),
+    )
+    yield MethodSpec(
+        name="codebook",
+        family="quantization",
+        summary="weights as indices into a trained table of 2^bits values per layer",
+        params=codebooks.CodebookParams,
+        compress=codebooks.compress_codebook,
+        needs=lambda params: frozenset({"training"} if params.epochs else ()),
+        after=_EARLIER | {"weight-equalization", "weight-clipping"},
+        conflicts=frozenset({"none", "codebook"}),
+        defaults=(),
+    )
+    yield MethodSpec(
+        name="bias-correction",
+        family="quantization",
+        summary="weights rounded per channel, biases take back the mean shift",
+        params=correction.CorrectionParams,
+        compress=correction.compress,
+        needs=frozenset({"calibration"}),
+        after=_EARLIER | {"weight-equalization", "weight-clipping"},
+        conflicts=frozenset({"none", "bias-correction", "codebook", "fixed-point"}),
+        defaults=(),
+    )
+
+
+def _learning() -> Iterator[MethodSpec[Any]]:
+    from harness_quantization import mixed, qat
+
+    yield MethodSpec(
+        name="qat",
+        family="quantization",
+        summary="int8 trained through its rounding; the learned ranges bind",
+        params=qat.QatParams,
+        compress=qat.compress,
+        needs=lambda params: frozenset({"calibration", "training"} if params.epochs else {"calibration"}),
+        wants=qat.wants,
+        after=_BEFORE,
+        conflicts=_RIVALS,
+        defaults=(),
+    )
+    yield MethodSpec(
+        name="mixed-precision",
+        family="quantization",
+        summary="int8 except for the layers that cost most, under a budget",
+        params=mixed.MixedParams,
+        compress=mixed.compress,
+        needs=frozenset({"calibration", "training"}),
+        wants=mixed.wants,
+        after=_BEFORE,
+        conflicts=_RIVALS,
+        defaults=(),
     )
