@@ -27,6 +27,7 @@ from onnx_files import (
     make_job,
     outputs,
     placed,
+    sign_net,
     sqnr_db,
     two_inputs,
     write,
@@ -44,6 +45,8 @@ if any(importlib.util.find_spec(name) is None for name in ("openvino", "nncf")):
 ov = import_openvino()  # as the target does it: without telemetry
 (SPEC,) = harness_targets()
 PRECISIONS = {"float32": Precision(), "int8": STATIC, "dynamic-int8": DYNAMIC, "float16": HALF}
+BINARY = Precision(weights="binary", activations="binary", scheme="static", storage="packed")
+WEIGHT_ONLY = {f"weight-only-int{bits}": Precision(weights=f"int{bits}", scheme="weight-only") for bits in (8, 4)}
 
 
 def lowered(model: Model, tmp_path: Path, precision: Precision, params: Params | None = None) -> Artifact:
@@ -69,7 +72,8 @@ def test_probe_runs_a_model() -> None:
 
 def test_capabilities_list_what_lower_takes() -> None:
     found = SPEC.capabilities(Params())
-    assert set(found.precisions) == set(PRECISIONS)
+    assert set(found.precisions) - {"bfloat16"} == {*PRECISIONS, *WEIGHT_ONLY, "binary"}
+    assert ("bfloat16" in found.precisions) != ("bfloat16" in found.gaps)
     assert not set(found.gaps) & set(found.precisions)
 
 
@@ -256,8 +260,8 @@ def test_calibration_of_a_fixed_batch_uses_every_item(batch: int, count: int, tm
 
 
 @pytest.mark.parametrize("precision", [
-    Precision(weights="bfloat16", activations="bfloat16"),
-    Precision(weights="int8", scheme="weight-only"),
+    Precision(weights="float8", activations="float8"),
+    BINARY,
     dataclasses.replace(STATIC, weights_symmetric=False),
     dataclasses.replace(STATIC, realise="exact", encodings=Path("scales.json")),
     dataclasses.replace(STATIC, overrides={"nothing": "float32"}),
@@ -293,3 +297,47 @@ def test_every_calibration_works(method: str, tmp_path: Path, capsys: pytest.Cap
     assert f"{method} over 20 items" in artifact.how
     assert share(placed(SPEC, artifact, model), "int8") == 1
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("channels", [8, 24, 64])
+def test_binary_layers_run_as_one_bit_and_compute_what_the_reference_does(
+    channels: int, batch: int, tmp_path: Path
+) -> None:
+    model = sign_net(tmp_path, channels=channels)
+    artifact = lowered(model, tmp_path, BINARY)
+    feed = items(model, batch, seed=9)
+    wanted = ReferenceEvaluator(str(model.path)).run(None, feed)[0]
+    assert np.allclose(next(iter(outputs(SPEC, artifact, feed).values())), wanted, atol=1e-4)
+    placements = placed(SPEC, artifact, model, batch)
+    layers = [item for item in placements if item.op == "BinaryConvolution"]
+    assert [(item.precision, item.macs) for item in layers] == [("binary", 36 * 9 * channels**2)] * 2
+    assert share(placements, "binary") == 1
+    bits = 2 * 9 * channels**2 // 8
+    assert artifact.path.with_suffix(".bin").stat().st_size < bits + 8 * channels * 4 + 100
+    assert "2 layers: BinaryConvolution" in artifact.how
+
+
+def test_binary_layers_of_other_channel_counts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="multiple of 8"):
+        lowered(sign_net(tmp_path, channels=12), tmp_path, BINARY)
+
+
+@pytest.mark.parametrize("name", WEIGHT_ONLY)
+def test_weight_only_is_smaller_and_close(name: str, tmp_path: Path) -> None:
+    model = dense_net(tmp_path)
+    artifact, plain = lowered(model, tmp_path, WEIGHT_ONLY[name]), lowered(model, tmp_path / "float", Precision())
+    feed = items(model, 5, seed=9)
+    agreement = sqnr_db(outputs(SPEC, plain, feed)["y"], outputs(SPEC, artifact, feed)["y"])
+    assert agreement > {"weight-only-int8": 35, "weight-only-int4": 12}[name]
+    sizes = [item.path.with_suffix(".bin").stat().st_size for item in (artifact, plain)]
+    assert sizes[0] < sizes[1] / (3 if "8" in name else 5)
+    assert {item.precision for item in placed(SPEC, artifact, model) if item.macs} == {"float32"}
+
+
+def test_bfloat16_runs_where_the_cpu_has_it(tmp_path: Path) -> None:
+    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bfloat16 units")
+    model = conv_net(tmp_path)
+    artifact = lowered(model, tmp_path, Precision(weights="bfloat16", activations="bfloat16"))
+    assert share(placed(SPEC, artifact, model), "bfloat16") == 1

@@ -245,7 +245,7 @@ def test_override_keeps_one_layer_in_float(model: Model, job: Job) -> None:
         ({"realise": "exact", "encodings": Path("e.json")}, Unsupported, "e.json"),
         ({"activations": "int16"}, Unsupported, "int16"),
         ({"weights": "float8", "scheme": "float"}, Unsupported, "float8"),
-        ({"weights": "binary", "scheme": "float"}, Unsupported, "binary"),
+        ({"weights": "bfloat16", "scheme": "float"}, Unsupported, "bfloat16"),
     ],
 )
 def test_what_cannot_be_is_said(model: Model, job: Job, change: dict, error: type[Exception], words: str) -> None:
@@ -412,3 +412,9 @@ def test_given_ranges_bind(model: Model, job: Job, tmp_path: Path) -> None:
     artifact = _lower(model, job, dataclasses.replace(INT8, realise="exact", encodings=tmp_path / "e.json"))
     found = {entry["quantization"] for entry in Interpreter(str(artifact.path)).get_tensor_details()}
     assert any(zero == 0 and scale == pytest.approx(0.01) for scale, zero in found)
+
+
+def test_binary_runs_as_float_and_says_so(model: Model, job: Job) -> None:
+    artifact = _lower(model, job, Precision("binary", "binary", "static", storage="packed"))
+    assert artifact.realised == "float32"
+    assert "float32" in artifact.how

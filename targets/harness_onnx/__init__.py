@@ -1,7 +1,8 @@
 """Export PyTorch models to ONNX; and the library that several targets lower ONNX files with.
 
-It is public: target plugins import ``qdq``, ``symmetric_qdq``, ``dynamic_int8``, ``to_float16``, ``ranges``,
-``read_encodings``, ``weight_spans``, ``macs_by_node`` and ``model_io`` from here. Importing it loads no framework.
+It is public: target plugins import ``qdq``, ``symmetric_qdq``, ``dynamic_int8``, ``weight_only``, ``to_float16``,
+``ranges``, ``read_encodings``, ``weight_spans``, ``macs_by_node`` and ``model_io`` from here. Importing it loads no
+framework.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from harness_onnx.quantize import (
     to_float16,
 )
 from harness_onnx.ranges import Range, bound_ranges, ranges, read_encodings, tensor_runs
+from harness_onnx.weight_only import weight_only
 from harness_onnx.wire import TensorSpan
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "symmetric_qdq",
     "tensor_runs",
     "to_float16",
+    "weight_only",
     "weight_spans",
 ]
 

@@ -17,6 +17,7 @@ from harness_onnx import (
     qdq,
     save_normalised,
     to_float16,
+    weight_only,
     weight_spans,
 )
 
@@ -32,7 +33,15 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     """
     del options
     wanted = model.precision
-    ways = {"float32": _float32, "float16": _float16, "int8": _int8, "dynamic-int8": _dynamic}
+    ways = {
+        "float32": _float32,
+        "float16": _float16,
+        "int8": _int8,
+        "dynamic-int8": _dynamic,
+        "weight-only-int8": _weight_only,
+        "weight-only-int4": _weight_only,
+        "binary": _binary,
+    }
     if wanted.name not in ways:
         known = f"known: {', '.join(ways)}"
         raise Unsupported(f"onnxruntime's CPU provider does not realise {wanted.name}", hint=known)
@@ -43,7 +52,7 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
         path=out,
         format="onnx",
         sha256=_sha256(out),
-        realised=wanted.name,
+        realised="float32" if wanted.name == "binary" else wanted.name,
         how=how,
         artifact_bytes=out.stat().st_size,
         stored_bytes=stored,
@@ -60,6 +69,24 @@ def _float32(model: Model, params: Params, job: Job, out: Path) -> str:
     del params, job
     save_normalised(model.path, out)
     return "graph as exported"
+
+
+def _binary(model: Model, params: Params, job: Job, out: Path) -> str:
+    del params, job
+    save_normalised(model.path, out)
+    return "graph as exported: signs are computed and multiplied in float32, for there is no 1-bit kernel"
+
+
+def _weight_only(model: Model, params: Params, job: Job, out: Path) -> str:
+    del params, job
+    wanted = model.precision
+    bits = 4 if wanted.weights == "int4" else 8
+    exclude = float_nodes(model.path, wanted.overrides, model.names)
+    per_channel = wanted.granularity == "per-channel"
+    counts = weight_only(model.path, out, bits=bits, per_channel=per_channel, exclude=exclude)
+    layers = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    blocks = ", blocks of 32 rows in MatMul" if bits == 4 and per_channel else ""
+    return f"DequantizeLinear of symmetric {wanted.weights} weights ({layers}), {wanted.granularity}{blocks}"
 
 
 def _float16(model: Model, params: Params, job: Job, out: Path) -> str:

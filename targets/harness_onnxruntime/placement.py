@@ -23,7 +23,7 @@ _CONVOLUTIONS = {"Conv", "FusedConv", "NhwcFusedConv", "ConvInteger"}
 _ADDED = re.compile(r"(_token_\d+|_nhwc|_nchwc)+$")  # what fusion puts behind a node's name
 _PRODUCTS = {
     "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
-    "DynamicQuantizeMatMul",
+    "DynamicQuantizeMatMul", "MatMulNBits",
 }  # fmt: skip
 _GATES = {"GRU": 3, "LSTM": 4, "DynamicQuantizeLSTM": 4, "RNN": 1}
 

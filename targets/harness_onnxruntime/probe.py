@@ -75,10 +75,12 @@ def capabilities(params: Params) -> Capabilities:
             "int8": f"{scheme}, per channel ({dot})",
             "dynamic-int8": "ConvInteger and MatMulInteger; GRU stays float32",
             "float16": half,
+            "weight-only-int8": "int8 weights, dequantized in the graph and multiplied in float32",
+            "weight-only-int4": "int4 weights: MatMul by an n-bit product with int8 inputs, Conv in float32",
+            "binary": "1-bit weights can be stored; executed as float32, there is no 1-bit kernel",
         },
         gaps={
             "bfloat16": "the CPU provider has no bfloat16 kernels",
-            "weight-only-int8": "the CPU provider has no kernel with 8-bit weights and float activations",
         },
         channel_multiple=16 if "avx512" in found else 8,
         isa=found,

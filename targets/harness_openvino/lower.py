@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported, stored_size
 from harness_onnx import Range, calibration_batches, calibration_items, float_nodes, quiet, read_encodings
+from harness_openvino.binary import binarize_convolutions
 from harness_openvino.dynamic import quantize_dynamically
 from harness_openvino.ir import weight_spans
 from harness_openvino.placing import calibrated, set_ranges
-from harness_openvino.probe import HINT, import_openvino
+from harness_openvino.probe import HINT, import_openvino, optimized_for
 
 if TYPE_CHECKING:
     from harness_openvino.params import Params
@@ -32,7 +34,16 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     """
     del options
     wanted = model.precision
-    ways = {"float32": _float32, "float16": _float16, "int8": _int8, "dynamic-int8": _dynamic}
+    ways = {
+        "float32": _float32,
+        "float16": _float16,
+        "bfloat16": _bfloat16,
+        "int8": _int8,
+        "dynamic-int8": _dynamic,
+        "weight-only-int8": _weight_only,
+        "weight-only-int4": _weight_only,
+        "binary": _binary,
+    }
     if wanted.name not in ways:
         known = f"known: {', '.join(ways)}"
         raise Unsupported(f"openvino's CPU plugin does not realise {wanted.name} here", hint=known)
@@ -90,6 +101,48 @@ def _float32(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, s
 def _float16(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
     del model, params, job
     return graph, "openvino.save_model with compress_to_fp16"
+
+
+def _bfloat16(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
+    del model, params, job
+    if "BF16" not in optimized_for(import_openvino()):
+        raise Unsupported("openvino: this CPU has no bfloat16 units")
+    return graph, "INFERENCE_PRECISION_HINT bf16; weights are stored in float32"
+
+
+def _binary(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
+    del model, params, job
+    layers = binarize_convolutions(graph)
+    if not layers:
+        raise Unsupported(
+            "openvino: no convolution has binary inputs, binary weights and input channels that are a multiple of 8"
+        )
+    return graph, f"{layers} layers: BinaryConvolution (xnor-popcount), 1-bit weights and inputs, the rest float32"
+
+
+def _weight_only(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
+    del params, job
+    wanted = model.precision
+    if wanted.granularity != "per-channel":
+        raise Unsupported("openvino: nncf.compress_weights has one scale per channel or group, never one per tensor")
+    nncf = _nncf()
+    scope = _scope(nncf, _excluded(graph, model))
+    if wanted.weights == "int8":
+        mode = nncf.CompressWeightsMode.INT8_SYM
+        compressed = nncf.compress_weights(graph, mode=mode, ignored_scope=scope)
+        return compressed, "nncf.compress_weights INT8_SYM, all layers; convolutions are unpacked to float32 at load"
+    mode = nncf.CompressWeightsMode.INT4_SYM
+    compressed = nncf.compress_weights(graph, mode=mode, group_size=-1, all_layers=True, ignored_scope=scope)
+    counts = Counter(node.get_element_type().to_string() for node in compressed.get_ordered_ops() if _is_packed(node))
+    held = ", ".join(f"{count} weights in {kind}" for kind, count in sorted(counts.items()))
+    return compressed, f"nncf.compress_weights INT4_SYM, all layers, per-channel: {held}"
+
+
+def _is_packed(node: Any) -> bool:
+    if node.get_type_name() != "Constant" or node.get_element_type().to_string() not in {"i4", "u4", "i8", "u8"}:
+        return False
+    shape = node.get_output_shape(0)
+    return bool(math.prod(shape) > max(shape, default=1))  # a zero point by channel is no weight
 
 
 def _dynamic(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:

@@ -93,11 +93,12 @@ def capabilities(params: Params) -> Capabilities:
             "int8": f"nncf.quantize, mixed preset ({'VNNI' if any('vnni' in name for name in found) else 'no VNNI'})",
             "dynamic-int8": dynamic,
             "float16": "float16 arithmetic" if "FP16" in units else half,
+            "weight-only-int8": "nncf.compress_weights; convolutions are unpacked to float32 at load: size only",
+            "weight-only-int4": "nncf.compress_weights of matrix products; convolutions keep int8 or float32 weights",
+            "binary": "BinaryConvolution, xnor-popcount, where input channels are a multiple of 8",
+            **({"bfloat16": "INFERENCE_PRECISION_HINT bf16"} if "BF16" in units else {}),
         },
-        gaps={
-            "bfloat16": "this target offers no bfloat16 yet" if "BF16" in units else "this CPU has no bfloat16 units",
-            "weight-only-int8": "the CPU plugin unpacks the int8 weights of convolutions to float32 at load",
-        },
+        gaps={} if "BF16" in units else {"bfloat16": "this CPU has no bfloat16 units"},
         channel_multiple=16 if "avx512" in found else 8,
         isa=found,
         evidence={

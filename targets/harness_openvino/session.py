@@ -27,7 +27,9 @@ _READ_BACK = {
 }
 
 
-def open_session(artifact: Artifact, params: Params, options: Options, purpose: Purpose) -> OpenVinoSession:
+def open_session(
+    artifact: Artifact, params: Params, options: Options, purpose: Purpose
+) -> OpenVinoSession | EachBatchSession:
     """Compile an artifact: static at the cell's batch, except for accuracy, where the batch stays free.
 
     Raises:
@@ -44,10 +46,12 @@ def open_session(artifact: Artifact, params: Params, options: Options, purpose: 
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": options.threads,
         # Without it newer CPUs run a float32 file in bfloat16.
-        "INFERENCE_PRECISION_HINT": "f16" if half else "f32",
+        "INFERENCE_PRECISION_HINT": "f16" if half else "bf16" if artifact.realised == "bfloat16" else "f32",
         "ENABLE_CPU_PINNING": params.pinning,
         "PERF_COUNT": purpose == "placement",  # the counters cost time, so a latency session has none
     }
+    if purpose == "accuracy" and artifact.realised == "binary":
+        return EachBatchSession(core, model, settings, openvino, options)
     compiled = core.compile_model(model, "CPU", settings)
     return OpenVinoSession(compiled, model, openvino, options)
 
@@ -112,6 +116,47 @@ class OpenVinoSession:
     def close(self) -> None:
         """Free the request and the compiled model."""
         self._request = self._compiled = self._model = None
+
+
+class EachBatchSession:
+    """A model compiled anew for each batch size that comes: 1-bit convolutions take no free batch."""
+
+    def __init__(self, core: Any, model: Any, settings: Any, openvino: Any, options: Options) -> None:
+        self._core, self._model, self._settings = core, model, settings
+        self._openvino, self._options = openvino, options
+        self._sessions: dict[int, OpenVinoSession] = {}
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """Inputs by name, with a free batch."""
+        return {port.any_name: _spec(port) for port in self._model.inputs}
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """Outputs by name, with a free batch."""
+        return {port.any_name: _spec(port) for port in self._model.outputs}
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Run once at the batch that the inputs have."""
+        return self._session(len(next(iter(inputs.values())))).run(inputs)
+
+    def effective(self) -> Mapping[str, str]:
+        """Return what the model compiled first says of its options."""
+        return next(iter(self._sessions.values())).effective() if self._sessions else {}
+
+    def close(self) -> None:
+        """Free all that was compiled."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+
+    def _session(self, batch: int) -> OpenVinoSession:
+        if batch not in self._sessions:
+            model = self._model.clone()
+            _fix_batch(model, self._openvino, batch)
+            compiled = self._core.compile_model(model, "CPU", self._settings)
+            self._sessions[batch] = OpenVinoSession(compiled, model, self._openvino, self._options)
+        return self._sessions[batch]
 
 
 def _text(value: Any) -> str:

@@ -26,6 +26,9 @@ def lower(model: Model, options: Options, job: Job) -> Artifact:
     if name == "float32":
         shutil.copyfile(model.path, path)
         return _artifact(model, path, name, "the file as converted", ())
+    if name == "binary":
+        shutil.copyfile(model.path, path)
+        return _artifact(model, path, "float32", "the file as converted: signs are multiplied in float32", ())
     if name not in QUANTIZED:
         raise Unsupported(f"LiteRT has no kernels for {name}", hint=f"use one of {', '.join(sorted(QUANTIZED))}")
     job.progress(0.2, f"quantizing to {name}")

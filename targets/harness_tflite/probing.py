@@ -59,9 +59,9 @@ def capabilities(params: Params) -> Capabilities:
             "dynamic-int8": "ai-edge-quantizer dynamic for CONV_2D and FULLY_CONNECTED; XNNPACK qd8 kernels",
             "weight-only-int8": "int8 weights, dequantized and computed in float32: size only",
             "weight-only-int4": "int4 weights, dequantized at run time and computed in float32: smaller and slower",
+            "binary": "1-bit weights can be stored; executed as float32, there is no 1-bit kernel",
         },
         gaps={
-            "binary": "LiteRT has no 1-bit kernel; binarized weights run as float32 and can be stored packed",
             "bfloat16": "XNNPACK has no bfloat16 arithmetic in LiteRT",
             "float8": "LiteRT has no float8 kernels",
             "dynamic-int4": "not offered: on convolutions it ran no faster than float32",
