@@ -398,3 +398,14 @@ def test_bad_parameters_are_one_sentence(name: str, given: dict[str, str], words
 
 
 REGISTRY = load_registry()
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+def test_every_method_explains_itself(name: str) -> None:
+    from click.testing import CliRunner
+
+    from harness.cli.main import cli
+
+    done = CliRunner().invoke(cli, ["methods", name])
+    assert done.exit_code == 0, done.output
+    assert SPECS[name].summary in done.output

@@ -22,9 +22,9 @@ class Params:
     activations: bool = param(False, "layers see the signs of their inputs: both sides have one bit")
 
 
-def wants(params: Params) -> Precision | None:
-    """Return the binary precision where activations are binary too, else none: the arithmetic stays the model's."""
-    return Precision(weights="binary", activations="binary", scheme="static") if params.activations else None
+def wants(params: Params) -> Precision:
+    """Return the binary precision where activations are binary too, else float32: the arithmetic stays the model's."""
+    return Precision(weights="binary", activations="binary", scheme="static") if params.activations else Precision()
 
 
 def compress(model: Model, params: Params, job: Job) -> Model:
@@ -52,7 +52,7 @@ def compress(model: Model, params: Params, job: Job) -> Model:
     with torch.no_grad():
         for weight in chosen:
             weight.parameter.copy_(binarize(weight.parameter, weight.out_dim))
-    wanted = wants(params) or model.precision
+    wanted = wants(params) if params.activations else model.precision
     return save(module, model, job, precision=dataclasses.replace(wanted, storage="packed"))
 
 
@@ -71,7 +71,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         params=Params,
         compress=compress,
         needs=frozenset({"training"}),
-        wants=wants,  # type: ignore[arg-type]  # none means none
+        wants=wants,
         after=_EARLIER,
         conflicts=_RIVALS,  # one bit has no room for a zero
     )
