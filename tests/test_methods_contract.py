@@ -21,7 +21,7 @@ PLUGINS = ("baseline", "quantization", "pruning", "binarization", "decomposition
 SPECS: dict[str, MethodSpec[Any]] = {
     spec.name: spec for name in PLUGINS for spec in importlib.import_module(f"harness_{name}").harness_methods()
 }
-OWN_TESTS = {"bias-correction", "mixed-precision", "weight-clipping", "weight-equalization"}
+OWN_TESTS = {"bias-correction", "mixed-precision", "weight-equalization"}
 TORCH = sorted(name for name, spec in SPECS.items() if spec.consumes == {"torch"} and name not in OWN_TESTS)
 TRAINING = [name for name in TORCH if "epochs" in {info.name for info in params.describe(SPECS[name].params)}]
 NOTHING_THERE = {  # what a tiny model has no layer for

@@ -22,7 +22,7 @@ from harness.plan.resolve import choose
 from harness.plugins import load_registry
 from harness.types import Step
 from harness_binarization.levels import fixed_binary, ternary
-from harness_quantization import codebooks, correction, equalization, mixed, simulated
+from harness_quantization import codebooks, correction, mixed, simulated
 from harness_torch import call, example_inputs, load
 from harness_torch.flow import chained_weights, fold_batch_norms
 from harness_torch.layers import BinaryConv2d, binary
@@ -268,20 +268,6 @@ def test_nothing_to_equalize_is_said(tmp_path: Path) -> None:
         compress(SPECS["weight-equalization"], trained(tmp_path, "gru", epochs=1), job)
 
 
-def test_clipping_bound_is_the_best_of_a_search() -> None:
-    weight = torch.from_numpy(np.random.default_rng(6).laplace(size=3000).astype(np.float32))
-    given = equalization.ClippingParams(bits=4)
-
-    def error(limit: float) -> float:
-        scale = limit / 7
-        return float((((weight.clamp(-limit, limit) / scale).round() * scale - weight) ** 2).sum())
-
-    found, peak = equalization.bound(weight, given), float(weight.abs().max())
-    assert error(found) == pytest.approx(min(error(peak * part / 100) for part in range(20, 101)), rel=1e-4)
-    quantile = equalization.bound(weight, equalization.ClippingParams(by="percentile", percentile=90))
-    assert quantile == pytest.approx(np.percentile(weight.abs().numpy(), 90), rel=1e-5)
-
-
 def test_qat_writes_its_grid_and_beats_nothing_learned(cnn: Model, tmp_path: Path) -> None:
     job = make_job(tmp_path)
     result = compress(SPECS["qat"], cnn, job, epochs=1)
@@ -387,7 +373,6 @@ def test_binary_activations_reach_the_inner_layers(cnn: Model, tmp_path: Path) -
         ("qat", {"lr": "0"}, "0 < x"),
         ("mixed-precision", {"budget": "-1"}, "0 <= x"),
         ("bias-correction", {"bits": "1"}, "2 <= x <= 8"),
-        ("weight-clipping", {"percentile": "101"}, "0 < x <= 100"),
     ],
 )
 def test_bad_parameters_are_one_sentence(name: str, given: dict[str, str], words: str) -> None:

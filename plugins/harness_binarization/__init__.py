@@ -57,7 +57,7 @@ def compress(model: Model, params: Params, job: Job) -> Model:
 
 
 # What changes the weights anew would undo their few values, so it comes before.
-_EARLIER = frozenset({"channel-pruning", "distillation", "decomposition", "weight-equalization", "weight-clipping"})
+_EARLIER = frozenset({"channel-pruning", "distillation", "decomposition", "weight-equalization"})
 _RIVALS = frozenset({"none", "binarization", "magnitude-pruning", "codebook", "fixed-point", "bias-correction", "qat"})
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from harness.api import Calibration, Job, MethodSpec, Model, NoParams, Precision, hookimpl, param
 
 _EARLIER = frozenset({"pruning", "decomposition", "distillation", "binarization"})  # they need float weights
-_PREPARING = frozenset({"weight-equalization", "weight-clipping", "fixed-point", "codebook", "bias-correction"})
+_PREPARING = frozenset({"weight-equalization", "fixed-point", "codebook", "bias-correction"})
 _ASKING = frozenset(
     {"int8", "dynamic-int8", "weight-only", "fp16", "bf16", "qat", "mixed-precision"}
 )  # a pipeline asks for one precision
@@ -83,7 +83,9 @@ def _ask(model: Model, wanted: Precision, job: Job) -> Model:
     # Zeros stay zeros and two values stay two values under a symmetric weight scale and under float16,
     # so what an earlier step promised about storage still holds.
     job.progress(1.0, f"asks for {wanted.name}")
-    return dataclasses.replace(model, precision=dataclasses.replace(wanted, storage=model.precision.storage))
+    before = model.precision
+    wanted = dataclasses.replace(wanted, storage=before.storage, pattern=before.pattern)
+    return dataclasses.replace(model, precision=wanted)
 
 
 def compress_static(model: Model, params: Int8Params, job: Job) -> Model:
@@ -195,16 +197,6 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
         defaults=(),
     )
     yield MethodSpec(
-        name="weight-clipping",
-        family="quantization",
-        summary="weights clamped to a bound of least error, so that a grid is finer",
-        params=equalization.ClippingParams,
-        compress=equalization.clip,
-        after=_EARLIER | {"weight-equalization"},
-        conflicts=frozenset({"none", "weight-clipping"}),
-        defaults=(),
-    )
-    yield MethodSpec(
         name="fixed-point",
         family="quantization",
         summary="weights on a Qm.n grid or on 2^bits steps over [-1, 1]",
@@ -212,7 +204,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
         compress=codebooks.compress_fixed_point,
         needs=lambda params: frozenset({"training"} if params.epochs else ()),
         check=codebooks.check_fixed_point,
-        after=_EARLIER | {"weight-equalization", "weight-clipping"},
+        after=_EARLIER | {"weight-equalization"},
         conflicts=frozenset({"none", "fixed-point", "codebook"}),
         defaults=(),
     )
@@ -223,7 +215,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
         params=codebooks.CodebookParams,
         compress=codebooks.compress_codebook,
         needs=lambda params: frozenset({"training"} if params.epochs else ()),
-        after=_EARLIER | {"weight-equalization", "weight-clipping"},
+        after=_EARLIER | {"weight-equalization"},
         conflicts=frozenset({"none", "codebook"}),
         defaults=(),
     )
@@ -234,7 +226,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
         params=correction.CorrectionParams,
         compress=correction.compress,
         needs=frozenset({"calibration"}),
-        after=_EARLIER | {"weight-equalization", "weight-clipping"},
+        after=_EARLIER | {"weight-equalization"},
         conflicts=frozenset({"none", "bias-correction", "codebook", "fixed-point"}),
         defaults=(),
     )

@@ -1,10 +1,9 @@
-"""Ranges of weights before they are quantized: cross-layer equalization, and clipping."""
+"""Cross-layer equalization: equal ranges of weights before they are quantized."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from harness.api import Job, Model, Unsupported, param
 
@@ -22,16 +21,6 @@ class EqualizationParams:
     """Parameters of ``weight-equalization``."""
 
     passes: int = param(_PASSES, "passes over all pairs of layers at most", ge=1)
-
-
-@dataclass(frozen=True)
-class ClippingParams:
-    """Parameters of ``weight-clipping``."""
-
-    by: Literal["mse", "percentile", "value"] = param("mse", "how the bound of each layer is found")
-    bits: int = param(8, "bits of the grid whose error by=mse makes least", ge=2, le=8)
-    percentile: float = param(99.9, "share of weights, in percent, that by=percentile leaves alone", gt=0, le=100)
-    value: float = param(1.0, "bound of by=value", gt=0)
 
 
 def equalize(model: Model, params: EqualizationParams, job: Job) -> Model:
@@ -87,42 +76,3 @@ def _equalize(first: Weight, second: Weight) -> float:
         if bias is not None:
             bias.data.div_(scale)
         return float(scale.log2().abs().max())
-
-
-def clip(model: Model, params: ClippingParams, job: Job) -> Model:
-    """Clamp every weight to [-c, c], c found layer by layer: it narrows the range that quantization has to cover."""
-    import torch
-
-    from harness_torch import example_inputs, load, save
-    from harness_torch.flow import fold_batch_norms
-    from harness_torch.weights import weights_in_order
-
-    module, inputs = load(model), example_inputs(job)
-    fold_batch_norms(module, inputs)
-    with torch.no_grad():
-        for item in weights_in_order(module, inputs):
-            limit = bound(item.parameter, params)
-            item.parameter.clamp_(-limit, limit)
-    return save(module, model, job)
-
-
-def bound(weight: Tensor, params: ClippingParams) -> float:
-    """Return the largest magnitude that a weight tensor keeps."""
-    import torch
-
-    magnitude = weight.detach().abs().flatten()
-    peak = float(magnitude.max())
-    if params.by == "value":
-        return params.value
-    if params.by == "percentile":
-        return float(torch.quantile(magnitude[: 2**24], params.percentile / 100))
-    return min(_candidates(peak), key=lambda limit: _error(magnitude, limit, params.bits))
-
-
-def _candidates(peak: float) -> Sequence[float]:
-    return [peak * part / 100 for part in range(100, 19, -1)] if peak else [0.0]
-
-
-def _error(magnitude: Tensor, limit: float, bits: int) -> float:
-    scale = limit / (2 ** (bits - 1) - 1) or 1.0
-    return float(((magnitude.clamp(max=limit) / scale).round() * scale - magnitude).square().sum())

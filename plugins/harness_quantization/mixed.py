@@ -62,7 +62,9 @@ def compress(model: Model, params: MixedParams, job: Job) -> Model:
     if lost > params.budget:
         job.log.warning("mixed-precision: %d layers in float32 still lose %.4f of the metric", len(kept), lost)
     overrides = {item.name: "float32" for item in kept}
-    wanted = dataclasses.replace(wants(params), overrides=overrides, storage=model.precision.storage)
+    wanted = dataclasses.replace(
+        wants(params), overrides=overrides, storage=model.precision.storage, pattern=model.precision.pattern
+    )
     return dataclasses.replace(model, precision=wanted)
 
 

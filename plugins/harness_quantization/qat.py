@@ -61,7 +61,9 @@ def compress(model: Model, params: QatParams, job: Job) -> Model:
         for item in chosen:
             item.parameter.copy_(round_weight(item.parameter, item.out_dim))
     path = write_encodings(job.out / "encodings.json", found)
-    wanted = dataclasses.replace(wants(params), realise="exact", encodings=path, storage=model.precision.storage)
+    wanted = dataclasses.replace(
+        wants(params), realise="exact", encodings=path, storage=model.precision.storage, pattern=model.precision.pattern
+    )
     return save(module, model, job, precision=wanted)
 
 
