@@ -109,6 +109,25 @@ def describe(kind: type) -> tuple[ParamInfo, ...]:
     )
 
 
+@dataclass(frozen=True)
+class Domain:
+    """What a search may vary about one parameter.
+
+    Attributes:
+        kinds: Types that it takes.
+        limits: Its declared range.
+    """
+
+    default: Any
+    kinds: tuple[type, ...]
+    limits: Range
+
+
+def domains(kind: type) -> dict[str, Domain]:
+    """Return the types and ranges that a params dataclass declares, by parameter."""
+    return {item.name: Domain(item.default, _kinds(hint), limits) for item, hint, limits in _fields(kind)}
+
+
 def problem(kind: type) -> str | None:
     """Say why ``kind`` is no params dataclass, or return None."""
     if not dataclasses.is_dataclass(kind):

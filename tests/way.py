@@ -62,6 +62,22 @@ def zero(model, params, job):
 
 
 @dataclass(frozen=True)
+class KeepParams:
+    keep: int = param(5, ge=1, le=8)
+    scale: float = param(1.0, gt=0)
+
+
+def keep(model, params, job):
+    import numpy as np
+    if params.keep == 3:
+        raise ValueError("three cannot be kept")
+    weights = np.load(model.path)
+    weights[np.argsort(np.abs(weights))[: 8 - params.keep]] = 0
+    np.save(job.out / "model.npy", weights * params.scale)
+    return replace(model, path=job.out / "model.npy")
+
+
+@dataclass(frozen=True)
 class BreakParams:
     how: str = param("raise")
 
@@ -132,6 +148,8 @@ def harness_workloads():
 def harness_methods():
     return [
         MethodSpec(name="way-zero", family="pruning", summary="half", params=NoParams, compress=zero,
+                   consumes=frozenset({"way"}), defaults=()),
+        MethodSpec(name="way-keep", family="pruning", summary="keep some", params=KeepParams, compress=keep,
                    consumes=frozenset({"way"}), defaults=()),
         MethodSpec(name="way-broken", family="pruning", summary="breaks", params=BreakParams, compress=broken,
                    consumes=frozenset({"way"}), defaults=()),

@@ -124,17 +124,7 @@ class Campaign:
 
     def member(self, planned: PlannedCell) -> Member:
         """Return what a worker needs to open and run a cell."""
-        built = self.built[planned.cell.cell_id]
-        return Member(
-            cell_id=planned.cell.cell_id,
-            plugin=planned.target.plugin,
-            target=planned.cell.target,
-            params=dict(planned.target.params),
-            artifact=built.artifact,
-            options=planned.cell.options,
-            python=self.request.python.get(planned.target.name),
-            evaluation=built.evaluation.folder,
-        )
+        return member_of(planned, self.built[planned.cell.cell_id], self.request)
 
     # -- launch-sets
 
@@ -274,6 +264,20 @@ def _title_of(plan: SetPlan, planned: Mapping[str, PlannedCell]) -> str:
     first = planned[plan.members[0]]
     where = "all targets" if plan.purpose == "link" else first.labels["target"]
     return f"{first.labels['workload']} on {where}, {len(plan.members)} cells"
+
+
+def member_of(planned: PlannedCell, built: Built, request: Request) -> Member:
+    """Return what a worker needs to open and run a cell that was built."""
+    return Member(
+        cell_id=planned.cell.cell_id,
+        plugin=planned.target.plugin,
+        target=planned.cell.target,
+        params=dict(planned.target.params),
+        artifact=built.artifact,
+        options=planned.cell.options,
+        python=request.python.get(planned.target.name),
+        evaluation=built.evaluation.folder,
+    )
 
 
 def _available_bytes() -> int:

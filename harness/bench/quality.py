@@ -14,7 +14,7 @@ from harness.bench.records import NO_DATA, CheckPart, Context, placement_flags
 from harness.build import Built
 from harness.errors import Unsupported
 from harness.measure import Member, Untimed, run_untimed
-from harness.plan import PlannedCell, Request
+from harness.plan import PlannedCell, Request, TargetState
 from harness.plugins import Registry
 from harness.stats import fidelity, quality
 from harness.store import RunStore
@@ -94,24 +94,21 @@ class Judge:
         )
 
     def _batch(self, planned: PlannedCell, built: Built) -> int:
-        state = self.context.state(planned)
-        batch = planned.cell.options.batch
-        free = state is not None and state.capabilities is not None and state.capabilities.dynamic_batch
-        return max(batch, EVALUATION_BATCH) if free and built.model.precision.scheme != "dynamic" else batch
+        return evaluation_batch(planned, built, self.context.state(planned))
 
     def _quality(self, planned: PlannedCell, built: Built, result: Untimed, block: Block) -> Quality:
         spec = self.registry.workloads[planned.workload.name].spec
-        outputs = _load(result.outputs)
-        _refuse_infinite(outputs)
+        outputs = load_outputs(result.outputs)
+        refuse_infinite(outputs)
         anchor = None if planned.is_anchor else self._anchor_scores(block)
         found: dict[str, float] = {}
         if not planned.is_anchor and not self.anchor_outputs and self.recall is not None:
             self.anchor_outputs, self.recall = self.recall(), None
         if not planned.is_anchor and self.anchor_outputs:
-            found = dict(fidelity(outputs, _load(self.anchor_outputs), task=spec.task))
+            found = dict(fidelity(outputs, load_outputs(self.anchor_outputs), task=spec.task))
         scores = None
         if built.evaluation.labelled and spec.score is not None:
-            scores = spec.score(outputs, _labels(built))
+            scores = spec.score(outputs, load_labels(built))
             self.store.write_scores(planned.cell.cell_id, scores)
         judged = quality(
             scores,
@@ -135,13 +132,21 @@ class Judge:
         return self.store.scores(block.anchor) if block.anchor is not None else None
 
 
-def _load(paths: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
+def evaluation_batch(planned: PlannedCell, built: Built, state: TargetState | None) -> int:
+    """Return how many items a call takes while outputs are collected, where that cannot change them."""
+    batch = planned.cell.options.batch
+    free = state is not None and state.capabilities is not None and state.capabilities.dynamic_batch
+    return max(batch, EVALUATION_BATCH) if free and built.model.precision.scheme != "dynamic" else batch
+
+
+def load_outputs(paths: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
+    """Map the outputs that a worker wrote, by name."""
     import numpy as np  # not needed until something was measured
 
     return {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
 
 
-def _refuse_infinite(outputs: Mapping[str, NDArray[Any]]) -> None:
+def refuse_infinite(outputs: Mapping[str, NDArray[Any]]) -> None:
     """Refuse outputs that are not numbers: an argmax over NaN would pass as an ordinary guess.
 
     Raises:
@@ -156,7 +161,8 @@ def _refuse_infinite(outputs: Mapping[str, NDArray[Any]]) -> None:
                 raise Unsupported(f"output {name!r} is NaN or infinite for {bad} of {len(array)} items")
 
 
-def _labels(built: Built) -> NDArray[Any]:
+def load_labels(built: Built) -> NDArray[Any]:
+    """Return the labels of the items that a cell is measured on."""
     import numpy as np  # as above
 
     labels: NDArray[Any] = np.load(built.evaluation.folder / "labels.npy")

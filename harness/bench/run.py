@@ -132,7 +132,7 @@ def run(
 
 def _info(request: Request, plan: Plan, host: Fingerprint, registry: Registry, pack: Path | None) -> RunInfo:
     lock = package_lock()
-    sources = _sources(registry)
+    sources = sources_of(registry)
     return RunInfo(
         schema=SCHEMA,
         run_id="",
@@ -153,7 +153,7 @@ def _info(request: Request, plan: Plan, host: Fingerprint, registry: Registry, p
     )
 
 
-def _sources(registry: Registry) -> dict[str, str]:
+def sources_of(registry: Registry) -> dict[str, str]:
     """Return the hash of each plugin's source; plugins that offer nothing have none."""
     kinds = (registry.workloads, registry.methods, registry.exporters, registry.targets)
     found = dict.fromkeys((info.name for info in registry.plugins), "")
@@ -169,7 +169,7 @@ def _work(
     pack: Path | None,
     ui: Ui,
 ) -> list[Record]:
-    sources = _sources(registry)
+    sources = sources_of(registry)
     context = Context(store.info.host_id, request.profile, states, sources, strict=request.strict)
     records = [
         _write_failed(planned, planned.impossible, context, store, registry)

@@ -13,7 +13,7 @@ from harness.build.probe import probe_targets, sources_elsewhere
 from harness.build.resolve import Resolver
 from harness.build.schedule import Scheduler
 from harness.errors import HarnessError
-from harness.types import Artifact, Failure, Model, TensorSpec
+from harness.types import Artifact, Failure, Model, SplitName, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ THREADS = 1  # of each builder: the cores are used by several of them, and resul
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The test split on disk.
+    """The split on disk that is measured on: the test split, or the selection split of a search.
 
     Attributes:
         folder: Holds an .npy file for each input (see ``harness.build.data.shard_name``) and ``labels.npy``.
@@ -76,6 +76,7 @@ def build_plan(
     states: Mapping[str, TargetState] | None = None,
     timeout_s: float | None = None,
     threads: int = THREADS,
+    split: SplitName = "test",
 ) -> Mapping[str, Built | Failure]:
     """Build all cells of a plan that can be.
 
@@ -89,6 +90,7 @@ def build_plan(
         states: What probing said, by the target's text; ``None`` probes again.
         timeout_s: A step that reports no progress for so long is killed; ``None`` for the request's.
         threads: CPU threads of each builder; part of the keys.
+        split: The items that the cells are measured on.
 
     Returns:
         cell_id -> what can be measured, or what took the cell out. A failed step fails the cells that need it.
@@ -105,7 +107,7 @@ def build_plan(
         graph, cache, registry=registry, workers=workers, on_event=on_event, slot=slot,
         timeout_s=timeout_s or plan.request.timeout_s, threads=threads,
     )  # fmt: skip
-    return {cell_id: end if isinstance(end, Failure) else result(end) for cell_id, end in ends.items()}
+    return {cell_id: end if isinstance(end, Failure) else result(end, split) for cell_id, end in ends.items()}
 
 
 def run_graph(
@@ -155,13 +157,13 @@ def _sources(graph: Graph, registry: Registry) -> Mapping[tuple[str, str], Sourc
     return sources_elsewhere(wanted) if wanted else {}
 
 
-def evaluation_of(folder: Path, info: DataInfo) -> Evaluation:
-    """Return the test split of a data entry."""
-    test = info.splits["test"]
-    return Evaluation(folder / "test", test.items, test.labelled, info.sha256("test"), info.inputs)
+def evaluation_of(folder: Path, info: DataInfo, name: SplitName = "test") -> Evaluation:
+    """Return a split of a data entry; one that the workload does not have has no items."""
+    split = info.splits[name]
+    return Evaluation(folder / name, split.items, split.labelled, info.sha256(name), info.inputs)
 
 
-def result(end: Node) -> Built | Failure:
+def result(end: Node, split: SplitName = "test") -> Built | Failure:
     """Return what a cell's last step gave."""
     if end.failure is not None:
         return end.failure
@@ -177,7 +179,7 @@ def result(end: Node) -> Built | Failure:
     return Built(
         artifact=end.value,
         model=end.parent.model,
-        evaluation=evaluation_of(data.entry.folder, data.splits),
+        evaluation=evaluation_of(data.entry.folder, data.splits, split),
         seconds=seconds,
         cached=not any(node.executed for node in steps),
         keys=keys,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "bench": ("harness.cli.bench", "Compress, build and measure: workloads x methods x targets."),
+    "tune": ("harness.cli.tune", "Search a pipeline's parameters for the best quality, latency and size."),
     "leaderboard": ("harness.cli.leaderboard", "Show the leaderboard of one or more runs."),
     "placements": ("harness.cli.placements", "Show what ran where, operator by operator, in a cell of a run."),
     "compare": ("harness.cli.compare", "Say whether B is worse than A, cell by cell, with intervals."),
