@@ -48,6 +48,9 @@ def _items(name: str, what: str) -> Callable[[F], F]:
 @click.option("--out", type=_PATH, default=Path("results"), show_default=True, help="Root of the results tree.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with predicted minutes, and stop.")
 @click.option("--strict", is_flag=True, default=None, help="Also fail where a flag puts a result in doubt.")
+@click.option(
+    "--stages", is_flag=True, default=None, help="Measure each prefix of a pipeline too: what every step contributes."
+)
 @click.option("--seed", type=int, help="Of every random generator; default: 0.")
 @python_option
 @click.option(
@@ -158,6 +161,7 @@ def build_request(options: dict[str, Any], registry: Registry) -> Request:
         "seed": options["seed"],
         "python": parse_pythons(options["pythons"]),
         "strict": options["strict"],
+        "stages": options["stages"],
         "timeout_s": _finite(options["timeout"]),
         "memory_limit_bytes": parse_size(options["memory_limit"], "--memory-limit"),
     }

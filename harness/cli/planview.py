@@ -19,7 +19,8 @@ def _row(planned: PlannedCell) -> tuple[str, ...]:
         verdict, seconds = f"{planned.impossible.status}: {planned.impossible.reason}", ""
     else:
         notes = [f"via {' > '.join(planned.exporters)}"] if planned.exporters else []
-        notes += ["the anchor, added to compare with"] if planned.added else []
+        why = "the anchor, added to compare with" if planned.is_anchor else "a stage of a pipeline, added by --stages"
+        notes += [why] if planned.added else []
         notes += [f"no anchor: {planned.anchor_reason}"] if planned.anchor_reason else []
         verdict, seconds = "; ".join(notes), f"{planned.predicted_s:.0f}"
     where = f"{options.threads} / {options.batch}"

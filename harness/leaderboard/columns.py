@@ -157,7 +157,21 @@ _HOW = (
     _text("finished_utc", "when the cell was finished"),
 )
 
-COLUMNS = (*_WHAT, *_QUALITY, *_SPEED, *_COST, *_HOW)
+_STAGES = (
+    _text("stage_step", "with --stages: the pipeline's last step, whose own effect the next columns hold"),
+    _text("stage_after", "the pipeline that ends one step before"),
+    Column("own_drop", "metric_unit", "how much worse the step alone made it, paired by item; negative is better", LOW),
+    Column(
+        "own_drop_low", "metric_unit", "lower end of its 95 % interval; empty where items are not right or wrong", LOW
+    ),
+    Column("own_drop_high", "metric_unit", "upper end of its 95 % interval", LOW),
+    Column("own_speedup", "ratio", "t(one step before) / t(cell), paired within rounds", HIGH),
+    Column("own_speedup_low", "ratio", "lower end of its 95 % interval", HIGH),
+    Column("own_speedup_high", "ratio", "upper end of its 95 % interval", HIGH),
+    Column("own_compression", "ratio", "artifact_bytes one step before / this artifact_bytes", HIGH),
+)
+
+COLUMNS = (*_WHAT, *_QUALITY, *_SPEED, *_COST, *_HOW, *_STAGES)
 
 
 def columns_markdown() -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged, unknown
 from harness.leaderboard.notes import meaning
 from harness.leaderboard.ranking import rank_text
+from harness.leaderboard.stages import stage_lines
 from harness.leaderboard.table import GROUP
 from harness.profiles import PROFILES
 
@@ -77,6 +78,7 @@ class Section:
     Attributes:
         quality_name, drop_unit, time_unit, memory_unit, size_unit: What the columns are given in.
         remarks: "method on target" -> what the figures come to, where that is little.
+        stages: What each step of a pipeline contributed, of runs that were asked for it.
         crossed: The fastest cells over all targets: a line for each reference that link sets compare with.
     """
 
@@ -92,6 +94,7 @@ class Section:
     remarks: tuple[tuple[str, str], ...]
     crossed: tuple[str, ...]
     legend: tuple[str, ...]
+    stages: tuple[tuple[str, ...], ...] = ()
 
 
 def sections(frame: pd.DataFrame) -> list[Section]:
@@ -126,6 +129,7 @@ def _section(rows: Sequence[Row], *, several_hosts: bool) -> Section:
         remarks=tuple(_remarks(okay)),
         crossed=tuple(_crossed(okay)),
         legend=tuple(_legend(okay, letters)),
+        stages=stage_lines(okay, units.drop),
     )
 
 

@@ -12,6 +12,7 @@ from harness.leaderboard.link import cross_speedups
 from harness.leaderboard.notes import noise_sentence
 from harness.leaderboard.ranking import GATED, divide, evidence, rank
 from harness.leaderboard.rows import Row, row
+from harness.leaderboard.stages import stage_effects
 from harness.params import suggest
 from harness.store import Run
 
@@ -60,9 +61,14 @@ def table(runs: Run | Iterable[Run], *, sort: str = "speedup", gate: Gate | None
 
 
 def _rows(run: Run) -> list[Row]:
-    crossed = cross_speedups(run)
+    crossed, staged = cross_speedups(run), stage_effects(run)
     return [
-        {**row(record, run), "evidence": evidence(record, run), **crossed.get(record.cell_id, {})}
+        {
+            **row(record, run),
+            "evidence": evidence(record, run),
+            **crossed.get(record.cell_id, {}),
+            **staged.get(record.cell_id, {}),
+        }
         for record in run.records
     ]
 

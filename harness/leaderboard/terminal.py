@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.leaderboard.digits import UNKNOWN
 from harness.leaderboard.escape import visible
 from harness.leaderboard.sections import Lost, Section, Shown, sections
+from harness.leaderboard.stages import STAGES_HEADER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,9 @@ def _parts(section: Section) -> Iterable[RenderableType]:
     for line in (section.overhead, *section.legend):
         if line:
             yield _text(line, "dim")
+    if section.stages:
+        yield ""
+        yield _list(STAGES_HEADER, section.stages)
     if section.remarks:
         yield ""
         yield _list(["remark on", "what the figures come to"], section.remarks)

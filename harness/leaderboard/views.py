@@ -12,6 +12,7 @@ from harness.leaderboard import escape
 from harness.leaderboard.columns import COLUMNS
 from harness.leaderboard.digits import UNKNOWN, unknown
 from harness.leaderboard.sections import Section, Shown, sections
+from harness.leaderboard.stages import STAGES_HEADER
 from harness.params import suggest
 from harness.types import SCHEMA
 
@@ -90,6 +91,8 @@ def _markdown_section(section: Section) -> Iterable[str]:
         yield from _grid(_headers(section), [_cells(row) for row in section.rows])
     yield from (f"{escape.markdown(text)}  " for text in (section.overhead, *section.crossed, *section.legend) if text)
     yield ""
+    if section.stages:
+        yield from _grid(STAGES_HEADER, section.stages)
     if section.remarks:
         yield from _grid(("remark on", "what the figures come to"), section.remarks)
     if section.lost:

@@ -64,7 +64,17 @@ def _pipelines(request: Request, registry: Registry, target: Chosen) -> Iterable
         anchor = resolve.pipeline(registry, [Step(ANCHOR)])
         yield anchor, all(pipeline.text != ANCHOR for pipeline in asked)
     if target.spec.ranked:
-        yield from ((pipeline, False) for pipeline in asked if pipeline.text != ANCHOR)
+        yield from _staged([pipeline for pipeline in asked if pipeline.text != ANCHOR], stages=request.stages)
+
+
+def _staged(asked: Sequence[Pipeline], *, stages: bool) -> Iterable[tuple[Pipeline, bool]]:
+    """Yield each pipeline, with stages after its prefixes, once, and whether it was added."""
+    named = {pipeline.text for pipeline in asked}
+    found: dict[str, Pipeline] = {}
+    for pipeline in asked:
+        for stage in pipeline.prefixes() if stages else (pipeline,):
+            found.setdefault(stage.text, stage)
+    yield from ((pipeline, text not in named) for text, pipeline in found.items())
 
 
 def _row(

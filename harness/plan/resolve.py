@@ -110,6 +110,10 @@ class Pipeline:
         """Canonical form."""
         return grammar.format_pipeline([chosen.resolved.step for chosen in self.steps])
 
+    def prefixes(self) -> tuple[Pipeline, ...]:
+        """Return the pipelines of the first step, the first two steps …, and of all."""
+        return tuple(Pipeline(self.steps[: count + 1]) for count in range(len(self.steps)))
+
 
 def pipeline(registry: Registry, steps: Iterable[Step]) -> Pipeline:
     """Resolve a chain of methods.

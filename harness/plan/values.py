@@ -25,6 +25,7 @@ class Request:
         python: Target name -> interpreter in which it lowers and runs.
         strict: A flag that puts a result in doubt also fails the run.
         timeout_s: Per step and per launch.
+        stages: Each prefix of a pipeline is measured too.
     """
 
     workloads: tuple[str, ...] = ()
@@ -38,6 +39,7 @@ class Request:
     strict: bool = False
     timeout_s: float = 600.0
     memory_limit_bytes: int | None = None
+    stages: bool = False
 
 
 @dataclass(frozen=True)
