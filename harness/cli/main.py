@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "leaderboard": ("harness.cli.leaderboard", "Show the leaderboard of one or more runs."),
     "placements": ("harness.cli.placements", "Show what ran where, operator by operator, in a cell of a run."),
     "compare": ("harness.cli.compare", "Say whether B is worse than A, cell by cell, with intervals."),
+    "report": ("harness.cli.report", "Write one self-contained HTML file about one or more runs."),
     "merge": ("harness.cli.merge", "Join runs of several machines into one tree, each verified."),
     "procure": (
         "harness.cli.procure",

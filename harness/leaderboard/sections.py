@@ -34,6 +34,7 @@ class Shown:
         gate: The highest standard gate that it passes, with ? where only its point estimate does.
         span: Of a figure, its interval.
         marks: Letters of the flags, explained in the legend.
+        key: Name of the row's page, for views that have pages.
     """
 
     rank: str
@@ -58,6 +59,7 @@ class Shown:
     coverage: str
     marks: str
     ranked: bool = True
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,14 @@ class Section:
 
 def sections(frame: pd.DataFrame) -> list[Section]:
     """Cut the table into sections, in its order."""
-    found: list[Section] = []
     several_hosts = frame["host"].nunique() > 1
-    for _key, rows in frame.groupby([*GROUP, *frame.attrs.get("group", ())], sort=False, dropna=False):
-        found.append(_section([_clean(item) for item in rows.to_dict("records")], several_hosts=several_hosts))
-    return found
+    return [_section(rows, several_hosts=several_hosts) for rows in section_frames(frame)]
+
+
+def section_frames(frame: pd.DataFrame) -> list[list[Row]]:
+    """Return the rows of each section, with None for what is not known."""
+    grouped = frame.groupby([*GROUP, *frame.attrs.get("group", ())], sort=False, dropna=False)
+    return [[_clean(item) for item in rows.to_dict("records")] for _key, rows in grouped]
 
 
 def _clean(values: Mapping[Any, Any]) -> Row:
@@ -333,4 +338,4 @@ def _legend(rows: Sequence[Row], letters: Mapping[str, str]) -> Iterable[str]:
         yield f"{letter} {flag}" + (f": {meaning(flag)}" if meaning(flag) else "")
 
 
-__all__ = ["Lost", "Section", "Shown", "sections"]
+__all__ = ["Lost", "Section", "Shown", "section_frames", "sections"]
