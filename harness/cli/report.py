@@ -37,7 +37,7 @@ def command(
     *, runs: tuple[Path, ...], output: Path, sort: str, gate: str | None,
     gate_by: Literal["point", "interval"], title: str,
 ) -> None:  # fmt: skip
-    """Write one self-contained HTML file about one or more runs, to be opened offline.
+    """Write one self-contained HTML file about one or more runs.
 
     Where no run is named, the newest under ./results. Files that cannot be read are named, in it and on stderr.
     """
