@@ -121,8 +121,9 @@ class Lowered:
     """A target's lowering.
 
     Attributes:
-        frameworks: Training frameworks that it imported.
+        blocked: It failed for want of a training framework; the kit lets none be imported here.
         file_sha256, file_bytes: Of the artifact, read back.
+        all_bytes: Of the job's whole folder: some artifacts are several files.
     """
 
     watched: Watched
@@ -133,7 +134,8 @@ class Lowered:
     exists: bool = True
     file_sha256: str = ""
     file_bytes: int = 0
-    frameworks: tuple[str, ...] = ()
+    all_bytes: int = 0
+    blocked: bool = False
     input_changed: bool = False
 
 

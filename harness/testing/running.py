@@ -99,11 +99,12 @@ def _lived(judge: Judge, seen: Ran, at: str) -> bool:
 
 
 def _fits(spec: TensorSpec, wanted: TensorSpec) -> bool:
-    sizes = zip(spec.shape, wanted.shape, strict=False)
+    """Tell whether a runtime takes what a model declares; the core narrows integers for it."""
+    whole = spec.dtype.startswith("int") and wanted.dtype.startswith("int")
     return (
-        spec.dtype == wanted.dtype
+        (spec.dtype == wanted.dtype or whole)
         and len(spec.shape) == len(wanted.shape)
-        and all(a is None or b is None or a == b for a, b in sizes)
+        and all(a is None or b is None or a == b for a, b in zip(spec.shape, wanted.shape, strict=True))
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
@@ -32,16 +31,6 @@ class Steps:
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
-        self._settled = False
-
-    def _settle(self, material: Material, out: Path) -> None:
-        """Train the test model once: what a framework does on its first use is not the plugin's doing."""
-        if not self._settled:
-            self._settled = True
-            spec = self.plugins.offer("workload", material.workload).spec
-            job, _data = make_job(material, self.plugins, out, 0, None)
-            with contextlib.suppress(Exception):
-                spec.fit(params.build(spec.params, material.workload.params, owner=f"workload {spec.name!r}"), job)
 
     def reference(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Run and examine a sample's trained model."""
@@ -59,8 +48,6 @@ class Steps:
         incoming = codec.from_data(Model, message["model"]) if message.get("model") else None
         spec = self.plugins.offer({"compress": "method", "export": "exporter", "fit": "workload"}[kind], use).spec
         hardware = WatchedHardware(f"{use.name!r}", message.get("hardware") or {})
-        if kind == "compress":
-            self._settle(material, Path(f"{message['out']}-settle"))
         job, data = make_job(material, self.plugins, Path(message["out"]), message["seed"], hardware)
         call = _call(kind, spec, use, incoming, job)
         before = folder_state(incoming.path) if incoming else ""
@@ -120,15 +107,17 @@ class Steps:
         job, _data = make_job(material, self.plugins, Path(message["out"]), options.seed, None)
         job = dataclasses.replace(job, hardware=Hardware(f"target {use.name!r}", message["hardware"]), reference=None)
         values = params.build(spec.params, use.params, owner=f"target {use.name!r}")
-        before, loaded = folder_state(model.path), set(sys.modules)
+        before = folder_state(model.path)
+        for name in FRAMEWORKS - set(sys.modules):
+            sys.modules[name] = None  # type: ignore[assignment]  # how Python blocks an import
         seed_all(options.seed)
         value, error, watched = _under_watch(lambda: spec.lower(model, values, options, job), job.out)
-        frameworks = tuple(sorted(FRAMEWORKS & (set(sys.modules) - loaded)))
+        blocked = error is not None and any(f"import of {name}" in error.message for name in FRAMEWORKS)
         seen = Lowered(
             watched,
             error,
             type(value).__name__,
-            frameworks=frameworks,
+            blocked=blocked,
             input_changed=folder_state(model.path) != before,
         )
         if isinstance(value, Artifact):
@@ -140,6 +129,7 @@ class Steps:
                 inside=value.path.resolve().is_relative_to(job.out.resolve()),
                 file_sha256=content_sha256(value.path) if there else "",
                 file_bytes=_size(value.path) if there else 0,
+                all_bytes=_size(job.out),
             )
         return {"seen": codec.to_data(seen)}
 

@@ -29,6 +29,8 @@ _PATHS: Mapping[str, tuple[int, ...]] = {
     "os.chmod": (0,),
 }  # audit event -> which of its arguments are paths that it changes
 _FINE = ("/dev/", "/proc/", "/sys/")  # no files of anybody
+_LIBRARY_THREADS = frozenset({"tqdm_monitor"})  # one for the whole process, that its library keeps for good
+_LIBRARY_CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR")
 _SETTLE_S = 1.0  # threads and descriptors of a runtime may take a moment to go
 
 
@@ -44,12 +46,19 @@ class _Tracer:
         if not self.on or event not in _PATHS or (event == "open" and not _writes(args)):
             return
         for index in _PATHS[event]:
-            if isinstance(args[index], (str, bytes, os.PathLike)):
+            if isinstance(args[index], (str, bytes, os.PathLike)) and not _relative_to_descriptor(event, args):
                 self.seen.append(os.path.abspath(os.fsdecode(args[index])))  # noqa: PTH100  links stay as they are
+
+
+def _relative_to_descriptor(event: str, args: tuple[Any, ...]) -> bool:
+    """Whether the path is relative to an open folder, as in shutil.rmtree; where that lies is not told."""
+    return event in {"os.remove", "os.rmdir"} and isinstance(args[-1], int) and args[-1] >= 0
 
 
 def _writes(args: tuple[Any, ...]) -> bool:
     mode, flags = args[1], args[2] or 0
+    if flags & getattr(os, "O_TMPFILE", 0) == getattr(os, "O_TMPFILE", -1):
+        return False  # a file without a name
     if isinstance(mode, str):
         return any(letter in mode for letter in "wax+")
     return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
@@ -59,8 +68,18 @@ _TRACER = _Tracer()
 
 
 def install() -> None:
-    """Begin to hear of the files that Python code opens; once in a process."""
+    """Begin to hear of the files that Python code opens; once in a process.
+
+    Libraries that make a cache on their first use, and name it in the environment, are given one beforehand: it is
+    not the plugin's doing.
+    """
+    for name in _LIBRARY_CACHES:
+        os.environ.setdefault(name, str(_library_caches() / name.lower()))
     sys.addaudithook(_TRACER.hear)
+
+
+def _library_caches() -> Path:
+    return Path(tempfile.gettempdir()) / f"harness-kit-{os.getuid()}"
 
 
 def thread_count() -> int:
@@ -103,7 +122,7 @@ class Watch:
         return Watched(
             seconds=self.seconds,
             outside=tuple(dict.fromkeys(path for path in _TRACER.seen if self._outside(path))),
-            left_threads=tuple(sorted({t.name for t in threading.enumerate()} - self.names)),
+            left_threads=tuple(sorted({t.name for t in threading.enumerate()} - self.names - _LIBRARY_THREADS)),
             before_threads=self.before_threads,
             peak_threads=self.peak_threads,
             after_threads=thread_count(),
@@ -117,7 +136,7 @@ class Watch:
         if path.startswith(_FINE) or "__pycache__" in path:
             return False
         real = Path(os.path.realpath(path))
-        if real.is_relative_to(self.inside.resolve()):
+        if real.is_relative_to(self.inside.resolve()) or real.is_relative_to(_library_caches()):
             return False
         # a scratch file that is gone again did no harm
         return real.exists() or not real.is_relative_to(Path(tempfile.gettempdir()).resolve())
