@@ -54,7 +54,12 @@ def fields_table(kind: type) -> Iterator[str]:
     told = attributes(inspect.getdoc(kind) or "")
     yield from ("| field | type | default | meaning |", "|---|---|---|---|")
     for field in dataclasses.fields(kind):
-        row = (f"`{field.name}`", f"`{_cell(str(field.type))}`", _cell(_default(field)), _cell(told.get(field.name, "")))
+        row = (
+            f"`{field.name}`",
+            f"`{_cell(str(field.type))}`",
+            _cell(_default(field)),
+            _cell(told.get(field.name, "")),
+        )
         yield f"| {' | '.join(row)} |"
 
 
@@ -103,9 +108,18 @@ def _function(item: Any) -> str:
 def reference() -> str:
     """Return the page of the public surface."""
     hooks = importlib.import_module("harness.hookspecs")
-    lines = ["# The public surface", "", _NOTE, "", "All that a plugin may import, with exact signatures. How long it holds:"
-             " [Stability](stability.md).", "", "## Hooks", "",
-             "A plugin implements any of these with `@hookimpl`; they are called once, at start.", ""]  # fmt: skip
+    lines = [
+        "# The public surface",
+        "",
+        _NOTE,
+        "",
+        "All that a plugin may import, with exact signatures. How long it holds: [Stability](stability.md).",
+        "",
+        "## Hooks",
+        "",
+        "A plugin implements any of these with `@hookimpl`; they are called once, at start.",
+        "",
+    ]
     for name, item in vars(hooks).items():
         if name.startswith("harness_"):
             lines += [f"### {name}\n", f"```text\n{signature(name, item)}\n```\n", f"{inspect.getdoc(item)}\n"]
@@ -122,11 +136,18 @@ def checks() -> str:
     """Return the page of the conformance kit's checks."""
     from harness.testing import CHECKS
 
-    lines = ["# Checks of the conformance kit", "", _NOTE, "",
-             "`harness plugins check PLUGIN` and `harness.testing` make these. A failing one says what was expected, what was",
-             "seen and how to fix it. A gap that cannot be closed yet is declared in the spec, with its reason:",
-             "`known_gaps={\"seed:recurrent\": \"why\"}`; when it closes, the check says so.", "",
-             "| check | made on | makes sure that |", "|---|---|---|"]  # fmt: skip
+    lines = [
+        "# Checks of the conformance kit",
+        "",
+        _NOTE,
+        "",
+        "`harness plugins check PLUGIN` and `harness.testing` make these. A failing one says what was expected, what was",
+        "seen and how to fix it. A gap that cannot be closed yet is declared in the spec, with its reason:",
+        '`known_gaps={"seed:recurrent": "why"}`; when it closes, the check says so.',
+        "",
+        "| check | made on | makes sure that |",
+        "|---|---|---|",
+    ]
     lines += [f"| `{name}` | {', '.join(about.kinds)} | {about.title} |" for name, about in CHECKS.items()]
     return "\n".join(lines) + "\n"
 

@@ -83,7 +83,7 @@ def test_every_block_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
-def generator():  # noqa: ANN201  a module
+def generator():
     spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -139,6 +139,8 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 
 def test_tutorial_blocks_are_plugins() -> None:
-    names = {block.title for page in ("first-method.md", "first-target.md") for block in blocks(DOCS / page) if block.title}
+    names = {
+        block.title for page in ("first-method.md", "first-target.md") for block in blocks(DOCS / page) if block.title
+    }
     assert names == {"harness_halve.py", "harness_slow_onnx.py"}
     assert not {"halve", "slow-onnx"} & {*load_registry().methods, *load_registry().targets}

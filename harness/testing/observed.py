@@ -151,7 +151,7 @@ class Ran:
         single: Folder of the outputs of the first items, one at a time; empty where the session's batch is fixed.
         again_equal: The same items a second time gave equal bits.
         inputs_changed: Inputs that ``run`` wrote into.
-        cpu_wall: Process CPU time over wall time in a loop of runs.
+        busy_threads: CPU time of the process over that of its busiest thread, in a loop of runs.
         after_close: What a second ``close`` raised, if anything.
     """
 
@@ -167,7 +167,7 @@ class Ran:
     batch: int = 1
     again_equal: bool = True
     inputs_changed: tuple[str, ...] = ()
-    cpu_wall: float = 0.0
+    busy_threads: float = 1.0
     effective: Mapping[str, str] = field(default_factory=dict)
     placements: tuple[Placement, ...] | None = None
     placements_gave: str = ""

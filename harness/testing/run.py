@@ -64,7 +64,8 @@ def check_offer(registry: Registry, kind: str, name: str, settings: Settings = D
     offer = registry.find(kind, name)
     judge = Judge(f"{kind} {name!r}")
     judge_offer(judge, kind, offer)
-    if not settings.declared_only:
+    sound = all(result.state != "failed" for result in judge.results if result.check in {"params", "declarations"})
+    if sound and not settings.declared_only:
         with tempfile.TemporaryDirectory(prefix="harness-kit-") as folder, building():
             bench = Bench(registry, settings, Path(folder))
             _CHECKERS[kind](bench, judge, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from harness.build.run import Plugins
     from harness.specs import Session
 
-_LOOP_S = 0.3  # long enough for the kernel's CPU clock to tell one thread from two
+_LOOP_CPU_S, _LOOP_S = 0.2, 1.0  # of CPU time, but not longer than this by the clock
+_LEAST_CPU_S = 0.02  # a session that waits computes nothing that could be shared out
 _SINGLES = 5  # items that are run one at a time
 
 
@@ -48,6 +50,15 @@ class Sessions:
         with watching(out) as watch:
             seen = life.live(watch)
         return {"seen": codec.to_data(dataclasses.replace(seen, watched=watch.seen()))}
+
+
+def _thread_ns() -> dict[str, int]:
+    """Return thread -> nanoseconds on a CPU, for the threads that live; empty where the kernel does not tell."""
+    found: dict[str, int] = {}
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            found[path.parent.name] = int(path.read_text().split()[0])
+    return found
 
 
 @dataclasses.dataclass
@@ -110,7 +121,7 @@ class _Life:
             outputs=self.out / "outputs",
             single=single,
             batch=batch,
-            cpu_wall=self._load(session, kept),
+            busy_threads=self._load(session, kept),
         )
 
     def _singles(self, session: Session, specs: Mapping[str, TensorSpec], items: Mapping[str, Any]) -> Path:
@@ -125,11 +136,17 @@ class _Life:
 
     @staticmethod
     def _load(session: Session, inputs: Mapping[str, Any]) -> float:
-        """Return CPU time over wall time in a loop of runs."""
-        started, cpu = time.perf_counter(), time.process_time()
-        while time.perf_counter() - started < _LOOP_S:
+        """Return how many threads the work of a loop of runs was worth.
+
+        That is the CPU time of the process over that of its busiest thread: other processes on the host do not
+        change it, and it is 1 also where a single thread of a pool does all the work.
+        """
+        before, cpu, started = _thread_ns(), time.process_time(), time.perf_counter()
+        while time.process_time() - cpu < _LOOP_CPU_S and time.perf_counter() - started < _LOOP_S:
             session.run(inputs)
-        return (time.process_time() - cpu) / (time.perf_counter() - started)
+        spent, after = time.process_time() - cpu, _thread_ns()
+        busiest = max((after[thread] - before.get(thread, 0) for thread in after), default=0) / 1e9
+        return spent / busiest if spent > _LEAST_CPU_S and busiest > 0 else 1.0
 
     def _ask(self, session: Any, seen: Ran) -> Ran:
         if hasattr(session, "effective"):

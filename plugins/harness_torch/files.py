@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -48,9 +49,26 @@ def save(
 
     path = job.out / name
     module.zero_grad(set_to_none=True)
+    _share_names(module)
     torch.save(module.eval(), path)
     (job.out / EFFECT_FILE).write_text(json.dumps(effect(module, job), sort_keys=True))
     return dataclasses.replace(like, format="torch", path=path, precision=precision or like.precision)
+
+
+def _share_names(module: nn.Module) -> None:
+    """Let equal names of recurrent layers be one object: pickle writes a string anew for each object that holds it.
+
+    Without this the same weights give other bytes, depending on what ran before in the process.
+    """
+    for layer in module.modules():
+        parameters = dict(layer._parameters)
+        layer._parameters.clear()
+        layer._parameters.update((sys.intern(name), value) for name, value in parameters.items())
+        names = getattr(layer, "_flat_weights_names", None)
+        if isinstance(names, list):
+            names[:] = map(sys.intern, names)
+            for group in layer._all_weights:
+                group[:] = map(sys.intern, group)
 
 
 def new_model(
