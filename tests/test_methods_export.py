@@ -19,7 +19,7 @@ ort = pytest.importorskip("onnxruntime")
 
 METHODS = {
     spec.name: spec
-    for plugin in ("pruning", "binarization", "distillation")
+    for plugin in ("pruning", "binarization", "decomposition", "distillation")
     for spec in importlib.import_module(f"harness_{plugin}").harness_methods()
 }
 pytestmark = pytest.mark.slow
@@ -30,9 +30,14 @@ def _weights(path: Path) -> list[np.ndarray]:
     return [value for value in values if value.ndim == 4]
 
 
+HOME = {"head-pruning": "transformer"}
+
+
 def _exported(name: str, tmp_path: Path) -> tuple[Model, Model]:
-    job = make_job(tmp_path)
-    result = compress(METHODS[name], trained(tmp_path, epochs=1), job, epochs=1)
+    workload = HOME.get(name, "cnn")
+    job = make_job(tmp_path, workload)
+    asked = {"epochs": 1} if "epochs" in METHODS[name].params.__dataclass_fields__ else {}
+    result = compress(METHODS[name], trained(tmp_path, workload, epochs=1), job, **asked)
     return result, export(result, Options(), dataclasses.replace(job, out=tmp_path))
 
 
@@ -47,5 +52,8 @@ def test_exported_file_computes_the_same(name: str, tmp_path: Path) -> None:
     if name == "binarization":  # folded normalisation scales a channel, so it has two values still
         inner = [weight for weight in _weights(exported.path) if weight.shape[1] > 1]
         assert all(len(np.unique(channel)) == 2 for weight in inner for channel in weight)
+    if name == "n-m-pruning":
+        (inner,) = (weight for weight in _weights(exported.path) if weight.shape == (8, 8, 3, 3))
+        assert ((np.moveaxis(inner, 1, -1).reshape(-1, 4) == 0).sum(1) == 2).all()
     if name == "magnitude-pruning":
         assert sum((weight == 0).sum() for weight in _weights(exported.path)) >= 0.5 * 8 * 8 * 9
