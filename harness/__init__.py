@@ -3,3 +3,20 @@
 from __future__ import annotations
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False  # without importing typing: 'import harness' loads nothing else
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+
+
+def load_results(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Return the runs at or below ``path`` as one table, a row for each cell; ``docs/columns.md`` names the columns.
+
+    Raises:
+        PlanError: There is no run.
+    """
+    from harness.exchange import load_results as load  # pandas is slow to import, and few need it
+
+    return load(path)

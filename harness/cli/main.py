@@ -24,6 +24,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "placements": ("harness.cli.placements", "Show what ran where, operator by operator, in a cell of a run."),
     "compare": ("harness.cli.compare", "Say whether B is worse than A, cell by cell, with intervals."),
     "report": ("harness.cli.report", "Write one self-contained HTML file about one or more runs."),
+    "export": ("harness.cli.export", "Write a run for other tools: spreadsheets, pytest-benchmark, MLPerf's checker."),
+    "index": ("harness.cli.index", "Index a large tree of runs in one Parquet file, for 'harness fleet'."),
+    "fleet": (
+        "harness.cli.fleet",
+        "Rank methods over all machines of an index.",
+    ),
     "merge": ("harness.cli.merge", "Join runs of several machines into one tree, each verified."),
     "procure": (
         "harness.cli.procure",

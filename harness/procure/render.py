@@ -22,7 +22,7 @@ def head(found: Procurement) -> tuple[str, ...]:
     money = found.currency or "price"
     return (
         "unit", "machine", "best configuration", f"accuracy {found.accuracy}".strip(), f"{found.slo or 'limit'}",
-        "items/s", "watts", "items/J", f"{money} per million", f"inferences per {money}",
+        "items/s", "watts", "items/J", f"{money} per million", f"millions per {money}",
     )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def _row(offer: Offer) -> tuple[str, ...]:
     noise = "" if best.noise == "ok" else "!"
     return (
         unit, offer.sku, best.name, *held, f"{_interval(best.throughput)}{noise}", _interval(offer.watts),
-        _interval(offer.per_watt), _cost(offer), _interval(offer.per_currency),
+        _interval(offer.per_watt), _cost(offer), _interval(offer.per_currency, 1e-6),
     )  # fmt: skip
 
 
