@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file of a run that is missing, damaged, or says something that its neighbours contradict."""
+    """A file of a run that is missing, damaged, or says something that its neighbours contradict.
+
+    Attributes:
+        demand: Name of what it breaks, as ``harness.audit`` lists them.
+    """
 
     file: str
     what: str
+    demand: str = ""
 
 
 @dataclass(frozen=True)

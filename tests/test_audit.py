@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import codec
+from harness.audit import DEMANDS, audit
+from harness.audit.launches import Claims, breaches
+from harness.cli.main import call
+from harness.codec import sha256
+from harness.profiles import profile_named
+from harness.stats import summarise
+from harness.store import load_run
+from harness.types import Options
+
+REFERENCE = next((Path(__file__).parents[1] / "results/reference").glob("*/*/run.json")).parent
+
+
+class Forgery:
+    """A copy of a real run in which files can be changed as a forger would: with the chain and the summaries redone."""
+
+    def __init__(self, folder, of):
+        self.folder = folder
+        shutil.copytree(of, folder)
+        self.run = load_run(folder)
+
+    def paths(self, kind):
+        return sorted((self.folder / kind).iterdir())
+
+    def read(self, path):
+        raw = path.read_bytes()
+        return json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+
+    def write(self, path, value):
+        raw = json.dumps(value).encode()
+        path.write_bytes(gzip.compress(raw, mtime=0) if path.suffix == ".gz" else raw)
+
+    def change(self, path, function):
+        value = self.read(path)
+        function(value)
+        self.write(path, value)
+
+    def cell(self, method="int8", target="onnxruntime"):
+        """The file of a record."""
+        for record in self.run.records:
+            if record.labels["method"] == method and record.cell.target.name == target:
+                return self.folder / f"cells/{record.cell_id}.json"
+        raise LookupError(f"the reference run has no {method} on {target}")
+
+    def raw(self):
+        """The first raw set of a target that runs models."""
+        return next(path for path in self.paths("raw") if self.read(path)["launches"][0]["inner_loops"] == 1)
+
+    def redo(self):
+        """Summarise every latency again from the samples as they are now, and chain all files anew."""
+        self.chain()
+        run = load_run(self.folder)
+        for record in run.records:
+            sets = run.sets_of(record)
+            if record.latency is not None and sets:
+                path = self.folder / f"cells/{record.cell_id}.json"
+                found = summarise(record.cell_id, record.anchor, sets, profile_named(record.profile))
+                self.change(path, lambda value, found=found: value.update(latency=codec.to_data(found)))
+        self.chain()
+
+    def chain(self):
+        names = ["run.json", "bench.toml"]
+        names += [f"{kind}/{path.name}" for kind in ("cells", "parts", "raw", "scores") for path in self.paths(kind)]
+        previous, lines = "0" * 64, []
+        for seq, name in enumerate(names):
+            digest = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+            line = codec.dumps({"path": name, "prev_sha256": previous, "seq": seq, "sha256": digest})
+            line = line.encode() if isinstance(line, str) else line
+            lines.append(line)
+            previous = hashlib.sha256(line).hexdigest()
+        (self.folder / "manifest.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+
+
+def in_set(change):
+    return lambda forgery: forgery.change(forgery.raw(), change)
+
+
+def in_launch(change):
+    return in_set(lambda value: change(value["launches"][0]))
+
+
+def in_batch(change):
+    return in_launch(lambda launch: change(launch["batches"][0]))
+
+
+def in_record(change, **which):
+    return lambda forgery: forgery.change(forgery.cell(**which), change)
+
+
+def in_run(change):
+    return lambda forgery: forgery.change(forgery.folder / "run.json", change)
+
+
+def in_part(name, change):
+    def apply(forgery):
+        cell_id = forgery.cell().stem
+        forgery.change(forgery.folder / f"parts/{cell_id}-{name}.json", change)
+
+    return apply
+
+
+def later(value, seconds):
+    from datetime import datetime, timedelta
+
+    return (datetime.fromisoformat(value) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+
+
+def faster_by_hand(batch):
+    batch["ns"] = [max(1, ns // 3) for ns in batch["ns"]]
+
+
+def copied_samples(value):
+    first, second = value["launches"][0]["batches"][:2]
+    second["ns"], second["wall_ns"] = list(first["ns"]), first["wall_ns"]
+
+
+def same_process(value):
+    value["launches"][1]["pid"] = value["launches"][0]["pid"]
+
+
+def same_turn(value):
+    first, second = (launch["batches"][0] for launch in value["launches"][:2])
+    second["round"], second["position"] = first["round"], first["position"]
+
+
+def renamed(forgery):
+    path = forgery.raw()
+    group, _, index = path.name.removesuffix(".json.gz").rpartition("-")
+    target = path.with_name(f"{group}-{int(index) + 777:05d}.json.gz")
+    path.rename(target)
+    old, new = path.name.removesuffix(".json.gz"), target.name.removesuffix(".json.gz")
+    for cell in forgery.paths("cells"):
+        forgery.change(cell, lambda v: v.update(sets=[new if name == old else name for name in v["sets"]]))
+
+
+def two_at_once(forgery):
+    paths = sorted(forgery.paths("raw"), key=lambda path: forgery.read(path)["started_utc"])
+    start = forgery.read(paths[0])["started_utc"]
+    forgery.change(paths[1], lambda value: value.update(started_utc=start))
+
+
+def forgotten_cell(forgery):
+    cell_id = forgery.cell().stem
+    forgery.cell().unlink()
+    for part in forgery.paths("parts"):
+        if part.name.startswith(cell_id):
+            part.unlink()
+    (forgery.folder / f"scores/{cell_id}.npy").unlink()
+
+
+def fewer_sets(value):
+    value["sets"] = value["sets"][:-1]
+
+
+def better_answers(forgery):
+    path = forgery.folder / f"scores/{forgery.cell().stem}.npy"
+    scores = np.load(path)
+    scores[np.flatnonzero(scores[:, 0] > 0.5)[:5]] = 0
+    np.save(path, scores)
+
+
+def no_placement(forgery):
+    def empty(value):
+        value["placements"], value["coverage"]["reason"] = [], ""
+        value["coverage"].update(by_op=None, by_macs=None, by_time=None)
+
+    forgery.change(forgery.cell(), empty)
+    in_part("check", lambda part: empty(part["value"]))(forgery)
+
+
+def painted_coverage(forgery):
+    for change in (in_record(lambda v: v["coverage"].update(by_op=0.123)),
+                   in_part("check", lambda p: p["value"]["coverage"].update(by_op=0.123))):  # fmt: skip
+        change(forgery)
+
+
+def fell_back(forgery):
+    def move(placements):
+        placements[0]["device"] = "elsewhere"
+
+    in_record(lambda v: move(v["placements"]))(forgery)
+    in_part("check", lambda p: move(p["value"]["placements"]))(forgery)
+
+
+def small_peak(forgery):
+    def shrink(memory):
+        memory["peak_bytes"] = memory["run_peak_bytes"] // 2
+
+    in_record(lambda v: shrink(v["memory"]))(forgery)
+    in_part("memory", lambda p: shrink(p["value"]["memory"]))(forgery)
+
+
+def other_anchor(forgery):
+    theirs = forgery.cell(method="int8", target="openvino")
+    in_record(lambda value: value.update(anchor=theirs.stem))(forgery)
+
+
+def not_the_baseline(forgery):
+    theirs = forgery.cell(method="fp16", target="openvino")
+    in_record(lambda value: value.update(anchor=theirs.stem), target="openvino")(forgery)
+
+
+MUTATIONS = {
+    "a set under another number": (renamed, {"set-name"}),
+    "a launch of a stranger": (in_launch(lambda v: v.update(cell_id="0123456789abcdef")), {"set-members"}),
+    "an anchor that is no member": (in_set(lambda v: v.update(anchor="0123456789abcdef")), {"set-members"}),
+    "a launch from another set": (in_launch(lambda v: v.update(set_index=4321)), {"set-index"}),
+    "a set that lasted too short": (in_set(lambda v: v.update(seconds=0.01)), {"set-seconds"}),
+    "one process for two launches": (in_set(same_process), {"fresh-process"}),
+    "two members at once": (in_set(same_turn), {"turns"}),
+    "an iteration that took no time": (in_batch(lambda v: v["ns"].__setitem__(0, 0)), {"samples"}),
+    "a batch without samples": (in_batch(lambda v: v.update(ns=[])), {"samples"}),
+    "samples divided by three": (in_batch(faster_by_hand), {"wall-time"}),
+    "samples longer than their batch": (in_batch(lambda v: v.update(wall_ns=v["wall_ns"] // 2)), {"wall-time"}),
+    "more CPU time than there is": (in_batch(lambda v: v.update(cpu_ns=v["wall_ns"] * 500)), {"cpu-time"}),
+    "a batch copied": (in_set(copied_samples), {"repeated-samples"}),
+    "a constant batch": (
+        in_batch(lambda v: v.update(ns=[v["wall_ns"] // len(v["ns"])] * len(v["ns"]))),
+        {"repeated-samples"},
+    ),
+    "no warm-up": (in_launch(lambda v: v.update(warmup_iterations=1, warmup_ns=1000)), {"warm-up"}),
+    "rounds left out": (in_launch(lambda v: v.update(batches=v["batches"][:3])), {"rounds"}),
+    "short batches": (in_batch(lambda v: v.update(ns=v["ns"][:2], wall_ns=sum(v["ns"][:2]) + 5)), {"batch-size"}),
+    "other threads than asked for": (in_launch(lambda v: v.update(threads_effective="7")), {"threads"}),
+    "noise called quiet": (
+        in_launch(lambda v: v["noise"].update(verdict="ok", hiccup_before=0.5)),
+        {"noise-verdict"},
+    ),
+    "left out without a reason": (in_launch(lambda v: v.update(discarded=" ")), {"discard-reason"}),
+    "a load that took no time": (in_launch(lambda v: v.update(load_ns=0)), {"start-times"}),
+    "two sets at once": (two_at_once, {"overlap"}),
+    "a set from before the run": (
+        in_run(lambda v: v.update(started_utc=later(v["started_utc"], 100_000))),
+        {"outside-run"},
+    ),
+    "a run that ended before its records": (
+        in_run(lambda v: v.update(finished_utc=later(v["started_utc"], 1))),
+        {"outside-run"},
+    ),
+    "a loser that was dropped": (forgotten_cell, {"missing-record"}),
+    "sets left out of a record": (in_record(fewer_sets), {"sets"}),
+    "a better profile claimed": (in_record(lambda v: v.update(profile="publish")), {"profile", "sets"}),
+    "another label": (in_record(lambda v: v["labels"].update(method="distillation+int8")), {"label"}),
+    "another seed": (in_record(lambda v: v["lineage"][0].update(seed=99)), {"seed"}),
+    "an anchor of another target": (other_anchor, {"anchor"}),
+    "an anchor that is not the baseline": (not_the_baseline, {"anchor"}),
+    "an anchor that is not there": (in_record(lambda v: v.update(anchor="0123456789abcdef")), {"anchor"}),
+    "an anchor of another precision": (in_record(lambda v: v.update(anchor_precision="int8")), {"anchor-precision"}),
+    "memory that nobody read": (in_record(lambda v: v["memory"].update(steady_bytes=1000)), {"part"}),
+    "memory of another artifact": (in_part("memory", lambda v: v.update(inputs_sha256="0" * 64)), {"inputs"}),
+    "outputs of another artifact": (in_part("check", lambda v: v.update(inputs_sha256="0" * 64)), {"inputs"}),
+    "ok without memory": (in_record(lambda v: v.update(memory=None)), {"incomplete"}),
+    "stored smaller without saying how": (
+        in_record(lambda v: v["artifact"].update(stored_bytes=10, stored_as="")),
+        {"artifact"},
+    ),
+    "an artifact without a hash": (in_record(lambda v: v["artifact"].update(sha256="none")), {"artifact"}),
+    "a peak below its phases": (small_peak, {"memory"}),
+    "nothing shown of what ran": (no_placement, {"no-proof"}),
+    "painted coverage": (painted_coverage, {"coverage"}),
+    "a fallback without its flag": (fell_back, {"flag"}),
+    "noise without its flag": (in_record(lambda v: v.update(flags=[])), {"flag"}),
+    "answers changed": (better_answers, {"quality"}),
+    "a narrower interval": (
+        in_record(lambda v: v["quality"]["value"].update(low=v["quality"]["value"]["point"])),
+        {"quality"},
+    ),
+    "a p-value changed": (in_record(lambda v: v["quality"].update(p_value=0.5)), {"quality"}),
+    "flips left out": (
+        in_record(lambda v: v["quality"].update(flips=0.0, lost=0, gained=0), method="dynamic-int8"),
+        {"quality"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The reference run with two of its targets, so that dozens of forgeries take seconds."""
+    small = Forgery(tmp_path_factory.mktemp("base") / "run", REFERENCE)
+    kept = {item.cell_id for item in small.run.records if item.cell.target.name in {"onnxruntime", "openvino"}}
+    for kind in ("cells", "parts", "scores"):
+        for path in small.paths(kind):
+            if not path.name.startswith(tuple(kept)):
+                path.unlink()
+    for path in small.paths("raw"):
+        if not kept >= set((found := small.read(path))["members"]) or found["purpose"] == "link":
+            path.unlink()
+    _refresh(small)
+    small.chain()
+    return small.folder
+
+
+@pytest.fixture
+def forgery(tmp_path, base):
+    return Forgery(tmp_path / "run", base)
+
+
+def _refresh(forgery):
+    """Bring the hashes of parts that an older version wrote up to date."""
+    for record in forgery.run.records:
+        path = forgery.folder / f"parts/{record.cell_id}-check.json"
+        if record.anchor and path.exists():
+            due = sha256([record.inputs_sha256, forgery.run.by_cell[record.anchor].inputs_sha256])
+            forgery.change(path, lambda v, due=due: v.update(inputs_sha256=due))
+
+
+def demands(folder):
+    return {problem.demand for problem in audit(folder)}
+
+
+def test_a_run_that_was_only_copied_and_chained_anew_holds_too(forgery):
+    forgery.redo()
+    assert audit(forgery.folder) == []
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_forged_run_is_rejected_for_its_own_reason(forgery, name):
+    forge, reasons = MUTATIONS[name]
+    forge(forgery)
+    forgery.redo()
+    found = demands(forgery.folder)
+    assert reasons <= found, audit(forgery.folder)
+    assert found - reasons <= FOLLOWING.get(name, set()), audit(forgery.folder)
+
+
+FOLLOWING = {  # what else such a change cannot help but break
+    "a launch of a stranger": {"integrity", "sets"},
+    "an anchor that is no member": {"integrity"},
+    "a launch that took no time": {"integrity"},
+    "a batch without samples": {"integrity"},
+    "a batch copied": {"wall-time", "cpu-time"},
+    "an iteration that took no time": {"wall-time"},
+    "short batches": {"cpu-time"},
+    "samples longer than their batch": {"cpu-time"},
+    "sets left out of a record": {"part"},
+    "an anchor of another target": {"inputs", "quality", "anchor-precision", "integrity"},
+    "an anchor that is not the baseline": {"inputs", "quality", "anchor-precision", "integrity"},
+    "an anchor that is not there": {"inputs", "quality", "integrity"},
+    "memory that nobody read": {"memory"},
+    "ok without memory": {"part"},
+    "answers changed": {"integrity", "inputs"},
+    "a narrower interval": {"part"},
+    "a p-value changed": {"part"},
+    "flips left out": {"part", "integrity"},
+    "a loser that was dropped": {"integrity"},
+    "a better profile claimed": {"integrity", "flag"},
+    "rounds left out": {"integrity"},
+    "two sets at once": {"outside-run"},
+    "left out without a reason": {"flag"},
+}
+
+
+def test_at_least_thirty_forgeries_and_most_demands_are_tried():
+    tried = {reason for _, reasons in MUTATIONS.values() for reason in reasons}
+    assert len(MUTATIONS) >= 30
+    assert set(DEMANDS) - tried == {"integrity", "affinity"}
+
+
+def test_fewer_cpus_than_threads_break_a_demand(base):
+    for name, item in load_run(base).sets.items():
+        claims = Claims(profile_named("quick"), {cell_id: Options(threads=2) for cell_id in item.members}, cores=4)
+        assert {code for code, _ in breaches(name, item, claims)} == {"affinity", "threads"}
+
+
+def test_verify_names_the_demand_and_exits_4(forgery, capsys):
+    MUTATIONS["a peak below its phases"][0](forgery)
+    forgery.redo()
+    assert call(["verify", str(forgery.folder)]) == 4
+    assert "[memory]" in capsys.readouterr().out
+
+
+def test_verify_lists_its_demands(capsys):
+    assert call(["verify", "--demands", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == set(DEMANDS)
