@@ -223,6 +223,8 @@ class MethodSpec(Generic[P]):
         control: Parameters with which the method goes by chance; a board says of a cell of the same run that does not
             beat it.
         defaults: Pipelines that a run without ``--methods`` measures; ``None`` means the method alone.
+        techniques: Ids of the techniques that it carries, such as "D01": the rows of the table in the docs. One that
+            a parameter makes names it, "M02:threshold", or its value too, "M08:importance=taylor".
         changes: What it makes less or other: any of "parameters", "nonzero_parameters", "macs", "precision",
             "weights"; the conformance kit counts. Empty means what its family stands for.
         known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
@@ -244,6 +246,7 @@ class MethodSpec(Generic[P]):
     conflicts: frozenset[str] = frozenset()
     control: Mapping[str, Any] = field(default_factory=dict)
     defaults: tuple[str, ...] | None = None
+    techniques: tuple[str, ...] = ()
     changes: frozenset[str] = frozenset()
     known_gaps: Mapping[str, str] = field(default_factory=dict)
 

@@ -161,7 +161,7 @@ def build_request(options: dict[str, Any], registry: Registry) -> Request:
         "seed": options["seed"],
         "python": parse_pythons(options["pythons"]),
         "strict": options["strict"],
-        "stages": options["stages"],
+        "stages": options.get("stages"),
         "timeout_s": _finite(options["timeout"]),
         "memory_limit_bytes": parse_size(options["memory_limit"], "--memory-limit"),
     }

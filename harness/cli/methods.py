@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli.common import json_option, print_facts, print_json, print_params, print_table
+from harness.errors import PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.cli.main import App
+    from harness.plugins import Registry
     from harness.specs import MethodSpec, Offer
 
 
 @click.command("methods")
 @click.argument("name", required=False)
+@click.option(
+    "--table", "runs", multiple=True, type=click.Path(path_type=Path, exists=True), metavar="RUN",
+    help="Print technique x target as Markdown, with what these runs measured; repeatable.",
+)  # fmt: skip
 @json_option
 @click.pass_obj
-def command(app: App, *, name: str | None, as_json: bool) -> None:
+def command(app: App, *, name: str | None, runs: tuple[Path, ...], as_json: bool) -> None:
     """List the compression methods and their parameters."""
     registry = app.registry()
-    if name is not None:
+    if runs:
+        _table(registry, runs, name=name, as_json=as_json)
+    elif name is not None:
         offer = registry.find("method", name)
         if as_json:
             print_json(data(offer))
@@ -36,6 +45,18 @@ def command(app: App, *, name: str | None, as_json: bool) -> None:
             for offer in registry.methods.values()
         ]
         print_table(("method", "family", "parameters", "summary"), rows)
+
+
+def _table(registry: Registry, runs: tuple[Path, ...], *, name: str | None, as_json: bool) -> None:
+    from harness.cli.common import find_run
+    from harness.leaderboard import table, technique_table
+    from harness.store import load_run
+
+    if name is not None or as_json:
+        raise PlanError("--table prints one page of all methods", hint="leave out the name and --json")
+    board = table([load_run(find_run(run)) for run in runs])
+    specs = {method: offer.spec for method, offer in registry.methods.items()}
+    click.echo(technique_table(board, specs), nl=False)
 
 
 def _params(offer: Offer[MethodSpec[Any]]) -> str:
@@ -69,6 +90,7 @@ def data(offer: Offer[MethodSpec[Any]]) -> dict[str, Any]:
         "version": offer.version,
         **{key: _listed(spec, key) for key in sets},
         "produces": spec.produces,
+        "techniques": list(spec.techniques),
         "precision": _precision(spec),
         "defaults": list(spec.defaults) if spec.defaults is not None else [spec.name],
         "params": list(describe(spec.params)),
@@ -84,6 +106,7 @@ def show(offer: Offer[MethodSpec[Any]]) -> None:
     click.echo(f"{offer.spec.name}: {offer.spec.summary}\n")
     print_facts([
         ("family", offer.spec.family),
+        ("techniques", words["techniques"]),
         ("plugin", f"{offer.plugin} ({offer.distribution} {offer.version})"),
         ("takes", words["consumes"] or "any format"),
         ("leaves", offer.spec.produces or "the format it took"),

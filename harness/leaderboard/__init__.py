@@ -9,6 +9,7 @@ from harness.leaderboard.overall_views import overall_table, render_overall
 from harness.leaderboard.pareto import mark_pareto
 from harness.leaderboard.seconds import where_time_went
 from harness.leaderboard.table import SORTS, sort_rows, table
+from harness.leaderboard.techniques import technique_table
 from harness.leaderboard.terminal import terminal
 from harness.leaderboard.views import FORMATS, render
 from harness.leaderboard.where import group_columns, parse_where, where
@@ -32,6 +33,7 @@ __all__ = [
     "render_overall",
     "sort_rows",
     "table",
+    "technique_table",
     "terminal",
     "where",
     "where_time_went",

@@ -66,6 +66,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     """Offer ``binarization``, ``ternary`` and ``fixed-binary``."""
     yield MethodSpec(
         name="binarization",
+        techniques=("B01",),
         family="binarization",
         summary="one-bit weights with a scale per channel, straight-through trained",
         params=Params,
@@ -77,6 +78,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="ternary",
+        techniques=("B03",),
         family="binarization",
         summary="weights -1, 0, 1 with a scale per channel, straight-through trained",
         params=levels.TernaryParams,
@@ -88,6 +90,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="fixed-binary",
+        techniques=("B02",),
         family="binarization",
         summary="weights round(x 2^B) / 2^B of B + 1 bits, straight-through trained",
         params=levels.FixedBinaryParams,

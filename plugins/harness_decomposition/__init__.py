@@ -44,6 +44,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     for name, summary, params, compress, check in offers:
         yield MethodSpec(
             name=name,
+            techniques=("L01",),
             family="decomposition",
             summary=summary,
             params=params,
@@ -57,6 +58,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         )
     yield MethodSpec(
         name="batchnorm-folding",
+        techniques=("L02",),
         family="decomposition",
         summary="batch normalisation folded into the layer before it",
         params=NoParams,

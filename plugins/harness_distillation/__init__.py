@@ -142,6 +142,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     """Offer the ways to teach a student."""
     yield MethodSpec(
         name="distillation",
+        techniques=("D01",),
         family="distillation",
         summary="a student of half the width taught by the trained model",
         params=Params,
@@ -151,6 +152,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="feature-distillation",
+        techniques=("D01",),
         family="distillation",
         summary="distillation of the outputs and of hidden layers",
         params=FeatureParams,
@@ -161,6 +163,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="progressive-distillation",
+        techniques=("D02",),
         family="distillation",
         summary="a chain of shrinking students, each taught by the one before",
         params=ChainParams,
@@ -171,6 +174,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="multi-teacher-distillation",
+        techniques=("D03",),
         family="distillation",
         summary="a student held near several teachers, averaged over alike samples",
         params=TeachersParams,

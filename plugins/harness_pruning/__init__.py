@@ -22,6 +22,14 @@ def _training(params: Any) -> frozenset[str]:
     return frozenset({"training"}) if trains or importance in {"taylor", "gradient"} else frozenset()
 
 
+_TECHNIQUES = {
+    "channel-pruning": ("M05", "M08:importance=gradient", "M08:importance=taylor", "M09"),
+    "filter-pruning": ("M07", "M08:importance=gradient", "M08:importance=taylor", "M09"),
+    "unit-pruning": ("M06", "M08:importance=gradient", "M08:importance=taylor", "M09"),
+    "head-pruning": ("M06", "M09"),
+}
+
+
 @hookimpl
 def harness_methods() -> Iterator[MethodSpec[Any]]:
     """Offer the methods that zero weights, and those that remove channels."""
@@ -32,6 +40,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
 def _zeros() -> Iterator[MethodSpec[Any]]:
     yield MethodSpec(
         name="magnitude-pruning",
+        techniques=("M02:threshold", "M03", "M04:schedule=gradual", "M09"),
         family="pruning",
         summary="the smallest weights set to zero, the rest fine-tuned around them",
         params=magnitude.Params,
@@ -43,6 +52,7 @@ def _zeros() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="n-m-pruning",
+        techniques=("M10", "M09"),
         family="pruning",
         summary="N of every M weights kept (2:4), the rest zero, fine-tuned",
         params=nm.Params,
@@ -55,6 +65,7 @@ def _zeros() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="weight-clipping",
+        techniques=("M01",),
         family="pruning",
         summary="weights clamped to a narrower range, for a quantizer that follows",
         params=clipping.Params,
@@ -90,6 +101,7 @@ def _structured() -> Iterator[MethodSpec[Any]]:
     for name, summary, compress in offers:
         yield MethodSpec(
             name=name,
+            techniques=_TECHNIQUES[name],
             family="pruning",
             summary=summary,
             params=channels.Params,

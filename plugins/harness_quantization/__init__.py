@@ -124,6 +124,14 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
 def _asking() -> Iterator[MethodSpec[Any]]:
     yield MethodSpec(
         name="int8",
+        techniques=(
+            "Q01",
+            "Q05",
+            "Q06",
+            "Q06:calibration=percentile",
+            "Q06:calibration=entropy",
+            "Q06:calibration=mse",
+        ),
         family="quantization",
         summary="static int8: calibrated weights and activations, native to a target",
         params=Int8Params,
@@ -137,6 +145,7 @@ def _asking() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="dynamic-int8",
+        techniques=("Q03",),
         family="quantization",
         summary="dynamic int8: int8 weights, activations quantized at run time",
         params=DynamicParams,
@@ -148,6 +157,7 @@ def _asking() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="fp16",
+        techniques=("Q05",),
         family="quantization",
         summary="float16 weights and, where the target has it, float16 arithmetic",
         params=NoParams,
@@ -159,6 +169,7 @@ def _asking() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="weight-only",
+        techniques=("Q05",),
         family="quantization",
         summary="int8 or int4 weights, unpacked and multiplied in float32",
         params=WeightOnlyParams,
@@ -171,6 +182,7 @@ def _asking() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="bf16",
+        techniques=("Q05",),
         family="quantization",
         summary="bfloat16 arithmetic, where the CPU has it",
         params=NoParams,
@@ -188,6 +200,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
 
     yield MethodSpec(
         name="weight-equalization",
+        techniques=("Q01",),
         family="quantization",
         summary="equal weight ranges across consecutive layers, same function",
         params=equalization.EqualizationParams,
@@ -198,6 +211,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="fixed-point",
+        techniques=("Q02",),
         family="quantization",
         summary="weights on a Qm.n grid or on 2^bits steps over [-1, 1]",
         params=codebooks.FixedPointParams,
@@ -210,6 +224,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="codebook",
+        techniques=("Q04",),
         family="quantization",
         summary="weights as indices into a trained table of 2^bits values per layer",
         params=codebooks.CodebookParams,
@@ -221,6 +236,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="bias-correction",
+        techniques=("Q07",),
         family="quantization",
         summary="weights rounded per channel, biases take back the mean shift",
         params=correction.CorrectionParams,
@@ -237,6 +253,7 @@ def _learning() -> Iterator[MethodSpec[Any]]:
 
     yield MethodSpec(
         name="qat",
+        techniques=("Q08",),
         family="quantization",
         summary="int8 trained through its rounding; the learned ranges bind",
         params=qat.QatParams,
@@ -249,6 +266,7 @@ def _learning() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="mixed-precision",
+        techniques=("Q09",),
         family="quantization",
         summary="int8 except for the layers that cost most, under a budget",
         params=mixed.MixedParams,

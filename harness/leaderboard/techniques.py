@@ -1,0 +1,121 @@
+"""Which technique was measured on which target, and what it came to: a page made from specs and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.grammar import parse_pipeline
+from harness.leaderboard.digits import fixed, plain, unknown
+from harness.leaderboard.escape import markdown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.specs import MethodSpec
+    from harness.types import Step
+
+Row = Mapping[str, Any]
+TITLES: Mapping[str, str] = {
+    "M01": "weight clipping",
+    "M02": "magnitude pruning by threshold",
+    "M03": "magnitude pruning by ratio",
+    "M04": "gradual pruning",
+    "M05": "channel pruning",
+    "M06": "unit pruning",
+    "M07": "filter pruning",
+    "M08": "gradient importance",
+    "M09": "fine-tuning after pruning",
+    "M10": "N:M sparsity",
+    "Q01": "integer quantization",
+    "Q02": "fixed-point quantization",
+    "Q03": "dynamic-range quantization",
+    "Q04": "codebook quantization",
+    "Q05": "bit widths",
+    "Q06": "calibration",
+    "Q07": "bias correction",
+    "Q08": "quantization-aware training",
+    "Q09": "mixed precision",
+    "B01": "binarization",
+    "B02": "fixed-point binary (power-of-two)",
+    "B03": "ternary weights",
+    "D01": "knowledge distillation",
+    "D02": "progressive distillation",
+    "D03": "multi-teacher distillation",
+    "L01": "decomposition",
+    "L02": "restructuring",
+    "H01": "hyper-parameter search",
+    "C01": "composition",
+    "E01": "accuracy, size and latency measured together",
+}
+COMMANDS: Mapping[str, str] = {  # techniques that a command carries, not a method
+    "H01": "`harness tune`, on every target",
+    "C01": "`+` in a pipeline and `harness bench --stages`, on every target",
+    "E01": "every row of `harness bench`, on every target",
+}
+
+
+def technique_table(board: pd.DataFrame, methods: Mapping[str, MethodSpec[Any]]) -> str:
+    """Return a Markdown table: a line for each technique and method, a column for each target of the board.
+
+    Args:
+        board: From ``harness.leaderboard.table``.
+        methods: Specs by name; their ``techniques`` say what they carry.
+    """
+    rows = [{str(key): None if unknown(value) else value for key, value in item.items()} for item in _records(board)]
+    targets = sorted({str(item["target"]) for item in rows if not item["overhead"]})
+    lines = [f"| technique | method | {' | '.join(targets)} |", "|---|---|" + "---|" * len(targets)]
+    carried = [(one, name) for name, spec in methods.items() for one in spec.techniques]
+    ids = dict.fromkeys([*TITLES, *sorted({one.partition(":")[0] for one, _name in carried})])
+    for one in ids:
+        title = f"{one} {TITLES.get(one, '')}".strip()
+        carriers = [(name, text.partition(":")[2]) for text, name in carried if text.partition(":")[0] == one]
+        if one in COMMANDS:
+            lines.append(f"| {title} | {COMMANDS[one]} |" + " |" * len(targets))
+        for name, where in carriers:
+            cells = [markdown(_cell(name, where, target, rows)) for target in targets]
+            lines.append(f"| {title} | `{':'.join(part for part in (name, where) if part)}` | {' | '.join(cells)} |")
+        if not carriers and one not in COMMANDS:
+            lines.append(f"| {title} | no installed method |" + " |" * len(targets))
+    return "\n".join(lines) + "\n"
+
+
+def _records(board: pd.DataFrame) -> list[dict[Any, Any]]:
+    found: list[dict[Any, Any]] = board.to_dict("records")
+    return found
+
+
+def _carries(step: Step, method: str, where: str) -> bool:
+    """Tell whether a step is the method, with the parameter (or the parameter's value) that makes the technique."""
+    param, sign, value = where.partition("=")
+    if step.name != method or not param:
+        return step.name == method
+    given = step.params.get(param, "none")
+    return bool(given == value) if sign else bool(given != "none")
+
+
+def _cell(method: str, where: str, target: str, rows: Sequence[Row]) -> str:
+    """Return what a method came to on a target, alone where it was measured alone, else in its shortest pipeline."""
+    known = [(item, parse_pipeline(str(item["method"]))) for item in rows if item["target"] == target]
+    mine = [(item, steps) for item, steps in known if any(_carries(step, method, where) for step in steps)]
+    mine.sort(key=lambda pair: (pair[0]["status"] != "ok", len(pair[1])))
+    if not mine:
+        return "not in these runs"
+    item, steps = mine[0]
+    if item["status"] != "ok":
+        return f"{item['status']}: {item['reason']}"
+    return _figures(item) + (f" (as {item['method']})" if len(steps) > 1 or where else "")
+
+
+def _figures(item: Row) -> str:
+    unit = "pp" if item["metric_unit"] == "%" else str(item["metric_unit"] or "")
+    parts = ["measured"]
+    if item["speedup"] is not None:
+        parts.append(f"speed {plain(item['speedup'])} ({item['verdict']})")
+    if item["drop"] is not None:
+        parts.append(f"drop {fixed(item['drop'], 1)} {unit}".rstrip())
+    if item["compression"] is not None:
+        stored = item["stored_compression"]
+        packed = stored is not None and stored > 1.02 * item["compression"]
+        parts.append(f"size 1/{plain(item['compression'])}" + (f", stored 1/{plain(stored)}" if packed else ""))
+    return ", ".join(parts)
