@@ -117,23 +117,29 @@ def binary_weights(*shape: int) -> np.ndarray:
     return np.where(rng.random(shape) < 0.5, scale, -scale).astype(np.float32)
 
 
-def sign_net(folder: Path, *, channels: int = 16, side: int = 6, layers: int = 2) -> Model:
-    """Convolutions of signs by weights of one magnitude per output channel, as binary layers are exported."""
+def sign_net(folder: Path, *, channels: int = 16, side: int = 6, layers: int = 2, signs: bool = True) -> Model:
+    """Convolutions of signs by weights of one magnitude per output channel, as binary layers are exported.
+
+    Without ``signs`` they take ReLUs: the plain network of the same shapes.
+    """
     weights: dict[str, Any] = {"zero": np.float32(0), "one": np.float32(1), "minus": np.float32(-1)}
     weights = {name: np.array(value) for name, value in weights.items()}
     nodes, value = [], "x"
     for layer in range(layers):
         weights[f"w{layer}"] = binary_weights(channels, channels, 3, 3)
         weights[f"b{layer}"] = _weights(np.random.default_rng(layer), channels, 1).ravel()
-        nodes += [
-            helper.make_node("Greater", [value, "zero"], [f"above{layer}"], name=f"above{layer}"),
-            helper.make_node("Where", [f"above{layer}", "one", "minus"], [f"sign{layer}"], name=f"sign{layer}"),
-            helper.make_node(
-                "Conv", [f"sign{layer}", f"w{layer}", f"b{layer}"], [f"y{layer}"], name=f"conv{layer}", pads=[1] * 4
-            ),
-        ]
+        above, seen = f"above{layer}", f"seen{layer}"
+        if signs:
+            nodes += [
+                helper.make_node("Greater", [value, "zero"], [above], name=above),
+                helper.make_node("Where", [above, "one", "minus"], [seen], name=seen),
+            ]
+        else:
+            nodes += [helper.make_node("Relu", [value], [seen], name=seen)]
+        taken = [seen, f"w{layer}", f"b{layer}"]
+        nodes += [helper.make_node("Conv", taken, [f"y{layer}"], name=f"conv{layer}", pads=[1] * 4)]
         value = f"y{layer}"
-    path, shape = folder / "signs.onnx", [channels, side, side]
+    path, shape = folder / f"signs{int(signs)}.onnx", [channels, side, side]
     write(path, nodes, {"x": ["n", *shape]}, {value: ["n", *shape]}, weights)
     return Model("onnx", path, {"x": TensorSpec("float32", (None, *shape))}, (value,))
 
