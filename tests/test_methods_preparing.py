@@ -287,6 +287,31 @@ def test_qat_writes_its_grid_and_beats_nothing_learned(cnn: Model, tmp_path: Pat
     assert before != found
 
 
+class Forked(nn.Module):
+    """Two convolutions that read one tensor, as the branches of a residual block do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.left, self.right = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        value = torch.relu(self.stem(image))
+        return self.head((self.left(value) + self.right(value)).mean((2, 3)))
+
+
+def test_layers_that_read_one_tensor_learn_one_range(cnn: Model, tmp_path: Path) -> None:
+    torch.save(Forked(), tmp_path / "forked.pt")
+    job, model = make_job(tmp_path), dataclasses.replace(cnn, path=tmp_path / "forked.pt")
+    module = load(model)
+    leaders = simulated.input_leaders(module, simulated.layers(module, example_inputs(job)), example_inputs(job))
+    assert leaders["right.weight"] == leaders["left.weight"] != leaders["head.weight"]
+    result = compress(SPECS["qat"], model, job, epochs=1)
+    found = json.loads(result.precision.encodings.read_text())["layers"]
+    assert found["left.weight"] == found["right.weight"] != found["stem.weight"]
+
+
 def test_qat_keeps_zeros_of_a_pruned_model(cnn: Model, tmp_path: Path) -> None:
     module = load(cnn)
     with torch.no_grad():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Calibration, Job, Model, Precision, param
-from harness_quantization.simulated import grid_range, input_ranges, layers, round_input, round_weight
+from harness_quantization.simulated import grid_range, input_leaders, input_ranges, layers, round_input, round_weight
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,7 +56,12 @@ def compress(model: Model, params: QatParams, job: Job) -> Model:
     fold_batch_norms(module, example_inputs(job))
     chosen = layers(module, example_inputs(job))
     found = input_ranges(module, chosen, job, params.samples)
-    found = _train(module, chosen, found, params, job, keep_zeros=model.precision.storage == "sparse")
+    leaders = input_leaders(module, chosen, example_inputs(job))
+    learned = _train(
+        module, chosen, {name: found[name] for name in leaders.values()}, leaders, params, job,
+        keep_zeros=model.precision.storage == "sparse",
+    )  # fmt: skip
+    found = {name: learned[leader] for name, leader in leaders.items()}
     with torch.no_grad():
         for item in chosen:
             item.parameter.copy_(round_weight(item.parameter, item.out_dim))
@@ -75,7 +80,14 @@ def write_encodings(path: Path, found: Mapping[str, tuple[float, float]]) -> Pat
 
 
 def _train(
-    module: nn.Module, chosen: Sequence[Weight], found: Bounds, params: QatParams, job: Job, *, keep_zeros: bool
+    module: nn.Module,
+    chosen: Sequence[Weight],
+    found: Bounds,
+    leaders: Mapping[str, str],
+    params: QatParams,
+    job: Job,
+    *,
+    keep_zeros: bool,
 ) -> dict[str, tuple[float, float]]:
     import torch
     from torch import nn
@@ -87,12 +99,12 @@ def _train(
     seen: Any = seen_through(
         module, chosen, lambda item, value: straight_through(value, round_weight(value, item.out_dim))
     )
-    keys = {item.name: item.name.replace(".", "/") for item in chosen}  # a parameter's name has no dot
+    keys = {name: name.replace(".", "/") for name in found}  # a parameter's name has no dot
     bounds = {name: torch.tensor(found[name]) for name in keys}
     seen.bounds = nn.ParameterDict({keys[name]: nn.Parameter(value) for name, value in bounds.items()})
 
     def see(name: str) -> Callable[[Tensor], Tensor]:
-        bound = seen.bounds[keys[name]]
+        bound = seen.bounds[keys[leaders[name]]]
         return lambda value: round_input(value, bound[0].clamp(max=0), bound[1].clamp(min=_LEAST))
 
     zeros = {item.name: item.parameter == 0 for item in chosen} if keep_zeros else {}
@@ -103,7 +115,7 @@ def _train(
                 if item.name in zeros:
                     item.parameter.masked_fill_(zeros[item.name], 0)
 
-    with hooked(chosen, {name: see(name) for name in keys}):
+    with hooked(chosen, {item.name: see(item.name) for item in chosen}):
         fit(seen, job, epochs=params.epochs, lr=params.lr, on_batch=hold)
     learned = {name: seen.bounds[keys[name]].detach() for name in keys}
     return {name: (min(float(b[0]), 0.0), max(float(b[1]), _LEAST)) for name, b in learned.items()}

@@ -95,6 +95,30 @@ def hooked(chosen: Sequence[Weight], see: Mapping[str, See]) -> Iterator[None]:
             handle.remove()
 
 
+def input_leaders(module: nn.Module, chosen: Sequence[Weight], inputs: Sequence[Tensor]) -> dict[str, str]:
+    """Return, for each layer by its weight, the first layer that reads the same tensor or a view of it: often itself.
+
+    A runtime has one scale for a tensor, however many layers read it.
+    """
+    import torch
+
+    first: dict[int, str] = {}
+    leaders: dict[str, str] = {}
+    alive = []  # storage that was freed could come back for another tensor
+
+    def note(name: str) -> See:
+        def see(value: Tensor) -> Tensor:
+            alive.append(value)
+            leaders[name] = first.setdefault(value.untyped_storage().data_ptr(), name)
+            return value
+
+        return see
+
+    with torch.no_grad(), hooked(chosen, {item.name: note(item.name) for item in chosen}):
+        module.eval()(*inputs)
+    return leaders
+
+
 def calibration(job: Job, samples: int) -> Mapping[str, Any]:
     """Return the first items of the calibration split.
 
