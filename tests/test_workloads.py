@@ -225,3 +225,19 @@ def test_the_default_workload_reaches_98_percent(tmp_path: Path) -> None:
     work = workload("digits-resnet8")
     model = work.spec.fit(work.params, job(work, tmp_path))
     assert harness_torch.evaluate(harness_torch.load(model), job(work, tmp_path), "test") >= 0.98
+
+
+@pytest.mark.parametrize("name", ["digits-resnet8", "digits-gru"])
+def test_noise_is_on_the_test_items_alone_and_of_the_deviation_asked_for(name: str) -> None:
+    from harness.plugins import load_registry
+
+    spec = load_registry(only={"workloads"}).workloads[name].spec
+    clean, noisy = spec.params(), spec.params(noise=0.5)
+    for split in ("train", "calibration", "selection"):
+        for key, value in spec.split(clean, split).inputs.items():
+            assert np.array_equal(value, spec.split(noisy, split).inputs[key])
+    (key, before), *_rest = spec.split(clean, "test").inputs.items()
+    after = spec.split(noisy, "test").inputs[key]
+    assert after.dtype == before.dtype
+    assert (after - before).std() == pytest.approx(0.5 * before.std(), rel=0.02)
+    assert np.array_equal(after, spec.split(noisy, "test").inputs[key])

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Job, MissingDependency, Model, Split, SplitName, TensorSpec, WorkloadSpec, param
-from harness_workloads.augment import shifted
+from harness_workloads.augment import noisy, shifted
 from harness_workloads.scoring import accuracy, correct, cross_entropy
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class ImageParams:
 
     epochs: int = param(10, "passes over the training split", ge=0)
     lr: float = param(4e-3, "peak learning rate", gt=0)
+    noise: float = param(0.0, "deviation of noise on the test items, as share of their own", ge=0)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class SequenceParams:
     epochs: int = param(30, "passes over the training split", ge=0)
     lr: float = param(1e-2, "peak learning rate", gt=0)
     hidden: int = param(64, "width of the recurrent layer", ge=4)
+    noise: float = param(0.0, "deviation of noise on the test items, as share of their own", ge=0)
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def workloads() -> Iterable[WorkloadSpec[Any]]:
         inputs=_image_inputs,
         outputs=OUTPUTS,
         fit=_fit_images,
-        split=lambda _params, name: _images(name),
+        split=lambda params, name: noisy(_images(name), name, params.noise),
         score=correct,
         aggregate=accuracy,
         model=_resnet8,
@@ -199,7 +201,7 @@ def workloads() -> Iterable[WorkloadSpec[Any]]:
         inputs=_sequence_inputs,
         outputs=OUTPUTS,
         fit=_fit_plain,
-        split=lambda _params, name: _sequences(name),
+        split=lambda params, name: noisy(_sequences(name), name, params.noise),
         score=correct,
         aggregate=accuracy,
         model=_gru,

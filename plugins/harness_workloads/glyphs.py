@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from harness.api import Job, Model, Split, SplitName, TensorSpec, WorkloadSpec, param
-from harness_workloads.augment import shifted
+from harness_workloads.augment import noisy, shifted
 from harness_workloads.scoring import accuracy, correct, cross_entropy
 
 OUTPUTS = ("logits",)
@@ -24,6 +24,7 @@ class Params:
     lr: float = param(4e-3, "peak learning rate", gt=0)
     items: int = param(12_000, "rendered training items", ge=64)
     strength: float = param(1.0, "scale of warp, occlusion and noise; 1 is tuned for 88 to 94 % in float32", ge=0, le=2)
+    noise: float = param(0.0, "deviation of more noise on the test items alone, as share of their own", ge=0)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def _split(items: int, strength: float, name: SplitName) -> Split:
 
 def split(params: Params, name: SplitName) -> Split:
     """Return the items of a split; the number of training items changes the training split alone."""
-    return _split(params.items if name == "train" else 0, params.strength, name)
+    items = _split(params.items if name == "train" else 0, params.strength, name)
+    return noisy(items, name, params.noise)
 
 
 def _resnet8(_params: Params, *, width: float = 1.0, depth: float = 1.0) -> Any:
