@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from records import board_records, failed, info, launch_set, record, run_of
+from records import board_records, failed, info, latency, launch_set, record, run_of
 
 from harness.cli.main import call
 from harness.errors import MissingDependency
@@ -239,3 +239,14 @@ def test_the_command_line_writes_a_whole_file(tmp_path, capsys):
     assert call(["report", str(ROOT / "results" / "reference"), "-o", str(output), "--gate", "x"]) == 2
     assert output.read_text() == text
     assert info().run_id not in text
+
+
+def test_several_workloads_have_a_section_each_and_one_for_all():
+    speeds = (("a", 2.0), ("b", 8.0))
+    made = [record(method, workload=name) for name, _speed in speeds for method in ("baseline",)]
+    made += [record("int8", workload=name, latency=latency(1.0, speed_up=speed)) for name, speed in speeds]
+    text = report([run_of(tuple(made))]).decode()
+    assert text.count('<section class="part" id="part-') == 2
+    assert "Over all workloads" in text
+    assert "4.00\N{MULTIPLICATION SIGN}" in text  # the geometric mean of 2 and 8
+    assert "Over all workloads" not in report([run_of((record(),))]).decode()

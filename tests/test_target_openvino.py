@@ -341,3 +341,13 @@ def test_bfloat16_runs_where_the_cpu_has_it(tmp_path: Path) -> None:
     model = conv_net(tmp_path)
     artifact = lowered(model, tmp_path, Precision(weights="bfloat16", activations="bfloat16"))
     assert share(placed(SPEC, artifact, model), "bfloat16") == 1
+
+
+def test_what_multiplies_tells_its_output_channels(tmp_path):
+    rng = np.random.default_rng(1)
+    odd = {"conv1.weight": rng.normal(0, 0.1, (13, 8, 3, 3)).astype(np.float32), "conv1.bias": np.zeros(13, np.float32)}
+    odd["head.weight"] = rng.normal(0, 0.1, (10, 13)).astype(np.float32)
+    model = conv_net(tmp_path, weights=odd)
+    found = placed(SPEC, lowered(model, tmp_path, Precision()), model)
+    assert sorted(item.channels for item in found if item.macs) == [8, 10, 13]
+    assert all(item.channels is None for item in found if not item.macs)

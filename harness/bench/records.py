@@ -201,6 +201,7 @@ def _provenance(state: TargetState | None, context: Context, planned: PlannedCel
         "runtime": f"{state.availability.runtime} {state.availability.version}".strip(),
         "sparsity_kernels": ", ".join(context.sparsity(planned)) or "none",
         "target_plugin": planned.target.plugin,
+        **({"channel_multiple": str(state.capabilities.channel_multiple)} if state.capabilities else {}),
         **({"control": planned.control} if planned.control else {}),
     }
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-OBJECTIVES = ("quality", "p50_ns", "peak_memory_bytes", "artifact_bytes")
+OBJECTIVES = ("quality", "p50_ns", "peak_memory_bytes", "artifact_bytes", "energy_j")  # those that the table has
 _WITHIN = ["host", "workload", "target", "threads", "batch"]
 
 
@@ -26,7 +26,7 @@ def mark_pareto(frame: pd.DataFrame) -> pd.DataFrame:
     front = pd.Series(pd.NA, index=frame.index, dtype="boolean")
     ranked = frame[frame["ranked"].fillna(value=False)]
     for _group, rows in ranked.groupby(_WITHIN, dropna=False):
-        names = [name for name in OBJECTIVES if bool(rows[name].notna().any())]
+        names = [name for name in OBJECTIVES if name in rows and bool(rows[name].notna().any())]
         whole = rows[rows[names].notna().all(axis=1)]
         costs = np.column_stack([_cost(whole, name) for name in names]) if names else np.empty((0, 0))
         if len(whole):

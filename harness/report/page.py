@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from harness import __version__
 from harness.errors import MissingDependency
-from harness.leaderboard import mark_pareto, table
+from harness.leaderboard import mark_pareto, overall, table
 from harness.leaderboard.digits import unknown
 from harness.leaderboard.escape import visible
 from harness.leaderboard.gates import Gate
+from harness.leaderboard.overall_views import HEADERS, NOTE, overall_cells
 from harness.leaderboard.sections import Section, section_frames, sections
 from harness.report.answers import Answer, answers
-from harness.report.cells import CellPage, cell_page, key_of
+from harness.report.cells import CellPage, Grid, cell_page, key_of
 from harness.report.plots import AXES, point, safe_json, samples
 from harness.store import Run
 
@@ -60,6 +61,7 @@ def report(runs: Sequence[Run], *, gate: Gate | None = None, sort: str = "speedu
             problems=[visible(text) for text in frame.attrs["problems"]],
             parts=parts,
             pages=pages,
+            over=_overall(frame),
             rows={key: row for part in parts for key, row in part.rows},
             shown={shown.key: (shown, part.section) for part in parts for shown in part.section.rows},
             gated=gate is not None,
@@ -72,6 +74,13 @@ def report(runs: Sequence[Run], *, gate: Gate | None = None, sort: str = "speedu
         .encode()
     )
     return page
+
+
+def _overall(frame: pd.DataFrame) -> Grid | None:
+    """Return the methods over all workloads, where there are several."""
+    lines = overall(frame) if frame["workload"].nunique() > 1 else []
+    rows = tuple(tuple(visible(text) for text in overall_cells(line)) for line in lines if line.of > 1)
+    return Grid(HEADERS, rows, NOTE) if rows else None
 
 
 def _template() -> Any:

@@ -46,9 +46,17 @@ def read_runtime_model(runtime: Any, model: Any, *, batch: int) -> tuple[Placeme
                 precision="int8" if _is_lowered(facts, layers, names) else _precision(facts),
                 macs=sum(macs) // batch if macs else None,
                 time_share=_microseconds(facts) / total if total else None,
+                channels=_channels(node, facts) if macs else None,
             )
         )
     return tuple(placements)
+
+
+def _channels(node: Any, facts: dict[str, str]) -> int | None:
+    """Return output channels: the second dimension of a convolution's result, the last of a matrix product's."""
+    shape = node.output(0).get_shape()
+    at = 1 if "onvolution" in facts["layerType"] else -1
+    return int(shape[at]) if len(shape) > 1 else None
 
 
 def _has_weights(node: Any) -> bool:
