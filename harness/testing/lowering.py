@@ -166,7 +166,7 @@ def _artifact(judge: Judge, seen: Lowered, precision: Precision, at: str) -> Non
     )
     judge.expect(
         "artifact",
-        bool(artifact.sha256) and (artifact.sha256 == seen.file_sha256 or not one_file),
+        bool(artifact.sha256) and (artifact.sha256 == seen.file_sha256 or not one_file or seen.folder),
         expected=f"sha256 {seen.file_sha256[:12]}… of the file",
         seen=f"{artifact.sha256[:12]}…",
         sample=at,

@@ -124,6 +124,7 @@ class Lowered:
         blocked: It failed for want of a training framework; the kit lets none be imported here.
         file_sha256, file_bytes: Of the artifact, read back.
         all_bytes: Of the job's whole folder: some artifacts are several files.
+        folder: The artifact is a folder; how it is hashed is the plugin's affair.
     """
 
     watched: Watched
@@ -135,6 +136,7 @@ class Lowered:
     file_sha256: str = ""
     file_bytes: int = 0
     all_bytes: int = 0
+    folder: bool = False
     blocked: bool = False
     input_changed: bool = False
 

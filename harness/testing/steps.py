@@ -130,6 +130,7 @@ class Steps:
                 file_sha256=content_sha256(value.path) if there else "",
                 file_bytes=_size(value.path) if there else 0,
                 all_bytes=_size(job.out),
+                folder=value.path.is_dir(),
             )
         return {"seen": codec.to_data(seen)}
 
