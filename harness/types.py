@@ -469,6 +469,22 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class ScenarioResult:
+    """What a load generator measured of one cell; never ranked beside closed-loop latency.
+
+    Attributes:
+        scenario: "single_stream", "offline", "server" or "sustained".
+        figures: By name with its unit, such as ``qps``, ``p99_ns``, ``samples_per_s``.
+        generator: Who generated the load and took the time.
+    """
+
+    scenario: str
+    figures: Mapping[str, float]
+    generator: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Record:
     """Everything known about a finished cell."""
 
@@ -500,4 +516,5 @@ class Record:
     seconds: Mapping[str, float] = field(default_factory=dict)
     sets: tuple[str, ...] = ()
     finished_utc: str = ""
+    scenarios: tuple[ScenarioResult, ...] = ()
     model_sha256: str | None = None  # of the model file that was lowered: equal on every host that runs one pack

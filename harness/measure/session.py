@@ -96,6 +96,13 @@ class Bench:
         bound.run(None)
         return {"batch": codec.to_data(bound.batch(message["round"], message["position"]))}
 
+    def loadgen(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Let LoadGen drive the session for one run."""
+        from harness.measure.loadgen import drive  # not part of a latency launch
+
+        session, loop = self.opened()
+        return {"result": drive(session.run, loop.pool, self.setup.member.options.batch, message["ask"])}
+
     def floor(self, _message: Mapping[str, Any]) -> dict[str, Any]:
         """Import the runtime and run the target's one-operator probe model: what every model of it pays."""
         found = self.spec.probe(self.params)

@@ -17,7 +17,19 @@ def main(argv: list[str]) -> int:
     from harness.measure.session import Bench  # after the handshake: another harness version may lack it
 
     bench = Bench()
-    kinds = ("configure", "open", "warm", "batch", "compute", "floor", "infer", "evaluate", "placement", "close")
+    kinds = (
+        "configure",
+        "open",
+        "warm",
+        "batch",
+        "compute",
+        "floor",
+        "infer",
+        "loadgen",
+        "evaluate",
+        "placement",
+        "close",
+    )
     serve(line, {kind: getattr(bench, kind) for kind in kinds})
     return 0
 

@@ -1,0 +1,8 @@
+"""The harness measures itself: targets of known truth, disturbances made on purpose, and the vendors' own tools."""
+
+from __future__ import annotations
+
+from harness.selftest.run import GROUPS, run_selftest
+from harness.selftest.values import Line, Report
+
+__all__ = ["GROUPS", "Line", "Report", "run_selftest"]

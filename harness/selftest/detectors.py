@@ -1,0 +1,171 @@
+"""Live lines of the noise detectors: the host is disturbed on purpose, and each disturbance has to be named."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
+
+from harness.measure import cpus
+from harness.measure.memory import children
+from harness.selftest.lab import Lab, launches, line, noise_of
+from harness.selftest.values import Line
+from harness.types import LaunchSet
+
+_SPIN = "import os, sys\nos.sched_setaffinity(0, {cpu})\nwhile True: pass"
+_GEMM = (
+    "import os\nos.sched_setaffinity(0, {cpu})\nimport numpy as np\n"
+    "a = np.ones((2048, 2048), np.float32)\nwhile True: a @ a"
+)
+_QUOTA = 0.1  # of a CPU: less than a busy host leaves a process, so that the limit is reached there too
+
+
+@contextlib.contextmanager
+def hog(source: str, cpu: int) -> Generator[None, None, None]:
+    """Keep a process busy on one CPU."""
+    process = subprocess.Popen([sys.executable, "-c", source.replace("{cpu}", f"[{cpu}]")])
+    time.sleep(0.3)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def stopped_workers() -> Generator[None, None, None]:
+    """Stop every child of this process for 40 ms, again and again."""
+    done = threading.Event()
+
+    def disturb() -> None:
+        while not done.wait(0.06):
+            for pid in children(os.getpid()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.04)
+            for pid in children(os.getpid()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=disturb, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def throttled() -> Generator[None, None, None]:
+    """Put this process, and what it starts, into a CPU cgroup with a tenth of a CPU.
+
+    Raises:
+        OSError: No such cgroup can be made here.
+    """
+    parent = next((folder for folder in cpus.cgroup_folders("cpu") if (folder / "cpu.cfs_quota_us").exists()), None)
+    version2 = next(
+        (folder for folder in cpus.cgroup_folders("") if (folder / "cgroup.subtree_control").exists()), None
+    )
+    parent = parent or version2
+    if parent is None:
+        raise OSError("no CPU cgroup is mounted")
+    folder = parent / f"harness-selftest-{os.getpid()}"
+    folder.mkdir()
+    try:
+        if (folder / "cpu.cfs_quota_us").exists():
+            (folder / "cpu.cfs_period_us").write_text("20000")
+            (folder / "cpu.cfs_quota_us").write_text(str(int(20000 * _QUOTA)))
+        else:
+            (folder / "cpu.max").write_text(f"{int(20000 * _QUOTA)} 20000")
+        (folder / "cgroup.procs").write_text(str(os.getpid()))
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (parent / "cgroup.procs").write_text(str(os.getpid()))
+        for _ in range(50):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                break
+            time.sleep(0.02)
+
+
+def detectors(lab: Lab) -> Iterator[Line]:
+    """Each disturbance is flagged by its own name in at least 19 of 20 launch-sets."""
+    (cpu,) = cpus.choose(1)
+    others = [other for other in cpus.allowed() if other != cpu]
+    yield _flagged(lab, "a stressed core", lambda: hog(_SPIN, cpu), ("cpu/wall", "hiccup", "involuntary switches"))
+    yield _flagged(lab, "a stopped worker", stopped_workers, ("cpu/wall",))
+    yield _flagged(lab, "a throttled cgroup", throttled, ("throttled periods",))
+    if others:
+        yield _shared_core(lab, others[-1])
+
+
+def _flagged(lab: Lab, name: str, disturb: Callable[[], AbstractContextManager[None]], expected: Sequence[str]) -> Line:
+    title, trials = f"noise: {name}", lab.trials(2, 20)
+    member = lab.member("spin2", "spin", ms=2.0)
+    try:
+        with disturb():
+            sets = lab.sets(f"noise-{name.replace(' ', '-')}", [member], trials)
+    except OSError as error:
+        return line(title, ("not-evaluable", f"cannot be made here: {error}"))
+    named = sum(_names(item, expected) for item in sets)
+    least = trials - trials // 20
+    seen = f"flagged as {' or '.join(expected)} in {named} of {trials} launch-sets (at least {least})"
+    return line(title, ("pass" if named >= least else "fail", seen), {"trials": trials, "flagged": named}, sets)
+
+
+def _names(item: LaunchSet, expected: Sequence[str]) -> bool:
+    reasons = [reason for launch in launches([item]) for reason in launch.noise.reasons if reason.startswith("noisy")]
+    return any(name in reason for name in expected for reason in reasons)
+
+
+def _shared_core(lab: Lab, other: int) -> Line:
+    """Heavy vector work beside the measured CPU: only the canary can see it, and only where the core is shared."""
+    title, member = "noise: a busy sibling", lab.member("spin2", "spin", ms=2.0)
+    quiet = lab.sets("noise-sibling-quiet", [member], 3)
+    with hog(_GEMM, other):
+        sets = lab.sets("noise-sibling-busy", [member], lab.trials(3, 20))
+    before = max(launch.noise.canary_before_gflops for launch in launches(quiet))
+    during = [launch.noise.canary_before_gflops for launch in launches(sets)]
+    level = sorted(during)[len(during) // 2] / before
+    named = sum(any("canary" in reason for reason in launch.noise.reasons) for launch in launches(sets))
+    figures = {"canary_level": level, "flagged": named, "trials": len(sets)}
+    if level > 0.97:
+        reason = f"the canary kept {level:.1%} of its rate: these CPUs do not share what slows it"
+        return line(title, ("not-evaluable", reason), figures, sets)
+    if named < len(sets) - len(sets) // 20 and all(launch.noise.canary_level is None for launch in launches(sets)):
+        reason = f"the canary fell to {level:.1%}; its level is judged once 100 probes of this host are known"
+        return line(title, ("not-evaluable", reason), figures, sets)
+    seen = f"the canary fell to {level:.1%}; flagged in {named} of {len(sets)} launch-sets"
+    return line(title, ("pass" if named >= len(sets) - len(sets) // 20 else "fail", seen), figures, sets)
+
+
+def silent(lab: Lab) -> Iterator[Line]:
+    """On a calm host the detectors stay silent."""
+    disturbed = lab.calm()
+    sets = lab.sets("silent", [lab.member("spin2", "spin", ms=2.0)], lab.trials(5, 40))
+    counts = noise_of(sets)
+    total = sum(counts.values())
+    noisy = counts.get("noisy", 0)
+    seen = f"{noisy} of {total} launches called noisy (up to 5 % on a calm host)"
+    if disturbed and noisy > 0.05 * total:
+        yield line("noise: silence", ("not-evaluable", f"{seen}; no calm window: {disturbed}"), {}, sets)
+        return
+    spread = _canary_spread(sets)
+    if noisy > 0.05 * total and spread > 0.10:
+        reason = f"{seen}; the canary moved by {spread:.0%}: the host has more than one speed"
+        yield line("noise: silence", ("not-evaluable", reason), {"canary_spread": spread}, sets)
+        return
+    yield line("noise: silence", ("pass" if noisy <= 0.05 * total else "fail", seen), {"noisy": noisy}, sets)
+
+
+def _canary_spread(sets: Sequence[LaunchSet]) -> float:
+    rates = [rate for x in launches(sets) for rate in (x.noise.canary_before_gflops, x.noise.canary_after_gflops)]
+    return max(rates) / min(rates) - 1

@@ -1,0 +1,127 @@
+"""Agreement with the vendors' own tools, interleaved with ours in one run on a real model."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.bench.run import prepare
+from harness.build import Built, Cache, build_plan
+from harness.measure import Member, cpus
+from harness.measure.cpus import effective_cores
+from harness.measure.process import environment
+from harness.measure.scenarios import run_scenario
+from harness.plan import Request
+from harness.profiles import PROFILES
+from harness.selftest.lab import Lab, judge, launches, line, samples
+from harness.selftest.values import Line
+from harness.types import Failure, LaunchSet
+
+BATCH = 16  # of the default workload: an inference then lasts for more than a millisecond
+AGREE, AGREE_NS = 0.03, 30_000  # share above 1 ms, nanoseconds below it
+APP = (
+    "import os, sys; os.sched_setaffinity(0, [{cpu}]); sys.argv[0] = 'benchmark_app'; "
+    "from openvino.tools.benchmark.main import main; sys.exit(main())"
+)
+OURS = replace(PROFILES["quick"], batch_ns=150_000_000, warmup_ns=300_000_000)
+
+
+def agreement(lab: Lab) -> Iterator[Line]:
+    """Compare with OpenVINO's benchmark_app and with LoadGen SingleStream."""
+    yield _line(lab, "agreement with benchmark_app", "openvino", lambda member: _benchmark_app(member, _seconds(lab)))
+    for target in ("onnxruntime", "openvino"):
+        yield _line(lab, f"agreement with LoadGen on {target}", target, lambda member: _loadgen(member, _seconds(lab)))
+
+
+def _seconds(lab: Lab) -> float:
+    return 10.0 if lab.full else 2.0
+
+
+def _line(lab: Lab, name: str, target: str, theirs: Callable[[Member], float | str]) -> Line:
+    """Alternate our launch-set and their tool; the median log-ratio over rounds decides."""
+    member = _member(lab, target)
+    if isinstance(member, str):
+        return line(name, ("not-evaluable", member))
+    disturbed = lab.calm()
+    rounds, sets, logs, ours_ns = lab.trials(2, 6), [], [], 0.0
+    for number in range(rounds):
+        found = theirs(member) if number % 2 else None
+        sets += lab.sets(f"vendor-{target}", [member], 1, profile=OURS, keep=False)
+        found = theirs(member) if found is None else found
+        if isinstance(found, str):
+            return line(name, ("not-evaluable", found))
+        ours_ns = statistics.median(samples(sets[-1:], member.cell_id))
+        logs.append(math.log(ours_ns / found))
+    return _verdict(name, logs, ours_ns, sets, disturbed)
+
+
+def _verdict(name: str, logs: Sequence[float], ours_ns: float, sets: Sequence[LaunchSet], disturbed: str) -> Line:
+    middle = statistics.median(logs)
+    apart_ns = abs(1 - math.exp(-middle)) * ours_ns
+    ok = abs(middle) <= AGREE or (ours_ns < 1e6 and apart_ns <= AGREE_NS)
+    rates = [rate for x in launches(sets) for rate in (x.noise.canary_before_gflops, x.noise.canary_after_gflops)]
+    moved = max(rates) / min(rates) - 1
+    unstable = disturbed or (f"the canary moved by {moved:.0%} between rounds" if moved > 0.05 else "")
+    apart = f"{math.expm1(middle):+.1%} over {len(logs)} rounds (within 3 %, or 30 us below 1 ms)"
+    seen = f"ours {ours_ns / 1e6:.3f} ms, {apart}"
+    figures = {"log_ratio": middle, "ours_ns": ours_ns, "canary_spread": moved}
+    return line(name, judge(ok, seen, disturbed=unstable, sets=sets), figures, sets)
+
+
+def _member(lab: Lab, target: str) -> Member | str:
+    """Build the default workload's baseline for a target, or say why it cannot be."""
+    if target not in lab.registry.targets:
+        return f"no plugin offers target {target!r}"
+    request = Request(methods=("baseline",), targets=(target,), batches=(BATCH,))
+    plan, states = prepare(request, lab.registry)
+    planned = plan.cells[0]
+    if planned.impossible is not None:
+        return planned.impossible.reason
+    built: dict[str, Built | Failure] = dict(
+        build_plan(plan, Cache(), registry=lab.registry, workers=effective_cores(), states=states)
+    )
+    found = built[planned.cell.cell_id]
+    if isinstance(found, Failure):
+        return found.reason
+    return Member(
+        planned.cell.cell_id, planned.target.plugin, planned.cell.target, dict(planned.target.params), found.artifact,
+        planned.cell.options, found.evaluation.folder,
+    )  # fmt: skip
+
+
+def _benchmark_app(member: Member, seconds: float) -> float | str:
+    """Return benchmark_app's median in ns: synchronous, one stream, one thread, float32."""
+    (cpu,) = cpus.choose(1)
+    command: list[Any] = [
+        sys.executable, "-c", APP.format(cpu=cpu), "-m", member.artifact.path, "-d", "CPU", "-api", "sync",
+        "-nstreams", "1", "-nthreads", "1", "-hint", "none", "-infer_precision", "f32", "-t", f"{seconds:.0f}",
+        "-shape", _shape(member),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(1), check=False)
+    match = re.search(r"Median:\s+([\d.]+) ms", done.stdout)
+    if "ModuleNotFoundError" in done.stderr:
+        return "benchmark_app is not installed"
+    if match is None:
+        return f"benchmark_app gave no median: {(done.stderr or done.stdout).strip()[-200:]}"
+    return float(match.group(1)) * 1e6
+
+
+def _shape(member: Member) -> str:
+    import numpy as np
+
+    files = sorted(member.evaluation.glob("*.npy"))
+    shapes = [np.load(file, mmap_mode="r", allow_pickle=False).shape[1:] for file in files]
+    return ",".join(
+        f"{file.stem}[{','.join(map(str, (BATCH, *shape)))}]" for file, shape in zip(files, shapes, strict=True)
+    )
+
+
+def _loadgen(member: Member, seconds: float) -> float | str:
+    found = run_scenario(member, "single_stream", PROFILES["quick"], seed=0, timeout_s=120, seconds=seconds)
+    return found.reason if isinstance(found, Failure) else float(found.figures["p50_ns"])

@@ -1,0 +1,112 @@
+"""The self-test: its simulated lines pass, a miss that nothing flagged fails, and a full one resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from launches import QUIET, launch_set
+
+from harness.cli.main import call
+from harness.measure.loadgen import read_summary
+from harness.plugins import load_registry
+from harness.selftest import GROUPS, run_selftest, simulated
+from harness.selftest import run as runner
+from harness.selftest.known import flips, least_by_chance, most_by_chance
+from harness.selftest.lab import Lab, judge
+from harness.selftest.values import Line
+
+NOISY = dataclasses.replace(QUIET, verdict="noisy")
+SETS = [launch_set(index, {"a": [[100] * 9]}) for index in range(5)]
+DISTURBED = [launch_set(index, {"a": [[100] * 9]}, noise=NOISY) for index in range(5)]
+
+
+@pytest.mark.parametrize(
+    "make", [simulated.known_truth, simulated.same_things, simulated.power, simulated.evidence, simulated.determinism]
+)
+def test_simulated_lines_pass(make):
+    lines = list(make())
+    assert lines
+    assert [line.reason for line in lines if line.verdict != "pass"] == []
+
+
+def test_statistics_that_claim_too_much_fail_their_line(monkeypatch):
+    """A verdict from separate medians instead of paired ones is what A/A is there to catch."""
+    from harness.types import Interval
+
+    def eager(sets, cell, anchor):
+        point = sum(launch.batches[0].ns[0] for item in sets for launch in item.launches if launch.cell_id == cell)
+        other = sum(launch.batches[0].ns[0] for item in sets for launch in item.launches if launch.cell_id == anchor)
+        return Interval(point / other, point / other - 0.001, point / other + 0.001), None
+
+    monkeypatch.setattr(simulated, "paired_ratio", eager)
+    assert next(iter(simulated.same_things())).verdict == "fail"
+
+
+def test_a_miss_is_a_failure_unless_the_harness_itself_saw_the_disturbance():
+    assert judge(True, "x", disturbed="loaded", sets=DISTURBED) == ("pass", "x")
+    assert judge(False, "x", disturbed="", sets=SETS)[0] == "fail"
+    assert judge(False, "x", disturbed="", sets=DISTURBED)[0] == "not-evaluable"
+    assert judge(False, "x", disturbed="loaded", sets=SETS)[0] == "not-evaluable"
+
+
+def test_allowances_are_the_binomial_ones():
+    assert (most_by_chance(200), most_by_chance(40)) == (15, 4)
+    assert least_by_chance(50, 0.95) == 45
+
+
+def test_planted_flips_are_found_exactly(tmp_path):
+    lab = Lab(load_registry(only={"null"}), tmp_path, full=False, calm_s=0, note=print)
+    (line,) = flips(lab)
+    assert (line.verdict, line.figures["flips"]) == ("pass", 7)
+
+
+def test_a_full_self_test_keeps_what_was_decided_and_tries_again_what_was_not(tmp_path, monkeypatch):
+    asked = []
+
+    def sure(_lab):
+        asked.append("sure")
+        yield Line("sure", "live", "pass", "seen")
+
+    def later(_lab):
+        asked.append("later")
+        yield Line("later", "live", "pass" if asked.count("later") > 1 else "not-evaluable", "loaded")
+
+    monkeypatch.setattr(runner, "GROUPS", {"sure": sure, "later": later})
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    lines = []
+
+    def again(**changes):
+        lines.clear()
+        return run_selftest(
+            load_registry(only={"null"}), out=tmp_path, full=True, note=print, on_line=lines.append, **changes
+        )
+
+    again()
+    assert [line.verdict for line in lines] == ["pass", "not-evaluable"]
+    report, path = again()
+    assert [line.verdict for line in lines] == ["pass", "pass"]
+    assert asked == ["sure", "later", "later"]
+    assert json.loads(path.read_text())["lines"][0]["name"] == "sure"
+    assert report.failed == ()
+    again(fresh=True)
+    assert asked.count("sure") == 2
+
+
+def test_the_command_line_names_the_groups_and_writes_the_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert call(["selftest", "--only", "simulated-determinism", "--out", str(tmp_path)]) == 0
+    assert "pass  simulated determinism" in capsys.readouterr().out
+    assert list(tmp_path.glob("*/selftest.json"))
+    assert call(["selftest", "--only", "nothing", "--out", str(tmp_path)]) == 2
+    assert "vendor" in GROUPS
+
+
+def test_loadgens_summary_is_read():
+    text = "Result is : VALID\n50.00 percentile latency (ns)   : 5199434\nQPS w/o loadgen overhead        : 138.88\n"
+    found = read_summary(text)
+    assert found["valid"]
+    assert found["numbers"]["50.00 percentile latency (ns)"] == 5199434
+    assert found["numbers"]["QPS w/o loadgen overhead"] == 138.88
