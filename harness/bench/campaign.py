@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections import Counter
@@ -12,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from harness.bench.blocks import Block, Room, SetPlan, blocks_of, link_plans, set_plans
+from harness.bench.blocks import Block, Room, SetPlan, available_bytes, blocks_of, link_plans, set_plans
 from harness.bench.fitness import Fitness
 from harness.bench.quality import Judge
 from harness.bench.records import CheckPart, Context, Finished, MemoryPart, failed_record, finished_record
+from harness.bench.scenarios import ScenarioPart, measure
 from harness.bench.ui import Ui
 from harness.build import Built
 from harness.codec import sha256
@@ -25,7 +25,7 @@ from harness.plugins import Registry
 from harness.profiles import Profile
 from harness.stats import narrow, summarise
 from harness.store import RunStore
-from harness.types import Failure, LaunchSet, Memory, Record
+from harness.types import Failure, LaunchSet, Memory, Record, ScenarioResult
 
 RAM_SHARE = 0.6  # of the memory that is free now may be taken by the members of one set
 T = TypeVar("T")
@@ -56,6 +56,7 @@ class Campaign:
     failures: dict[str, Failure] = field(default_factory=dict)
     unlinked: set[str] = field(default_factory=set)
     sets_done: Counter[str] = field(default_factory=Counter)
+    scenarios: dict[str, list[ScenarioResult]] = field(default_factory=dict)
     fitness: Fitness = field(default_factory=lambda: Fitness(0.0))
 
     def run(self) -> list[Record]:
@@ -65,6 +66,7 @@ class Campaign:
         for number, block in enumerate(blocks):
             self._untimed(block, sum(len(other.cells) for other in blocks[:number]))
         self._sets(blocks)
+        self._scenarios()
         return [self._record(block, planned) for block in blocks for planned in block.cells]
 
     # -- untimed launches
@@ -133,7 +135,7 @@ class Campaign:
 
     def _room(self) -> Room:
         peaks = {cell_id: part.memory.peak_bytes for cell_id, part in self.memory.items() if part.memory}
-        return Room(int(_available_bytes() * RAM_SHARE), peaks)
+        return Room(int(available_bytes() * RAM_SHARE), peaks)
 
     def _sets(self, blocks: tuple[Block, ...]) -> None:
         """Run the replications; in each, every block and every link is visited once, so drift hits all alike."""
@@ -214,6 +216,24 @@ class Campaign:
             memory_limit_bytes=self.request.memory_limit_bytes,
         )
 
+    def _scenarios(self) -> None:
+        """Let the load generator drive each living cell; each result is kept as it comes."""
+        alive = [planned for planned in self.cells if planned.cell.cell_id not in self.failures]
+        todo = [(planned, name) for planned in alive for name in self.request.scenarios]
+        if todo:
+            self.ui.stage("scenarios", len(todo))
+        for number, (planned, name) in enumerate(todo):
+            self.ui.advance("scenarios", number, f"{name}: {_title(planned)}")
+            make = partial(self._scenario, planned, name)
+            part = self._part(planned, f"scenario-{name}", ScenarioPart, make, self._inputs(planned))
+            self.scenarios.setdefault(planned.cell.cell_id, []).append(part.result)
+            self.ui.advance("scenarios", number + 1, "")
+
+    def _scenario(self, planned: PlannedCell, name: str) -> ScenarioPart:
+        return measure(
+            self.member(planned), name, self.profile, seed=self.request.seed, timeout_s=self.request.timeout_s
+        )
+
     # -- records
 
     def _record(self, block: Block, planned: PlannedCell) -> Record:
@@ -245,6 +265,7 @@ class Campaign:
             anchor=anchor,
             anchor_precision=self.built[anchor].artifact.realised if anchor else None,
             anchor_reason=reason,
+            scenarios=tuple(self.scenarios.get(cell_id, ())),
             host=self.fitness.facts(self.store.sets(), self.context.host_id),
             latency_seconds=sum(item.seconds / max(1, len(item.members)) for item in own),
         )
@@ -278,16 +299,6 @@ def member_of(planned: PlannedCell, built: Built, request: Request) -> Member:
         python=request.python.get(planned.target.name),
         evaluation=built.evaluation.folder,
     )
-
-
-def _available_bytes() -> int:
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return pages
 
 
 __all__ = ["Campaign"]

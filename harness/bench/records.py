@@ -24,6 +24,7 @@ from harness.types import (
     Precision,
     Quality,
     Record,
+    ScenarioResult,
 )
 
 # What makes a cell fail under --strict: it did not run what its label says.
@@ -125,6 +126,7 @@ class Finished:
     anchor_reason: str
     latency_seconds: float
     host: Mapping[str, str] = field(default_factory=dict)
+    scenarios: tuple[ScenarioResult, ...] = ()
 
 
 def finished_record(done: Finished, context: Context) -> Record:
@@ -165,6 +167,7 @@ def finished_record(done: Finished, context: Context) -> Record:
             "latency": done.latency_seconds,
         },
         sets=done.sets,
+        scenarios=done.scenarios,
         finished_utc=utc_now(),
         model_sha256=codec.file_sha256(built.model.path) if built.model.path.is_file() else None,
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+SCENARIOS = ("single_stream", "offline", "server", "sustained")
 FORMATS = ("terminal", "md", "csv", "json")
 
 
@@ -37,6 +38,7 @@ def _items(name: str, what: str) -> Callable[[F], F]:
 @_items("--targets", "Targets, or all; default: all")
 @click.option("--profile", type=click.Choice(list(PROFILES)), help="How much is measured; default: quick.")
 @click.option("--threads", metavar="LIST", help="Thread counts, or all, such as 1,all; default: 1.")
+@_items("--scenario", "Also single_stream, offline, server or sustained, driven by MLCommons LoadGen")
 @click.option("--batch", metavar="LIST", help="Batch sizes, such as 1,8; default: 1.")
 @click.option("--model", type=_FILE, help="Your own model: a .onnx, .pt2 or .tflite file.")
 @click.option("--data", type=_FILE, help="A .npz for --model: inputs by name, optional y and calib_*.")
@@ -124,10 +126,20 @@ def _finish(result: RunResult, view: str, times: str) -> int:
     from harness.cli.leaderboard import print_board
 
     print_board([result.folder], view)
+    _print_scenarios(result.folder, view)
     click.echo(times, err=True)
     click.echo(_work_done(result.folder), err=True)
     click.echo(f"results: {result.folder}", err=True)
     return result.exit_code
+
+
+def _print_scenarios(folder: Path, view: str) -> None:
+    """Print what the load generator measured; other formats than the terminal's hold it in the records."""
+    from harness.bench.scenarios import summaries
+    from harness.store import load_run
+
+    for text in summaries(load_run(folder).records):
+        click.echo(text, err=view != "terminal")
 
 
 def _work_done(folder: Path) -> str:
@@ -158,6 +170,7 @@ def build_request(options: dict[str, Any], registry: Registry) -> Request:
         "profile": options["profile"],
         "threads": tuple(re.split(r"[,\s]+", options["threads"].strip())) if options["threads"] else None,
         "batches": _counts(options["batch"]),
+        "scenarios": _scenarios(options["scenario"]),
         "seed": options["seed"],
         "python": parse_pythons(options["pythons"]),
         "strict": options["strict"],
@@ -202,6 +215,16 @@ def _own(options: dict[str, Any]) -> tuple[str, ...]:
             raise PlanError(f"--model takes a .onnx, .pt2 or .tflite file; got {model.name!r}")
         own.append(Step("file", {"path": str(model.absolute())} | ({"data": str(data.absolute())} if data else {})))
     return tuple(format_step(step) for step in own)
+
+
+def _scenarios(texts: Iterable[str]) -> tuple[str, ...]:
+    from harness.params import suggest
+
+    names = tuple(dict.fromkeys(name for text in texts for name in re.split(r"[,\s]+", text.strip()) if name))
+    for name in names:
+        if name not in SCENARIOS:
+            raise PlanError(f"no scenario is called {name!r}", hint=suggest(name, SCENARIOS, "scenario"))
+    return names
 
 
 def _counts(text: str | None) -> tuple[int, ...] | None:

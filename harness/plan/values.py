@@ -26,6 +26,7 @@ class Request:
         strict: A flag that puts a result in doubt also fails the run.
         timeout_s: Per step and per launch.
         stages: Each prefix of a pipeline is measured too.
+        scenarios: Measured by a load generator after the launch-sets: single_stream, offline, server, sustained.
     """
 
     workloads: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Request:
     timeout_s: float = 600.0
     memory_limit_bytes: int | None = None
     stages: bool = False
+    scenarios: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from harness.bench.campaign import member_of
 from harness.bench.run import prepare
 from harness.build import Built, Cache, build_plan
 from harness.measure import Member, cpus
@@ -89,10 +90,7 @@ def _member(lab: Lab, target: str) -> Member | str:
     found = built[planned.cell.cell_id]
     if isinstance(found, Failure):
         return found.reason
-    return Member(
-        planned.cell.cell_id, planned.target.plugin, planned.cell.target, dict(planned.target.params), found.artifact,
-        planned.cell.options, found.evaluation.folder,
-    )  # fmt: skip
+    return member_of(planned, found, request)
 
 
 def _benchmark_app(member: Member, seconds: float) -> float | str:
