@@ -41,7 +41,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "plugins": ("harness.cli.plugins", "List the plugins: what they offer, or why they are not used."),
     "pack": ("harness.cli.pack", "Pack a run's artifacts, to measure them on another host."),
     "verify": ("harness.cli.verify", "Check that a run's files are whole and its summaries follow from them."),
-    "selftest": ("harness.cli.selftest", "Measure what is known, to see whether this host's figures can be trusted."),
+    "selftest": (
+        "harness.cli.selftest",
+        "Measure what is known: times, ratios, noise, memory, and the vendors' own tools.",
+    ),
     "doctor": ("harness.cli.doctor", "Say what is missing here and what will disturb measurements."),
     "cache": ("harness.cli.cache", "Show, prune or clear the cache of built models."),
 }
