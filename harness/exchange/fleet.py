@@ -6,13 +6,17 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from scipy import stats as scipy_stats
 
 from harness.errors import PlanError, RecordError
 from harness.exchange.index import COLUMNS, FILE, arrow
 from harness.params import suggest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 KEYS = ("workload", "target", "threads", "batch", "anchor_precision", "method")
 ORDERS = {"speedup": ("speedup", -1.0), "p50": ("p50_ns", 1.0), "memory": ("peak_memory_bytes", 1.0),
@@ -97,12 +101,12 @@ def _read(file: Path, workload: str | None, target: str | None) -> Any:
         names = pa.parquet.read_schema(file).names
         if missing := set(COLUMNS) - set(names):
             raise RecordError(f"{file} is another harness's index: it lacks {', '.join(sorted(missing))}")
-        table = pa.parquet.read_table(file, columns=list(_READ))
+        table = pa.parquet.read_table(file, columns=list(_READ)).unify_dictionaries().combine_chunks()
     except pa.ArrowInvalid as error:
         raise RecordError(f"{file} cannot be read: {error}", hint="make it again: harness index TREE") from error
     for name, value in (("workload", workload), ("target", target)):
         if value is not None:
-            known = sorted(item for item in table[name].unify_dictionaries().unique().to_pylist() if item)
+            known = sorted(item for item in table[name].unique().to_pylist() if item)
             if value not in known:
                 raise PlanError(f"no record has the {name} {value!r}", hint=suggest(value, known, name))
             table = table.filter(pa.compute.equal(table[name], value))
@@ -121,17 +125,24 @@ def _ranked(table: Any, overhead: Collection[str]) -> Any:
 
 def _newest(table: Any) -> Any:
     """Keep a machine's newest record of a cell; a tree without repeats is left as it is."""
-    pa = arrow()
-    cells = table.select(["host", "cell_id", "finished_utc"]).cast(
-        pa.schema([("host", pa.string()), ("cell_id", pa.string()), ("finished_utc", pa.string())])
-    )
-    cells = cells.append_column("place", pa.array(range(cells.num_rows), pa.int64()))
-    newest = cells.group_by(["host", "cell_id"]).aggregate([("place", "count")])
-    if newest.num_rows == cells.num_rows:
+    table = table.combine_chunks()
+    if not table.num_rows:
         return table
-    ordered = cells.sort_by([("finished_utc", "ascending"), ("place", "ascending")])
-    last = ordered.group_by(["host", "cell_id"], use_threads=False).aggregate([("place", "last")])
-    return table.take(last["place_last"])
+    hosts, cells = _codes(table, "host"), _codes(table, "cell_id")
+    keys = hosts * (int(cells.max()) + 1) + cells
+    order = np.lexsort((_codes(table, "finished_utc"), keys))
+    last = np.append(keys[order][1:] != keys[order][:-1], True)
+    return table if bool(last.all()) else table.take(np.sort(order[last]))
+
+
+def _codes(table: Any, name: str) -> NDArray[Any]:
+    """Return a column of texts as numbers in the order of the texts."""
+    column = table[name].chunk(0)
+    order = np.argsort(np.array([text or "" for text in column.dictionary.to_pylist()], dtype=object))
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order))
+    found: NDArray[Any] = ranks[np.asarray(column.indices.fill_null(0))]
+    return found
 
 
 def _grouped(table: Any) -> Any:
