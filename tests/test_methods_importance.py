@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from jobs import TinyCnn, TinyGru, TinyMlp, TinyTransformer, compress, make_job, trained
+from scipy import stats
 from torch import nn
 
 import harness_pruning
@@ -73,17 +74,31 @@ def test_taylor_and_gradient_are_those_of_a_linear_layer_by_hand(tmp_path: Path)
         assert found == pytest.approx(values, rel=1e-4), importance
 
 
-def test_the_response_is_mean_squared_over_variance(tmp_path: Path) -> None:
+def test_the_response_is_what_labels_explain_over_the_rest(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 4, 90)
+    values = rng.normal(size=(90, 3)) + np.outer(classes, [0.0, 0.5, 2.0])
+    maps = torch.from_numpy(np.repeat(values[:, :, None], 5, 2)).view(90, 3, 5, 1)
+    found = snr(maps, torch.from_numpy(classes), 1).numpy()
+    for channel in range(3):  # the F statistic is this ratio times its degrees of freedom
+        groups = [values[classes == k, channel] for k in range(4)]
+        f = stats.f_oneway(*groups).statistic
+        assert found[channel] == pytest.approx(f * (4 - 1) / (90 - 4), rel=1e-5)
+    target = rng.normal(size=90)
+    found = snr(maps, torch.from_numpy(target), 1).numpy()
+    for channel in range(3):
+        square = stats.pearsonr(target, values[:, channel]).statistic ** 2
+        assert found[channel] == pytest.approx(square / (1 - square), rel=1e-4)
+
+
+def test_every_layer_is_ranked_by_its_own_response(tmp_path: Path) -> None:
     job = make_job(tmp_path, "mlp")
     torch.manual_seed(0)
     module = TinyMlp(width=8, depth=2)
-    x = job.data.split("train").inputs["row"][:256].astype(np.float64)
-    z = x @ module.hidden[0].weight.detach().numpy().T + module.hidden[0].bias.detach().numpy()
+    split = job.data.split("train")
+    z = torch.from_numpy(split.inputs["row"][:256]) @ module.hidden[0].weight.T + module.hidden[0].bias
     found = _scores(module, (torch.randn(2, 10),), gather(module, "snr", job))["hidden.0"]
-    assert found == pytest.approx(z.mean(0) ** 2 / z.var(0), rel=1e-4)
-    maps = torch.randn(5, 3, 4, 4)
-    values = maps.numpy().transpose(1, 0, 2, 3).reshape(3, -1)
-    assert snr(maps, 1).numpy() == pytest.approx(values.mean(1) ** 2 / values.var(1), rel=1e-4)
+    assert found == pytest.approx(snr(z, torch.from_numpy(split.labels[:256].copy()), -1).numpy(), rel=1e-4)
 
 
 def test_a_gate_counts_all_its_rows_and_all_that_reads_the_state() -> None:

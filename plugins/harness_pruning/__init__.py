@@ -19,7 +19,7 @@ _ZEROS = frozenset({"magnitude-pruning", "n-m-pruning"})
 def _training(params: Any) -> frozenset[str]:
     trains = getattr(params, "trains", params.epochs > 0)
     importance = getattr(params, "importance", "")
-    return frozenset({"training"}) if trains or importance in {"taylor", "gradient"} else frozenset()
+    return frozenset({"training"}) if trains or importance in {"taylor", "gradient", "snr"} else frozenset()
 
 
 _TECHNIQUES = {

@@ -166,14 +166,15 @@ def _ratios(module: nn.Module, found: Mapping[str, Attention], job: Job) -> dict
     """Return the signal-to-noise ratio of the channels that each output layer reads: the heads' own response."""
     import torch
 
-    from harness_pruning.importance import ITEMS, snr
+    from harness_pruning.importance import ITEMS, labels_of, snr
     from harness_torch import tensors
 
     ratios: dict[Any, Tensor] = {}
+    labels = labels_of(job, "snr")
     outs = [getattr(item.layer, item.out) for item in found.values()]
 
     def note(layer: Any, given: tuple[Any, ...]) -> None:
-        ratios[layer] = snr(given[0], -1)
+        ratios[layer] = snr(given[0], labels, -1)
 
     hooks = [out.register_forward_pre_hook(note) for out in outs]
     try:

@@ -86,19 +86,29 @@ def _given(job: Job | None, importance: str) -> Job:
 
 
 def _gradients(module: nn.Module, job: Job, importance: str) -> dict[Any, Tensor]:
-    import torch
-
     from harness_torch import tensors
+
+    labels = labels_of(job, importance)
+    module.eval().requires_grad_()
+    outputs = module(*tensors(job.data.split("train").inputs, slice(ITEMS)))
+    job.workload.loss(outputs, labels).backward()
+    found = {item: item.grad.detach() for item in module.parameters() if item.grad is not None}
+    module.zero_grad(set_to_none=True)
+    return found
+
+
+def labels_of(job: Job, importance: str) -> Tensor:
+    """Return the labels of the items that evidence is taken over.
+
+    Raises:
+        Unsupported: There are none.
+    """
+    import torch
 
     split = job.data.split("train")
     if split.labels is None:
         raise Unsupported(f"importance {importance!r} needs labels, and workload {job.workload.name!r} has none")
-    module.eval().requires_grad_()
-    outputs = module(*tensors(split.inputs, slice(ITEMS)))
-    job.workload.loss(outputs, torch.as_tensor(split.labels[:ITEMS].copy())).backward()
-    found = {item: item.grad.detach() for item in module.parameters() if item.grad is not None}
-    module.zero_grad(set_to_none=True)
-    return found
+    return torch.as_tensor(split.labels[:ITEMS].copy())
 
 
 def _ratios(module: nn.Module, job: Job) -> dict[Any, Tensor]:
@@ -108,10 +118,14 @@ def _ratios(module: nn.Module, job: Job) -> dict[Any, Tensor]:
     from harness_torch import tensors
 
     found: dict[Any, Tensor] = {}
+    labels = labels_of(job, "snr")
 
     def note(layer: Any, _given: Any, result: Any) -> None:
         value = result[0] if isinstance(result, tuple) else result
-        found[layer] = snr(value, 1 if isinstance(layer, nn.modules.conv._ConvNd) else -1)
+        if isinstance(layer, nn.RNNBase) and not layer.batch_first:
+            value = value.movedim(1, 0)
+        if len(value) == len(labels):  # else the model has folded something into the items
+            found[layer] = snr(value, labels, 1 if isinstance(layer, nn.modules.conv._ConvNd) else -1)
 
     kinds = (nn.modules.conv._ConvNd, nn.Linear, nn.RNNBase)
     hooks = [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, kinds)]
@@ -124,17 +138,32 @@ def _ratios(module: nn.Module, job: Job) -> dict[Any, Tensor]:
     return found
 
 
-def snr(response: Tensor, dim: int) -> Tensor:
-    """Return mean² / variance of each channel's response over items and places: shape [channels].
+def snr(response: Tensor, labels: Tensor, dim: int) -> Tensor:
+    """Return the signal-to-noise ratio of each channel's response: shape [channels].
+
+    The signal is the variance that the labels explain, the noise the rest: for classes the variance between their
+    means over that within them, as for the response of a neuron to stimuli; for numbers that of a straight line.
 
     Args:
-        response: Items first.
+        response: Items first; averaged over places and steps.
+        labels: Shape [n]: whole numbers are classes.
         dim: Of the channels.
     """
     import torch
+    from torch.nn import functional
 
-    flat = response.detach().movedim(dim, 0).flatten(1)
-    return flat.mean(1).square() / flat.var(1, unbiased=False).clamp_min(torch.finfo(torch.float32).eps)
+    value = response.detach().movedim(dim, 1).double()
+    value = value.reshape(*value.shape[:2], -1).mean(2)
+    value = value - value.mean(0)
+    target = labels.reshape(len(labels), -1)[:, 0]
+    if target.is_floating_point():
+        basis = (target.double() - target.double().mean())[:, None]
+    else:
+        basis = functional.one_hot(target.long()).double()
+    weights = basis.square().sum(0).clamp_min(torch.finfo(torch.float64).tiny)
+    fitted = basis @ ((basis.T @ value) / weights[:, None])
+    signal, noise = fitted.square().mean(0), (value - fitted).square().mean(0)
+    return (signal / noise.clamp_min(torch.finfo(torch.float32).eps)).float()
 
 
 def by_channel(layer: Any, evidence: Evidence, *, out: bool) -> Iterator[Tensor]:
