@@ -181,11 +181,14 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _data(parts: Sequence[Part], runs: Sequence[Run]) -> dict[str, Any]:
+    # A cell that stands in several runs is the newest one's, in its plots as in its row.
+    wanted = {(row["host_id"], row["cell_id"], row["finished_utc"]) for part in parts for _key, row in part.rows}
     cells = {
         key_of(record.host_id, record.cell_id): found
         for run in runs
         for record in run.records
-        if record.status == "ok" and (found := samples(record, run)) is not None
+        if (record.host_id, record.cell_id, record.finished_utc) in wanted
+        and (found := samples(record, run)) is not None
     }
     return {
         "axes": [list(item) for item in AXES],
