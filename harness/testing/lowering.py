@@ -72,9 +72,23 @@ def _able(judge: Judge, able: Capabilities) -> None:
 
 
 def judge_lowered(
-    judge: Judge, seen: Lowered | Failure, again: Lowered | Failure | None, precision: Precision, at: str
+    judge: Judge,
+    seen: Lowered | Failure,
+    again: Lowered | Failure | None,
+    precision: Precision,
+    at: str,
+    announced: str = "",
 ) -> bool:
-    """Check a lowering that should work; tell whether there is an artifact to open."""
+    """Check a lowering that should work; tell whether there is an artifact to open.
+
+    Args:
+        judge: Collects the results.
+        seen: The lowering.
+        again: A second one of the same model, where there was one.
+        precision: That was asked for.
+        at: The test model.
+        announced: How the capabilities say that the precision is realised here.
+    """
     if not ended(judge, seen, "lower", at) or isinstance(seen, Failure):
         return False
     if seen.raised is not None or seen.artifact is None:
@@ -110,7 +124,7 @@ def judge_lowered(
         sample=at,
     )
     judge.expect("no-framework", True, expected="", seen="", fix="", sample=at)
-    _artifact(judge, seen, precision, at)
+    _artifact(judge, seen, precision, at, announced)
     if isinstance(again, Lowered):
         same = again.artifact is not None and again.file_sha256 == seen.file_sha256
         judge.expect(
@@ -141,7 +155,7 @@ def _lower_raised(judge: Judge, seen: Lowered, at: str) -> None:
         raised_well(judge, raised, "lower", at)
 
 
-def _artifact(judge: Judge, seen: Lowered, precision: Precision, at: str) -> None:
+def _artifact(judge: Judge, seen: Lowered, precision: Precision, at: str, announced: str) -> None:
     artifact = seen.artifact
     if artifact is None:
         return
@@ -172,11 +186,12 @@ def _artifact(judge: Judge, seen: Lowered, precision: Precision, at: str) -> Non
         sample=at,
         fix="hash the file after the last write",
     )
-    told = precision.name in {artifact.realised, artifact.realised.rpartition("-")[2]} or bool(artifact.flags)
+    same = precision.name in {artifact.realised, artifact.realised.rpartition("-")[2]}
+    told = same or bool(artifact.flags) or artifact.realised in announced
     judge.expect(
         "realised",
         told,
-        expected=f"{precision.name}, or a flag that says what else and why",
+        expected=f"{precision.name}, or a flag or capabilities that say what else",
         seen=f"realised {artifact.realised!r} without a flag",
         sample=at,
         fix="raise Unsupported where the precision cannot be had, or put a flag on the artifact",

@@ -159,7 +159,7 @@ def _precisions(target: Target, judge: Judge, material: Material, model: Model) 
             judge.skip("runs", f"no installed method asks for {name}", at)
             continue
         lowered = target.lower(material, model, precision, Options())
-        if judge_lowered(judge, lowered, None, precision, at) and isinstance(lowered, Lowered):
+        if judge_lowered(judge, lowered, None, precision, at, target.precisions[name]) and isinstance(lowered, Lowered):
             judge_run(
                 judge, target.spec, target.live(material, lowered, Options(), "accuracy"), model, material, at, name
             )
