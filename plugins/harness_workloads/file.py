@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.api import BadModel, Job, Model, Split, SplitName, WorkloadSpec, param
+from harness.api import BadModel, Job, Model, Precision, Split, SplitName, WorkloadSpec, param
 from harness_workloads.archives import LABELS, Arrays, divide, names, read, sizes
 from harness_workloads.formats import Declared, declared, model_format, onnx_model
 from harness_workloads.modern import has_made_weights, is_old, modernise
@@ -87,7 +87,8 @@ def _fit(params: Params, job: Job) -> Model:
     _copy(found, target)
     if found.format == "onnx":
         flags += _brought_up_to_date(found.files[0], target)
-    return Model(found.format, target, dict(found.inputs), found.outputs, flags=flags)
+    precision = _own_precision(target) if found.format == "onnx" else Precision()
+    return Model(found.format, target, dict(found.inputs), found.outputs, flags=flags, precision=precision)
 
 
 def _copy(found: Declared, target: Path) -> None:
@@ -112,6 +113,16 @@ def _brought_up_to_date(source: Path, target: Path) -> tuple[str, ...]:
         model = modernise(model, source)
         onnx.save(model, target)
     return ("synthetic_weights",) if has_made_weights(model) else ()
+
+
+def _own_precision(path: Path) -> Precision:
+    """Return what a file says it computes in: int8 as it is where it holds conversions to integers, else float32."""
+    import onnx
+
+    kinds = {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}
+    if any(kind in {"QuantizeLinear", "DequantizeLinear"} or kind.startswith("QLinear") for kind in kinds):
+        return Precision("int8", "int8", "static", realise="exact")
+    return Precision()
 
 
 def _fingerprint(params: Params) -> str:

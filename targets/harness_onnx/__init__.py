@@ -13,9 +13,11 @@ from harness.api import ExporterSpec, hookimpl
 from harness_onnx.export import export
 from harness_onnx.graph import (
     BATCH,
+    as_given,
     check_file,
     consumers,
     float_nodes,
+    is_quantized,
     layer_nodes,
     macs_by_node,
     model_io,
@@ -41,6 +43,7 @@ __all__ = [
     "BATCH",
     "Range",
     "TensorSpan",
+    "as_given",
     "bound_ranges",
     "calibration_batches",
     "calibration_items",
@@ -48,6 +51,7 @@ __all__ = [
     "consumers",
     "dynamic_int8",
     "float_nodes",
+    "is_quantized",
     "layer_nodes",
     "macs_by_node",
     "model_io",

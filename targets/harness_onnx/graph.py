@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import BadModel, MissingDependency, Span, TensorSpec, Unsupported
+from harness.api import BadModel, MissingDependency, Model, Span, TensorSpec, Unsupported
 from harness_onnx.wire import TensorSpan, raw_initializers
 
 if TYPE_CHECKING:
@@ -108,6 +108,17 @@ def _first(item: ValueInfoProto) -> Any:
 
 def _is_free(item: ValueInfoProto) -> bool:
     return bool(item.type.tensor_type.shape.dim) and not _first(item).HasField("dim_value")
+
+
+def is_quantized(path: Path) -> bool:
+    """Tell whether a file holds quantized operators or conversions already."""
+    return any("Quantize" in node.op_type or node.op_type.startswith("QLinear") for node in load(path).graph.node)
+
+
+def as_given(model: Model) -> bool:
+    """Tell whether a model's file is what its precision says: a user's own quantized file, to be run as it is."""
+    wanted = model.precision
+    return wanted.realise == "exact" and wanted.encodings is None and is_quantized(model.path)
 
 
 def raw_tensors(path: Path) -> tuple[TensorSpan, ...]:
@@ -261,6 +272,10 @@ def _node_macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int | 
         return steps * batch * inputs[1][0] * inputs[1][1] * (features + hidden)
     if node.op_type in {"Conv", "ConvInteger"} and output and inputs[1]:
         return math.prod(output) * math.prod(inputs[1][1:])
+    if node.op_type == "QLinearConv" and output and len(inputs) > 3 and inputs[3]:
+        return math.prod(output) * math.prod(inputs[3][1:])
+    if node.op_type in {"QLinearMatMul", "QGemm"} and output and len(inputs) > 3 and inputs[3]:
+        return math.prod(output) * inputs[3][-1 if attribute(node, "transB", 0) else -2]
     if node.op_type == "ConvTranspose" and inputs[0] and inputs[1]:
         return math.prod(inputs[0]) * math.prod(inputs[1][1:])
     if node.op_type in {"Gemm", "MatMul", "MatMulInteger"} and output and (inputs[0] or inputs[1]):

@@ -80,6 +80,7 @@ def qdq(
     reduce_range: bool = False,
     exclude: Mapping[str, str] = _NOTHING,
     bound: Mapping[str, Range] = _FREE,
+    operators: bool = False,
 ) -> None:
     """Write a calibrated QDQ file as ONNX Runtime runs fastest: int8 weights, bias int32, activations as asked.
 
@@ -94,12 +95,13 @@ def qdq(
         reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums saturate.
         exclude: Nodes of ``source`` that stay float, each with the parameter whose override asks for it.
         bound: Ranges that bind, by tensor name; calibration finds the others.
+        operators: QLinearConv and its like instead of Q/DQ pairs.
 
     Raises:
         Unsupported: ONNX Runtime has no such calibration, or left nothing of a node that is to stay float.
     """
     extra = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
-    kind = _Kind(activations, per_channel, reduce_range, exclude, bound)
+    kind = _Kind(activations, per_channel, reduce_range, exclude, bound, operators)
     _static(source, out, feeds, calibration, kind, extra)
 
 
@@ -127,6 +129,7 @@ class _Kind:
     reduce_range: bool
     exclude: Mapping[str, str]
     bound: Mapping[str, Range] = field(default_factory=dict)
+    operators: bool = False
 
 
 def _static(
@@ -148,7 +151,7 @@ def _static(
             str(prepared),
             str(out),
             _reader(feeds),
-            quant_format=tools.QuantFormat.QDQ,
+            quant_format=tools.QuantFormat.QOperator if kind.operators else tools.QuantFormat.QDQ,
             activation_type=tools.QuantType.QUInt8 if kind.activations == "uint8" else tools.QuantType.QInt8,
             weight_type=tools.QuantType.QInt8,
             per_channel=kind.per_channel,

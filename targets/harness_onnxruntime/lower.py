@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from harness.api import Artifact, Calibration, Job, Model, Options, Unsupported, stored_size
 from harness_onnx import (
+    as_given,
     bound_ranges,
     calibration_batches,
     calibration_items,
     dynamic_int8,
     float_nodes,
+    is_quantized,
     model_io,
     qdq,
     save_normalised,
@@ -22,7 +24,11 @@ from harness_onnx import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness_onnxruntime.params import Params
+
+    Way = Callable[[Model, Params, Job, Path], str]
 
 
 def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
@@ -33,6 +39,8 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     """
     del options
     wanted = model.precision
+    if wanted.name == "int8" and as_given(model):
+        return _written(model, params, job, _float32)
     ways = {
         "float32": _float32,
         "float16": _float16,
@@ -45,12 +53,19 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     if wanted.name not in ways:
         known = f"known: {', '.join(ways)}"
         raise Unsupported(f"onnxruntime's CPU provider does not realise {wanted.name}", hint=known)
-    out = job.out / "model.onnx"
-    how = ways[wanted.name](model, params, job, out)
+    return _written(model, params, job, ways[wanted.name])
+
+
+def _written(model: Model, params: Params, job: Job, way: Way) -> Artifact:
+    wanted, out = model.precision, job.out / "model.onnx"
+    how = way(model, params, job, out)
     stored, stored_as = stored_size(out, weight_spans(out), wanted.storage)
+    if params.saved != "no":
+        out, how = save_optimised(out, params.saved), f"{how}; rewritten and saved as {params.saved}"
+        stored, stored_as = out.stat().st_size, ""
     return Artifact(
         path=out,
-        format="onnx",
+        format=out.suffix.removeprefix("."),
         sha256=_sha256(out),
         realised="float32" if wanted.name == "binary" else wanted.name,
         how=how,
@@ -58,6 +73,23 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
         stored_bytes=stored,
         stored_as=stored_as,
     )
+
+
+def save_optimised(source: Path, kind: str) -> Path:
+    """Write the graph as ONNX Runtime rewrites it for any CPU, beside its source, and return the new file.
+
+    What depends on this CPU, such as the NCHWc layout, is left to the load.
+    """
+    import onnxruntime
+
+    out = source.with_name("optimised.onnx" if kind == "onnx" else "optimised.ort")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(out)
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    options.add_session_config_entry("session.save_model_format", kind.upper())
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    return out
 
 
 def _sha256(path: Path) -> str:
@@ -105,6 +137,8 @@ def _dynamic(model: Model, params: Params, job: Job, out: Path) -> str:
 
 def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
     wanted = model.precision
+    if is_quantized(model.path):
+        raise Unsupported("the file is quantized already; baseline runs it as it is")
     if not wanted.weights_symmetric:
         raise Unsupported("onnxruntime: int8 weights are symmetric on its fast path")
     calibration = wanted.calibration or Calibration()
@@ -125,10 +159,12 @@ def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
         reduce_range=params.reduce_range,
         exclude=float_nodes(model.path, wanted.overrides, model.names),
         bound=bound,
+        operators=params.int8_format == "operators",
     )
     items = calibration_items(arrays, calibration.samples)
+    form = "QOperator" if params.int8_format == "operators" else "QDQ"
     return (
-        f"quantize_static QDQ, {'symmetric ' if symmetric else ''}{activations} activations, "
+        f"quantize_static {form}, {'symmetric ' if symmetric else ''}{activations} activations, "
         f"{wanted.granularity} int8 weights, {calibration.method} over {items} items"
         f"{f'; {len(bound)} ranges given by the encodings' if bound else ''}"
     )

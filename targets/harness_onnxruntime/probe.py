@@ -4,37 +4,50 @@ from __future__ import annotations
 
 import platform
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Availability, Capabilities
+from harness.api import Availability, Capabilities, cpu_features, int8_dot_product
 
 if TYPE_CHECKING:
     from harness_onnxruntime.params import Params
 
 HINT = "pip install 'compression-harness[onnxruntime]'"
-_ISA = {"avx2": "avx2", "avx512f": "avx512", "avx512_vnni": "avx512-vnni", "avx_vnni": "avx-vnni",
-        "amx_int8": "amx-int8", "asimddp": "dotprod", "i8mm": "i8mm", "asimdhp": "fp16"}  # fmt: skip
+_BUILDS = {
+    "cuda": "pip install onnxruntime-gpu", "tensorrt": "pip install onnxruntime-gpu",
+    "dml": "pip install onnxruntime-directml",
+    "openvino": "pip install onnxruntime-openvino", "qnn": "pip install onnxruntime-qnn",
+    "migraphx": "pip install onnxruntime-rocm",
+}  # fmt: skip
 
 
 def probe(params: Params) -> Availability:
-    """Build a model of one Relu and run it."""
-    del params
+    """Build a model of one Relu and run it on the provider that is asked for, with nothing handed back to the CPU."""
     start = time.perf_counter()
     try:
         import onnxruntime
     except (ImportError, OSError) as error:
         return Availability(False, f"onnxruntime cannot be imported: {error}", HINT, "onnxruntime")
     version = str(onnxruntime.__version__)
+    wanted, here = provider_names(params.provider)[0], onnxruntime.get_available_providers()
+    if wanted not in here:
+        reason = f"this build of onnxruntime has no {wanted}; it has {', '.join(here)}"
+        return Availability(False, reason, _BUILDS.get(params.provider, ""), "onnxruntime", version)
     try:
-        _run_relu(onnxruntime)
+        _run_relu(onnxruntime, wanted)
     except Exception as error:  # noqa: BLE001  whatever it is, the target is not available, and this says why
         reason = f"a model of one Relu does not run: {type(error).__name__}: {error}"
         return Availability(False, reason, HINT, "onnxruntime", version)
     return Availability(True, runtime="onnxruntime", version=version, seconds=time.perf_counter() - start)
 
 
-def _run_relu(onnxruntime: Any) -> None:
+def provider_names(provider: str) -> list[str]:
+    """Return the providers of a session: the one that is asked for, and the CPU for what that one does not take."""
+    names = {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "Tensorrt", "migraphx": "MIGraphX", "coreml": "CoreML",
+             "qnn": "QNN", "dml": "Dml", "openvino": "OpenVINO", "xnnpack": "Xnnpack"}  # fmt: skip
+    return list(dict.fromkeys(f"{names[name]}ExecutionProvider" for name in (provider, "cpu")))
+
+
+def _run_relu(onnxruntime: Any, provider: str) -> None:
     import numpy as np
     from onnx import TensorProto, helper
 
@@ -43,27 +56,20 @@ def _run_relu(onnxruntime: Any) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    if not provider.startswith("CPU"):
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[provider])
+    if session.get_providers()[0] != provider:
+        raise RuntimeError(f"{provider} was left out: the session has {', '.join(session.get_providers())}")
     (result,) = session.run(None, {"x": np.array([-1, 2], np.float32)})
     if result.tolist() != [0.0, 2.0]:
         raise RuntimeError(f"Relu of [-1, 2] gave {result.tolist()}")
 
 
-def isa() -> tuple[str, ...]:
-    """Return the vector extensions that matter here, from /proc/cpuinfo; empty where there is none."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ()
-    flags = next((line.split() for line in text.splitlines() if line.startswith(("flags", "Features"))), [])
-    return tuple(name for flag, name in _ISA.items() if flag in flags)
-
-
 def capabilities(params: Params) -> Capabilities:
     """Return what the CPU provider realises on this host."""
-    found = isa()
-    fast = {"avx512-vnni": "VNNI", "avx-vnni": "VNNI", "dotprod": "dot product"}
-    dot = next((fast[name] for name in found if name in fast), "no int8 dot product")
+    found = cpu_features()
+    dot = int8_dot_product(found)
     scheme = f"QDQ, {params.activations} activations, int8 weights"
     half = "stored float16; kernels compute float32 between casts"
     if platform.machine() in {"aarch64", "arm64"} and "fp16" in found:
@@ -82,6 +88,7 @@ def capabilities(params: Params) -> Capabilities:
         gaps={
             "bfloat16": "the CPU provider has no bfloat16 kernels",
         },
+        devices=(params.provider,),
         channel_multiple=16 if "avx512" in found else 8,
         isa=found,
         evidence={

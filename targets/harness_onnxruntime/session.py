@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.api import Artifact, MissingDependency, Options, Placement, Purpose, TensorSpec
 from harness_onnx import BATCH, macs_by_node
 from harness_onnxruntime.placement import read_profile
-from harness_onnxruntime.probe import HINT
+from harness_onnxruntime.probe import HINT, provider_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def open_session(artifact: Artifact, params: Params, options: Options, purpose: 
         folder = tempfile.TemporaryDirectory(prefix="harness-ort-")
         settings.enable_profiling = True
         settings.profile_file_prefix = str(Path(folder.name) / "profile")
-    session = onnxruntime.InferenceSession(str(artifact.path), settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(artifact.path), settings, providers=provider_names(params.provider))
     return OnnxRuntimeSession(session, onnxruntime, artifact.path, options, folder)
 
 
@@ -55,8 +55,18 @@ def _settings(onnxruntime: Any, params: Params, options: Options) -> Any:
     settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[params.graph_optimization])
     settings.enable_cpu_mem_arena = params.arena
     settings.log_severity_level = 3
+    if not params.prepacking:
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+    if params.mmap:
+        settings.add_session_config_entry("session.use_memory_mapped_ort_model", "1")
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if params.spinning else "0")
     return settings
+
+
+def _macs(path: Path) -> Mapping[str, int]:
+    """Return the MACs of a file's nodes; those of a rewritten file are its source's, which lies beside it."""
+    source = path.with_name("model.onnx")
+    return macs_by_node(source if source.is_file() else path) if path.suffix == ".onnx" or source.is_file() else {}
 
 
 class OnnxRuntimeSession:
@@ -109,7 +119,7 @@ class OnnxRuntimeSession:
         if self._folder is None:
             return ()
         profile = Path(self._session.end_profiling()).read_bytes()
-        return read_profile(profile, batch=self._options.batch, macs=macs_by_node(self._path))
+        return read_profile(profile, batch=self._options.batch, macs=_macs(self._path))
 
     def effective(self) -> Mapping[str, str]:
         """Return what the session says of its options."""

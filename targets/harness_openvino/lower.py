@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported, stored_size
-from harness_onnx import Range, calibration_batches, calibration_items, float_nodes, quiet, read_encodings
+from harness_onnx import (
+    Range,
+    as_given,
+    calibration_batches,
+    calibration_items,
+    float_nodes,
+    is_quantized,
+    quiet,
+    read_encodings,
+)
 from harness_openvino.binary import binarize_convolutions
 from harness_openvino.dynamic import quantize_dynamically
 from harness_openvino.ir import weight_spans
@@ -47,8 +56,9 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     if wanted.name not in ways:
         known = f"known: {', '.join(ways)}"
         raise Unsupported(f"openvino's CPU plugin does not realise {wanted.name} here", hint=known)
+    way = _float32 if wanted.name == "int8" and as_given(model) else ways[wanted.name]
     with quiet():
-        graph, how = ways[wanted.name](_convert(model), model, params, job)
+        graph, how = way(_convert(model), model, params, job)
     return _save(graph, how, model, job.out / "model.xml")
 
 
@@ -199,6 +209,8 @@ def _operations(graph: Any, model: Model, wanted: Mapping[str, str]) -> tuple[st
 
 def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
     wanted = model.precision
+    if is_quantized(model.path):
+        raise Unsupported("the file is quantized already; baseline runs it as it is")
     if not wanted.weights_symmetric:
         raise Unsupported("openvino: int8 weights are symmetric on the CPU")
     calibration = wanted.calibration or Calibration()
@@ -214,7 +226,7 @@ def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]
     bound = bound_inputs(graph, model)
     seen = calibrated(graph, feeds, calibration.method) if ours else {}
     transformer = _has_attention(graph)
-    quantized = nncf.quantize(
+    quantized = _controlled(nncf, params, job)(
         graph,
         nncf.Dataset(feeds),
         preset=nncf.QuantizationPreset.PERFORMANCE if wanted.activations_symmetric else nncf.QuantizationPreset.MIXED,
@@ -229,9 +241,42 @@ def _int8(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]
     preset = "performance" if wanted.activations_symmetric else "mixed"
     set_ranges(quantized, seen, bound, symmetric=bool(wanted.activations_symmetric))
     kind = ", transformer model type" if transformer else ""
-    how = f"nncf.quantize, {preset} preset{kind}, {wanted.granularity} int8 weights"
+    control = f" with accuracy control, drop at most {params.accuracy_drop:g}" if params.accuracy_drop else ""
+    how = f"nncf.quantize{control}, {preset} preset{kind}, {wanted.granularity} int8 weights"
     given = f"; {len(bound)} ranges given by the encodings" if bound else ""
     return quantized, f"{how}, {calibration.method}{' by our own ranges' if ours else ''} over {items} items{given}"
+
+
+def _controlled(nncf: Any, params: Params, job: Job) -> Any:
+    """Return ``nncf.quantize``, or the same with layers put back to float until the metric drops by no more than asked.
+
+    Raises:
+        Unsupported: The selection split has no labels to measure the drop with.
+    """
+    if not params.accuracy_drop:
+        return nncf.quantize
+    items = job.data.split("selection")
+    labels = items.labels
+    if labels is None:
+        raise Unsupported("openvino: accuracy_drop needs a labelled selection split, which this workload has not")
+    sign = 1.0 if job.workload.higher_is_better else -1.0
+    batches = calibration_batches(items.inputs, len(labels), batch=None)
+
+    def validate(compiled: Any, feeds: Any) -> tuple[float, None]:
+        import numpy as np
+
+        seen = [compiled(feed) for feed in feeds]
+        names = job.workload.outputs
+        outputs = {name: np.concatenate([item[place] for item in seen]) for place, name in enumerate(names)}
+        return sign * float(job.workload.aggregate(job.workload.score(outputs, labels))), None
+
+    def quantize(graph: Any, dataset: Any, *, advanced_parameters: Any, **settings: Any) -> Any:
+        return nncf.quantize_with_accuracy_control(
+            graph, dataset, nncf.Dataset(batches), validate, max_drop=params.accuracy_drop,
+            advanced_quantization_parameters=advanced_parameters, **settings,
+        )  # fmt: skip
+
+    return quantize
 
 
 def _nncf() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.api import param
 
@@ -13,4 +14,15 @@ class Params:
 
     fast_bias_correction: bool = param(True, "static int8 corrects biases layer by layer, not by running the model")
     smooth_quant: bool = param(False, "static int8 of models with attention moves outliers into weights first")
+    accuracy_drop: float = param(
+        0.0,
+        "static int8 leaves layers float until the selection metric drops by at most this; 0: off",
+        ge=0,
+    )
+    device: Literal["CPU", "GPU", "NPU", "AUTO"] = param("CPU", "OpenVINO's device")
+    hint: Literal["latency", "throughput"] = param("latency", "PERFORMANCE_HINT; throughput opens several streams")
+    precision: Literal["artifact", "f32", "bf16", "f16"] = param(
+        "artifact", "INFERENCE_PRECISION_HINT; artifact: f32, or f16 for a float16 file where the device has it"
+    )
+    cache: bool = param(False, "keep the compiled model on disk, so that the next load is shorter")
     pinning: bool = param(False, "let OpenVINO pin its threads; off, because the harness has pinned the process")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, Options, Placement, Purpose, TensorSpec
@@ -24,6 +27,7 @@ _READ_BACK = {
     "pinning": "ENABLE_CPU_PINNING",
     "execution_mode": "EXECUTION_MODE_HINT",
     "devices": "EXECUTION_DEVICES",
+    "loaded_from_cache": "LOADED_FROM_CACHE",
 }
 
 
@@ -40,20 +44,39 @@ def open_session(
     model = core.read_model(str(artifact.path))
     if purpose != "accuracy":
         _fix_batch(model, openvino, options.batch)
-    half = artifact.realised == "float16" and "FP16" in optimized_for(openvino)
     settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": options.threads,
-        # Without it newer CPUs run a float32 file in bfloat16.
-        "INFERENCE_PRECISION_HINT": "f16" if half else "bf16" if artifact.realised == "bfloat16" else "f32",
-        "ENABLE_CPU_PINNING": params.pinning,
+        "PERFORMANCE_HINT": params.hint.upper(),
+        "INFERENCE_PRECISION_HINT": _precision(artifact, params, openvino),
         "PERF_COUNT": purpose == "placement",  # the counters cost time, so a latency session has none
     }
+    if params.hint == "latency" and params.device == "CPU":
+        settings["NUM_STREAMS"] = "1"
+    threads = {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": params.pinning}
+    if params.device == "CPU":
+        settings |= threads
+    else:  # AUTO passes on what its devices hold
+        core.set_property("CPU", threads)
+    if params.cache:
+        core.set_property({"CACHE_DIR": str(_cache_folder())})
     if purpose == "accuracy" and artifact.realised == "binary":
         return EachBatchSession(core, model, settings, openvino, options)
-    compiled = core.compile_model(model, "CPU", settings)
+    compiled = core.compile_model(model, params.device, settings)
     return OpenVinoSession(compiled, model, openvino, options)
+
+
+def _precision(artifact: Artifact, params: Params, openvino: Any) -> str:
+    """Return the hint: without one newer CPUs run a float32 file in bfloat16."""
+    if params.precision != "artifact":
+        return params.precision
+    device = "CPU" if params.device == "AUTO" else params.device
+    if artifact.realised == "bfloat16":
+        return "bf16"
+    return "f16" if artifact.realised == "float16" and "FP16" in optimized_for(openvino, device) else "f32"
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "harness" / "openvino"
 
 
 def _fix_batch(model: Any, openvino: Any, batch: int) -> None:
@@ -106,12 +129,22 @@ class OpenVinoSession:
     def placements(self) -> tuple[Placement, ...]:
         """Return what the runtime model says of the runs so far; times only with purpose "placement"."""
         batch = self._options.batch
-        return read_runtime_model(self._compiled.get_runtime_model(), self._model, batch=batch)
+        rows = read_runtime_model(self._compiled.get_runtime_model(), self._model, batch=batch)
+        return tuple(dataclasses.replace(row, device=self._device()) for row in rows)
+
+    def _device(self) -> str:
+        return str(self._compiled.get_property("EXECUTION_DEVICES")[0]).strip("()")
 
     def effective(self) -> Mapping[str, str]:
         """Return what the compiled model says of its options."""
-        values = {name: _text(self._compiled.get_property(key)) for name, key in _READ_BACK.items()}
+        values = {name: self._property(key) for name, key in _READ_BACK.items()}
         return {**values, "version": str(self._openvino.__version__).partition("-")[0]}
+
+    def _property(self, key: str) -> str:
+        try:
+            return _text(self._compiled.get_property(key))
+        except RuntimeError:  # each device has a set of its own
+            return "not reported"
 
     def close(self) -> None:
         """Free the request and the compiled model."""
