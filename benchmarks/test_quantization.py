@@ -23,7 +23,7 @@ from harness.plan.resolve import choose
 from harness.plugins import load_registry
 from harness.types import Step
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # it trains a network three times
 EPOCHS = 5
 ITEMS = 256  # calibration items, for the vendor and for us
 LOSS_ALLOWED = 0.003  # 0.3 points, for the lower bound of the paired 95 % interval
