@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "placements": ("harness.cli.placements", "Show what ran where, operator by operator, in a cell of a run."),
     "compare": ("harness.cli.compare", "Say whether B is worse than A, cell by cell, with intervals."),
     "report": ("harness.cli.report", "Write one self-contained HTML file about one or more runs."),
+    "history": ("harness.cli.history", "Show a cell over many runs, and where it changed."),
     "export": ("harness.cli.export", "Write a run for other tools: spreadsheets, pytest-benchmark, MLPerf's checker."),
     "index": ("harness.cli.index", "Index a large tree of runs in one Parquet file, for 'harness fleet'."),
     "fleet": (
