@@ -100,6 +100,13 @@ def test_entropy_clips_far_outliers() -> None:
     assert 3 < high < 30
 
 
+def test_entropy_of_a_relus_output_is_that_of_its_positive_half() -> None:
+    values = np.random.default_rng(7).standard_normal(100_000).astype(np.float32)
+    low, high = ranges([{"a": np.maximum(values, 0)}], "entropy")["a"]
+    assert (low, high) == ranges([{"a": values[values > 0]}], "entropy")["a"]
+    assert high > 3.5
+
+
 def test_mse_is_the_best_of_all_shrunk_ranges() -> None:
     values = np.random.default_rng(3).laplace(size=20_000).astype(np.float32)
 

@@ -37,6 +37,7 @@ class Seen:
     mean_high: float | None = None
     width: float = 0.0
     counts: Array = field(default_factory=lambda: _zeros())
+    zeros: int = 0
 
     def update(self, values: Array) -> None:
         """Add the values of one feed."""
@@ -51,6 +52,7 @@ class Seen:
         self.mean_low = low if self.mean_low is None else SMOOTHING * self.mean_low + (1 - SMOOTHING) * low
         self.mean_high = high if self.mean_high is None else SMOOTHING * self.mean_high + (1 - SMOOTHING) * high
         self._widen(max(abs(low), abs(high)))
+        self.zeros += int(values.size - np.count_nonzero(values))
         self.counts += np.histogram(values, BINS, (-self.width, self.width))[0]
 
     def _widen(self, magnitude: float) -> None:
@@ -96,6 +98,10 @@ class Seen:
         import numpy as np
 
         magnitudes = self.counts[BINS // 2 :] + self.counts[: BINS // 2][::-1]
+        # A zero is exact on every grid. Those that a ReLU leaves, half of all items, would hide what clipping costs.
+        magnitudes[0] -= self.zeros
+        if not magnitudes.any():
+            return self.width
         levels = _LEVELS // 2  # of magnitudes, as published
         last = int(np.nonzero(magnitudes)[0].max()) + 1
         if last <= levels:
