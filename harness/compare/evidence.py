@@ -136,7 +136,9 @@ def _own(side: Side, record: Record, anchor: str, reduce: Reduce) -> tuple[float
 
 def _anchored(a: Side, first: Record, b: Side, second: Record) -> Evidence | None:
     mine, theirs = a.run.by_cell.get(first.anchor or ""), b.run.by_cell.get(second.anchor or "")
-    if mine is None or theirs is None or a.host != b.host or mine.inputs_sha256 != theirs.inputs_sha256:
+    if mine is None or theirs is None or a.host != b.host or mine.cell_id != theirs.cell_id:
+        return None
+    if mine.inputs_sha256 != theirs.inputs_sha256:  # which knows no parameters of the target: cell_id does
         return None
     drift = _drift(a, mine, b, theirs)
     if first.cell_id == mine.cell_id and second.cell_id == theirs.cell_id:
