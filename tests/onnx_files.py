@@ -95,6 +95,80 @@ def dense_net(folder: Path, *, batch: int | str = "n") -> Model:
 DENSE_MACS = {"w0": 32 * 48, "w1": 48 * 40, "w2": 40 * 24}  # of dense_net, by weight
 
 
+GRU_MACS = {"gru": 8 * 3 * 16 * (8 + 16), "head": 160}  # 8 steps of 8 features, 16 hidden
+
+
+def gru_net(folder: Path) -> Model:
+    """A GRU over 8 steps and a Gemm on its last state."""
+    rng = np.random.default_rng(6)
+    weights = {
+        "w": _weights(rng, 1, 48, 8), "r": _weights(rng, 1, 48, 16), "b": np.zeros((1, 96), np.float32),
+        "axis": np.array([0], np.int64), "head.weight": _weights(rng, 10, 16),
+        "head.bias": _weights(rng, 10, 1).ravel(),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["steps"], name="turn", perm=[1, 0, 2]),
+        helper.make_node("GRU", ["steps", "w", "r", "b"], ["", "last"], name="gru", hidden_size=16,
+                         linear_before_reset=1),
+        helper.make_node("Squeeze", ["last", "axis"], ["state"], name="squeeze"),
+        helper.make_node("Gemm", ["state", "head.weight", "head.bias"], ["logits"], name="head", transB=1),
+    ]  # fmt: skip
+    path = folder / "gru.onnx"
+    write(path, nodes, {"x": ["n", 8, 8]}, {"logits": ["n", 10]}, weights)
+    return Model("onnx", path, {"x": TensorSpec("float32", (None, 8, 8))}, ("logits",))
+
+
+# 8 tokens of width 16, two heads of 8, a hidden layer of 32; scores and weighted values have no weights
+TRANSFORMER_MACS = {
+    **dict.fromkeys(("query", "key", "value", "mix"), 8 * 16 * 16),
+    **dict.fromkeys(("scores", "values"), 2 * 8 * 8 * 8),
+    **dict.fromkeys(("wide", "narrow"), 8 * 16 * 32),
+    "head": 160,
+}
+
+
+def transformer_net(folder: Path) -> Model:
+    """One encoder layer of two heads, as exporters write it, and a Gemm on the mean token."""
+    rng = np.random.default_rng(7)
+    weights = {f"{name}.weight": _weights(rng, 16, 16) for name in ("query", "key", "value", "mix")}
+    weights |= {
+        "wide.weight": _weights(rng, 16, 32), "narrow.weight": _weights(rng, 32, 16),
+        "head.weight": _weights(rng, 10, 16),
+        "head.bias": _weights(rng, 10, 1).ravel(), "ones": np.ones(16, np.float32), "zeros": np.zeros(16, np.float32),
+        "scale": np.array(8**-0.5, np.float32), "split": np.array([0, 8, 2, 8], np.int64),
+        "join": np.array([0, 8, 16], np.int64), "one": np.array([1], np.int64),
+    }  # fmt: skip
+    node = helper.make_node
+    nodes = []
+    for name, order in (("query", [0, 2, 1, 3]), ("key", [0, 2, 3, 1]), ("value", [0, 2, 1, 3])):
+        nodes += [
+            node("MatMul", ["x", f"{name}.weight"], [f"{name}.flat"], name=name),
+            node("Reshape", [f"{name}.flat", "split"], [f"{name}.split"], name=f"{name}.reshape"),
+            node("Transpose", [f"{name}.split"], [name], name=f"{name}.turn", perm=order),
+        ]
+    nodes += [
+        node("MatMul", ["query", "key"], ["raw"], name="scores"),
+        node("Mul", ["raw", "scale"], ["scaled"], name="scaling"),
+        node("Softmax", ["scaled"], ["shares"], name="softmax", axis=-1),
+        node("MatMul", ["shares", "value"], ["heads"], name="values"),
+        node("Transpose", ["heads"], ["beside"], name="heads.turn", perm=[0, 2, 1, 3]),
+        node("Reshape", ["beside", "join"], ["joined"], name="heads.reshape"),
+        node("MatMul", ["joined", "mix.weight"], ["mixed"], name="mix"),
+        node("Add", ["mixed", "x"], ["sum0"], name="add0"),
+        node("LayerNormalization", ["sum0", "ones", "zeros"], ["norm0"], name="norm0"),
+        node("MatMul", ["norm0", "wide.weight"], ["hidden"], name="wide"),
+        node("Relu", ["hidden"], ["active"], name="relu"),
+        node("MatMul", ["active", "narrow.weight"], ["back"], name="narrow"),
+        node("Add", ["back", "norm0"], ["sum1"], name="add1"),
+        node("LayerNormalization", ["sum1", "ones", "zeros"], ["norm1"], name="norm1"),
+        node("ReduceMean", ["norm1", "one"], ["mean"], name="mean", keepdims=0),
+        node("Gemm", ["mean", "head.weight", "head.bias"], ["logits"], name="head", transB=1),
+    ]
+    path = folder / "transformer.onnx"
+    write(path, nodes, {"x": ["n", 8, 16]}, {"logits": ["n", 10]}, weights)
+    return Model("onnx", path, {"x": TensorSpec("float32", (None, 8, 16))}, ("logits",))
+
+
 def two_inputs(folder: Path) -> Model:
     """Two dense branches that share one square weight, and their difference."""
     rng = np.random.default_rng(1)

@@ -206,6 +206,14 @@ def test_another_interpreter_lowers_its_target(toy):
     assert isinstance(built, Built), built
 
 
+def test_a_builder_that_makes_room_for_another_interpreter_leaves_no_ear_behind(toy):
+    """The new builder's pipe has the old one's descriptor; it was never heard, and the run stood still."""
+    import sys
+
+    built = toy.build("toy-base", workers=1, timeout_s=20, python={"toy-runtime": sys.executable})["toy-base"]
+    assert isinstance(built, Built), built
+
+
 def test_an_interpreter_that_cannot_be_run_is_a_reason(toy):
     failure = toy.build("toy-base", python={"toy-runtime": "/nonexistent/python"})["toy-base"]
     assert (failure.status, failure.stage) == ("unavailable", "lower")

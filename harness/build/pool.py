@@ -18,7 +18,7 @@ from harness.build.tasks import PROTOCOL, Hello, Reply, Request
 from harness.errors import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from harness.types import Status
 
@@ -211,6 +211,10 @@ class Builders:
         workers: Builders at a time, over all interpreters.
         threads: CPU threads of each.
         logs: Where their output goes.
+
+    Attributes:
+        before_end: Called with an idle builder that has to make room: who listens to it must stop now, for the next
+            builder's pipe may get the same descriptor.
     """
 
     def __init__(self, workers: int, threads: int, logs: Path) -> None:
@@ -220,6 +224,7 @@ class Builders:
         self.busy: list[Builder] = []
         self.idle: list[Builder] = []
         self.started = 0
+        self.before_end: Callable[[Builder], object] = lambda _builder: None
 
     @property
     def free(self) -> int:
@@ -238,12 +243,16 @@ class Builders:
             self.idle.remove(builder)
         else:
             if len(self.idle) + len(self.busy) >= self.workers and self.idle:
-                self.idle.pop(0).end()  # of another interpreter: it makes room
+                self._make_room(self.idle.pop(0))  # of another interpreter
             builder = Builder.start(python, self._logs, self.threads)
             self.started += 1
         builder.used.add(name)
         self.busy.append(builder)
         return builder
+
+    def _make_room(self, builder: Builder) -> None:
+        self.before_end(builder)
+        builder.end()
 
     def give(self, builder: Builder) -> None:
         """Take a builder back that has answered."""

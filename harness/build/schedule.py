@@ -77,6 +77,7 @@ class Scheduler:
         self.gate = Gate(self.slot)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.gate, selectors.EVENT_READ, self.gate)
+        self.builders.before_end = self._unhear
         try:
             self._loop()
         except KeyboardInterrupt:
@@ -193,6 +194,10 @@ class Scheduler:
             elif reply.built is not None:
                 self._end(run, None)
 
+    def _unhear(self, builder: Builder) -> None:
+        with contextlib.suppress(KeyError):
+            self.selector.unregister(builder)
+
     def _progress(self, run: _Running, fraction: float, text: str) -> None:
         if fraction > run.fraction:
             run.fraction = fraction
@@ -207,8 +212,7 @@ class Scheduler:
                 self._lost(run.builder, run, Gone("timeout", reason))
 
     def _lost(self, builder: Builder, run: _Running | None, gone: Gone) -> None:
-        with contextlib.suppress(KeyError):
-            self.selector.unregister(builder)
+        self._unhear(builder)
         self.builders.drop(builder)
         if run is not None:
             blame = self._blame(run.node) if gone.status != "unavailable" else str(run.node.python or "harness")
