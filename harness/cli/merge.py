@@ -28,10 +28,11 @@ def command(*, sources: tuple[str, ...], output: Path, stand_ins: tuple[str, ...
     PATH is a run or a folder of runs; UNIT names the machine that they were measured on, so that two machines of
     one model stay apart. A run that 'harness verify' finds fault with is refused by name, the others are merged.
     """
+    from harness.audit import audit
     from harness.leaderboard.escape import visible
     from harness.store.merge import merge, twins
 
-    found = merge(_sources(sources, stand_ins), output)
+    found = merge(_sources(sources, stand_ins), output, audit)
     refused = [item for item in found if item.outcome == "refused"]
     same = twins(output)
     if as_json:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import codec
 from harness.errors import PlanError, RecordError
 from harness.store import files, layout, manifest
-from harness.store.load import find_runs, load_run
+from harness.store.load import Problem, find_runs, load_run
 from harness.store.units import new_unit, read_unit
 from harness.store.verify import verify_run
+
+Check = Callable[[Path], Sequence[Problem]]
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,13 @@ class Merged:
     reasons: tuple[str, ...] = ()
 
 
-def merge(sources: Sequence[Source], out: Path) -> list[Merged]:
-    """Copy runs below ``out`` as ``<unit>/<run>``; a run that ``verify`` finds fault with is refused by name.
+def merge(sources: Sequence[Source], out: Path, check: Check = verify_run) -> list[Merged]:
+    """Copy runs below ``out`` as ``<unit>/<run>``; a run that ``check`` finds fault with is refused by name.
 
     Args:
         sources: Which runs, and whose.
         out: The tree; made where it is not there, added to where it is.
+        check: Run folder -> what is wrong with it; the command line gives it every demand of ``harness verify``.
 
     Raises:
         PlanError: A source holds no run.
@@ -62,7 +65,7 @@ def merge(sources: Sequence[Source], out: Path) -> list[Merged]:
         runs = find_runs(source.path)
         if not runs:
             raise PlanError(f"there is no run at {source.path}", hint="a run is a folder such as results/<host>/<run>")
-        found += [_merge(run, source, out, heads) for run in runs]
+        found += [_merge(run, source, out, heads, check) for run in runs]
     return found
 
 
@@ -71,12 +74,12 @@ def _heads(out: Path) -> Iterator[tuple[str, str]]:
         yield manifest.read(run).head, f"{run.parent.name}/{run.name}"
 
 
-def _merge(folder: Path, source: Source, out: Path, heads: dict[str, str]) -> Merged:
+def _merge(folder: Path, source: Source, out: Path, heads: dict[str, str], check: Check) -> Merged:
     unit = source.unit
     try:
         run = load_run(folder)
         unit = unit or run.unit
-        problems = [f"{problem.file}: {problem.what}" for problem in verify_run(folder)]
+        problems = [f"{problem.file}: {problem.what}" for problem in check(folder)]
         if run.info is None:
             problems = problems or [f"{layout.RUN}: cannot be read"]
         if problems or run.info is None:
