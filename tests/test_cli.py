@@ -26,7 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
 NOTHING: dict[str, Any] = {
     "workloads": (), "methods": (), "targets": (), "profile": None, "threads": None, "batch": None, "model": None,
     "data": None, "factories": (), "config": None, "pack": None, "strict": None, "seed": None, "pythons": (),
-    "timeout": None, "memory_limit": None,
+    "timeout": None, "memory_limit": None, "scenario": (),
 }  # fmt: skip
 
 
