@@ -63,7 +63,10 @@ def test_it_installs_is_listed_conforms_and_runs_unedited(kind: str, tmp_path: P
     env = {**os.environ, "PYTHONPATH": str(site)}
     listed = json.loads(harness(env, "plugins", "list", "--json", where=tmp_path))
     assert [entry["state"] for entry in listed if entry["name"] == made.entry] == ["loaded"]
-    assert "0 failed" not in harness(env, "plugins", "check", made.entry, where=tmp_path)
+    told = json.loads(harness(env, "plugins", "check", made.entry, "--json", where=tmp_path))
+    states = [result["state"] for result in told]
+    assert states.count("passed") > 12
+    assert set(states) <= {"passed", "skipped"}, [result for result in told if result["state"] == "failed"]
     board = harness(env, *shlex.split(made.bench)[1:], "--out", str(tmp_path / "results"), where=tmp_path)
     assert made.entry in board
     test = [

@@ -48,7 +48,8 @@ def check(app: App, plugin: str, *, quick: bool, samples: str, limit_s: float, s
     from harness.testing.run import check_plugin
 
     kinds = tuple(word.strip() for word in samples.split(",") if word.strip()) or None
-    report = check_plugin(app.registry(), plugin, Settings(quick=quick, samples=kinds, limit_s=limit_s))
+    settings = Settings(quick=quick, samples=kinds, limit_s=limit_s)
+    report = check_plugin(app.registry(), plugin, settings, on_wait=lambda text: click.echo(text, err=True))
     if as_json:
         print_json(list(report.results))
         return 1 if report.failed else 0

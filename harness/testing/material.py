@@ -12,7 +12,6 @@ from harness.build.data import SPLITS
 from harness.build.graph import Graph, Node
 from harness.build.plane import THREADS, run_graph
 from harness.build.tasks import Use
-from harness.measure.slots import building
 from harness.plan.checks import export_path
 from harness.plan.resolve import choose
 from harness.plan.values import PlannedCell, Resolved
@@ -39,7 +38,12 @@ class Order:
 
 
 def samples(registry: Registry, only: Iterable[str] | None = None) -> dict[str, str]:
-    """Return the test models that are installed: layer kind -> workload."""
+    """Return the test models that are installed: layer kind -> workload.
+
+    Args:
+        registry: What is installed.
+        only: Layer kinds to keep; ``None`` for all.
+    """
     found = {
         offer.spec.sample.exercises: name for name, offer in registry.workloads.items() if offer.spec.sample is not None
     }
@@ -50,6 +54,8 @@ def prepare(
     registry: Registry, orders: Iterable[Order], cache: Cache, scratch: Path, *, timeout_s: float = 300.0
 ) -> tuple[list[Material], dict[str, str]]:
     """Train, export and run test models; what is cached is taken.
+
+    The caller holds the host's lock: taking it again could wait for a measurer who waits for the caller.
 
     Returns:
         The materials, and workload -> why it could not be had.
@@ -63,7 +69,7 @@ def prepare(
         registry=registry,
         workers=None,
         on_event=lambda _event: None,
-        slot=building,
+        slot=contextlib.nullcontext,
         timeout_s=timeout_s,
         threads=THREADS,
     )

@@ -108,7 +108,7 @@ class Steps:
         job = dataclasses.replace(job, hardware=Hardware(f"target {use.name!r}", message["hardware"]), reference=None)
         values = params.build(spec.params, use.params, owner=f"target {use.name!r}")
         before = folder_state(model.path)
-        for name in FRAMEWORKS - set(sys.modules):
+        for name in _foreign_frameworks(spec.packages) - set(sys.modules):
             sys.modules[name] = None  # type: ignore[assignment]  # how Python blocks an import
         seed_all(options.seed)
         value, error, watched = _under_watch(lambda: spec.lower(model, values, options, job), job.out)
@@ -194,6 +194,11 @@ class Steps:
 
         seen, error, watched = _under_watch(call, Path(message["out"]))
         return {"seen": codec.to_data(dataclasses.replace(seen or Splits(watched), raised=error, watched=watched))}
+
+
+def _foreign_frameworks(packages: tuple[str, ...]) -> frozenset[str]:
+    """Return the frameworks that lowering has to do without: all but those that a target names as its own runtime."""
+    return FRAMEWORKS - {name.lower().replace("-", "_") for name in packages}
 
 
 def _size(path: Path) -> int:

@@ -56,9 +56,9 @@ def _relative_to_descriptor(event: str, args: tuple[Any, ...]) -> bool:
 
 
 def _writes(args: tuple[Any, ...]) -> bool:
-    mode, flags = args[1], args[2] or 0
-    if flags & getattr(os, "O_TMPFILE", 0) == getattr(os, "O_TMPFILE", -1):
-        return False  # a file without a name
+    path, mode, flags = args[0], args[1], args[2] or 0
+    if isinstance(path, (str, bytes, os.PathLike)) and os.path.isdir(path):  # noqa: PTH112  bytes have no Path
+        return False  # opened for a file without a name (O_TMPFILE), as tempfile.TemporaryFile does, or to be read
     if isinstance(mode, str):
         return any(letter in mode for letter in "wax+")
     return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))

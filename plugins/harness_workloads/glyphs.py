@@ -99,7 +99,7 @@ def workloads() -> Iterable[WorkloadSpec[Any]]:
         yield WorkloadSpec(
             name=name,
             modality="image",
-            summary=f"{net} on rendered characters, 32x32x3, tested on 10,080 items in unseen fonts",
+            summary=f"{net} on rendered characters, tested on 10,080 items in unseen fonts",
             params=params,
             inputs=_inputs,
             outputs=OUTPUTS,

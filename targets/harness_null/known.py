@@ -334,6 +334,7 @@ SPECS = (
         _spec("failing", "runs no model: fails where and how it is told", FailingParams, _open_failing),
         probe=_failing_probe,
         lower=_failing_lower,
+        known_gaps={"runs": "it is there to fail, by default in its first run"},
     ),
     _spec("slow-load", "runs no model: loads slowly, and its first inference is slow", SlowLoadParams, _open_slow_load),
     _spec("hoard", "runs no model: holds a known amount of memory", HoardParams, _open_hoard),

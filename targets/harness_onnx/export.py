@@ -112,6 +112,7 @@ def _tidy(path: Path) -> None:
     normalise(model)
     model.producer_version = ""
     del model.metadata_props[:]  # they hold stack traces with paths of this host
+    del model.graph.metadata_props[:]  # the exporter's symbols, among them those of what this process exported before
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,11 +79,12 @@ class Facts:
 
     Attributes:
         inputs: As the model declares them: what is fed and ranked, whatever dtype the operators compute in.
+        outputs: As the program declares them; sizes that depend on the input are free.
         quantized: Whether quantize and dequantize operators wait to be fused when the file is loaded.
     """
 
     inputs: Mapping[str, TensorSpec]
-    outputs: tuple[str, ...]
+    outputs: Mapping[str, TensorSpec]
     quantized: bool
 
 
@@ -100,10 +101,21 @@ def load(path: Path) -> tuple[Any, Facts]:
     torch = import_torch()
     held = {_FACTS: ""}
     with quiet():
-        module = torch.export.load(path, extra_files=held).module(check_guards=False)
+        program = torch.export.load(path, extra_files=held)
+        module = program.module(check_guards=False)
     facts = json.loads(held[_FACTS])
     inputs = {name: TensorSpec(dtype, tuple(shape)) for name, (dtype, shape) in facts["inputs"].items()}
-    return module, Facts(inputs, tuple(facts["outputs"]), bool(facts["quantized"]))
+    outputs = dict(zip(facts["outputs"], _results(program), strict=True))
+    return module, Facts(inputs, outputs, bool(facts["quantized"]))
+
+
+def _results(program: Any) -> Iterator[TensorSpec]:
+    """Yield dtype and shape of what a program returns, in its order."""
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
+    for name in program.graph_signature.user_outputs:
+        value = values[name]
+        sizes = tuple(size if isinstance(size, int) else None for size in value.shape)
+        yield TensorSpec(str(value.dtype).removeprefix("torch."), sizes)
 
 
 def in_dtype(module: nn.Module, name: str) -> nn.Module:

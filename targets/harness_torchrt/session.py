@@ -74,8 +74,8 @@ class TorchSession:
 
     @property
     def outputs(self) -> Mapping[str, TensorSpec]:
-        """Outputs by name; their shapes are not declared by a program's facts."""
-        return {name: TensorSpec("float32", (None,)) for name in self._facts.outputs}
+        """Outputs by name."""
+        return self._facts.outputs
 
     def run(self, inputs: Arrays) -> Arrays:
         """Run once, arrays in and out."""
