@@ -10,9 +10,9 @@ import fakes
 import pytest
 import records
 
-from harness.cli import common, progress
+from harness.cli import common, conflicts, progress
 from harness.cli.bench import build_request
-from harness.cli.doctor import disturbances, extras, features, missing
+from harness.cli.doctor import disturbances, extras, features, instructions, missing
 from harness.cli.main import App, call
 from harness.cli.planview import print_plan
 from harness.config import parse_config, write_config
@@ -20,7 +20,7 @@ from harness.errors import Interrupted, PlanError, PluginError
 from harness.measure.counters import Disturbance
 from harness.plan import Request, TargetState, make_plan
 from harness.store import RunStore
-from harness.types import Availability
+from harness.types import Availability, Capabilities
 
 Run = Callable[..., tuple[int, str, str]]
 NOTHING: dict[str, Any] = {
@@ -358,3 +358,46 @@ def test_doctor_names_what_an_extra_lacks() -> None:
     assert rows["target ort"]["install"] == "pip install 'compression-harness[onnxruntime]'"
     assert rows["target lite"]["state"] == "ok, fake 1"
     assert missing("no-such-extra") == []
+
+
+INSTALLED = {
+    "compression-harness": ("0.1.0", ("numpy>=1.26", "onnx>=1.17; extra == 'ort'", "lite>=2.0; extra == 'lite'",
+                                      "gone>=1; extra == 'gone'", "tool; sys_platform == 'never'")),
+    "numpy": ("1.20.0", ()),
+    "onnx": ("1.18+local", ("protobuf>=4,<6", "absent>=1", "extra-only; extra == 'reference'", "not a requirement !")),
+    "protobuf": ("7.0", ()),
+    "lite": ("1.9", ()),
+    "stranger": ("1", ("numpy<1",)),
+}  # fmt: skip
+
+
+def test_doctor_names_versions_that_clash() -> None:
+    """Those of harness and of what it stands on; an extra that is not here and a stranger's troubles are none."""
+    found = conflicts.Installed(INSTALLED).clashes()
+    assert [line.partition(": ")[0] for line in found] == [
+        "compression-harness 0.1.0 requires numpy>=1.26, and 1.20.0 is installed",
+        "compression-harness[lite] requires lite>=2.0, and 1.9 is installed",
+        "onnx 1.18+local requires protobuf<6,>=4, and 7.0 is installed",
+        "onnx 1.18+local requires absent>=1, which is not installed",
+    ]
+    assert found[0].endswith("pip install 'numpy>=1.26'")
+
+
+def test_doctor_tells_what_the_runtimes_compute_with() -> None:
+    capable = Capabilities("1", {}, isa=("avx2", "avx512-vnni"), evidence={"isa": "flags of /proc/cpuinfo"})
+    states = {
+        "ort": TargetState(Availability(True), capable),
+        "gpu": TargetState(Availability(True), Capabilities("1", {}, isa=("sm_90",))),
+        "lite": TargetState(Availability(False, "not installed", ""), None),
+    }
+    assert instructions(states) == {
+        "ort": "avx2, avx512-vnni; int8: AVX-512 VNNI (flags of /proc/cpuinfo)", "gpu": "sm_90",
+    }  # fmt: skip
+
+
+def test_doctor_names_what_disturbs_at_any_hour() -> None:
+    still = {"hypervisor": "none", "governor": "performance"}
+    found = disturbances(Disturbance(0.0, 0.0, 0), 0.1, 2, {**still, "smt": "on", "no_turbo": "0", "cpu_quota": "1.5"})
+    assert [line.split()[0] for line in found] == ["two", "turbo", "a"]
+    calm = {**still, "smt": "notsupported", "no_turbo": "1", "cpu_quota": "none"}
+    assert disturbances(Disturbance(0.0, 0.0, 0), 0.1, 2, calm) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -418,3 +419,25 @@ def test_binary_runs_as_float_and_says_so(model: Model, job: Job) -> None:
     artifact = _lower(model, job, Precision("binary", "binary", "static", storage="packed"))
     assert artifact.realised == "float32"
     assert "float32" in artifact.how
+
+
+@pytest.mark.parametrize(
+    "precision", [Precision(), INT8, Precision("int8", "int8", "dynamic"), Precision("int8", scheme="weight-only")]
+)
+def test_a_file_that_is_quantized_already_is_known_and_taken_as_it_is(
+    precision: Precision, model: Model, job: Job, tmp_path: Path
+) -> None:
+    """As a user brings it: what it computes in is told from the file, and no method quantizes it again."""
+    from harness_workloads.tflite import own_precision
+
+    given = shutil.copyfile(_lower(model, job, precision).path, tmp_path / "given.tflite")
+    own = own_precision(given)
+    assert own.name == precision.name
+    again = Model("tflite", given, model.inputs, model.outputs)
+    artifact = _lower(again, job, own)
+    assert artifact.path.read_bytes() == given.read_bytes()
+    assert artifact.realised == precision.name
+    if precision.name != "float32":
+        assert artifact.how == "the file as given"
+        with pytest.raises(Unsupported, match="quantized already"):
+            _lower(again, job, INT8)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.common import install_hint, json_option, print_facts, print_json, print_table
+from harness.isa import int8_dot_product
 
 if TYPE_CHECKING:
     from harness.cli.main import App
@@ -37,6 +38,7 @@ ABSENT = "not available"  # how a fact begins that the host does not tell
 @click.pass_obj
 def command(app: App, *, as_json: bool) -> None:
     """Say what is missing here and what will disturb measurements."""
+    from harness.cli.conflicts import Installed
     from harness.cli.targets import probe
     from harness.measure.host import fingerprint
 
@@ -47,6 +49,8 @@ def command(app: App, *, as_json: bool) -> None:
     found = {
         "host": host,
         "extras": extras(registry, states),
+        "instructions": instructions(states),
+        "clashes": Installed().clashes(),
         "plugins": plugin_problems(registry),
         "noise": noise(host.facts),
     }
@@ -62,6 +66,12 @@ def _show(found: dict[str, Any]) -> None:
     print_facts([("cpu_features", features(facts)), *((name, facts.get(name, "")) for name in SHOWN)])
     rows = [(item["extra"], item["for"], item["state"], item["install"]) for item in found["extras"]]
     print_table(("extra", "for", "here", "to install"), rows)
+    for name, text in found["instructions"].items():
+        click.echo(f"{name} computes with: {text}")
+    for line in found["clashes"]:
+        click.echo(f"clash: {line}")
+    if not found["clashes"]:
+        click.echo("no clashes: every installed version is one that is asked for")
     for line in found["plugins"]:
         click.echo(f"plugin problem: {line}")
     for line in found["noise"] or ["nothing was seen that would disturb a measurement"]:
@@ -72,6 +82,18 @@ def features(facts: Mapping[str, str]) -> str:
     """Return the CPU features that decide how fast compressed models run."""
     flags = set(facts.get("cpu_flags", "").split())
     return ", ".join(name for name in FEATURES if name in flags) or "none that is known to matter"
+
+
+def instructions(states: Mapping[str, TargetState]) -> dict[str, str]:
+    """Return what each target that runs here can use of this CPU or GPU, and what the evidence is."""
+    found: dict[str, str] = {}
+    for name, state in states.items():
+        capable = state.capabilities
+        if state.availability.available and capable is not None and capable.isa:
+            dot = "" if capable.isa[0].startswith("sm_") else f"; int8: {int8_dot_product(capable.isa)}"
+            evidence = f" ({known})" if (known := capable.evidence.get("isa")) else ""
+            found[name] = ", ".join(capable.isa) + dot + evidence
+    return found
 
 
 def plugin_problems(registry: Registry) -> list[str]:
@@ -139,6 +161,12 @@ def disturbances(seen: Disturbance, load: float | None, cores: int, facts: Mappi
 def _standing(facts: Mapping[str, str]) -> list[str]:
     """Return what disturbs here at any hour."""
     found: list[str] = []
+    if facts.get("smt") == "on":
+        found.append("two threads share each core (smt on): a neighbour thread halves a core; pin to one per core")
+    if facts.get("no_turbo") == "0":
+        found.append("turbo is on: the clock follows temperature and the number of busy cores")
+    if facts.get("cpu_quota", "none") not in {"none", ""} and not facts["cpu_quota"].startswith(ABSENT):
+        found.append(f"a cgroup allows {facts['cpu_quota']} CPUs: bursts beyond that are stopped until the next period")
     hypervisor, governor = facts.get("hypervisor", ABSENT), facts.get("governor", ABSENT)
     if hypervisor != "none" and not hypervisor.startswith(ABSENT):
         found.append(f"virtualised ({hypervisor}): the clock and the neighbours cannot be seen from inside")

@@ -16,6 +16,7 @@ from harness_workloads.formats import Declared, declared, model_format, onnx_mod
 from harness_workloads.modern import has_made_weights, is_old, modernise
 from harness_workloads.scoring import accuracy, correct, cross_entropy
 from harness_workloads.seeded import seeded_split
+from harness_workloads.tflite import own_precision
 
 LARGEST = 2 * 1024**3  # bytes of one protobuf file
 
@@ -87,7 +88,7 @@ def _fit(params: Params, job: Job) -> Model:
     _copy(found, target)
     if found.format == "onnx":
         flags += _brought_up_to_date(found.files[0], target)
-    precision = _own_precision(target) if found.format == "onnx" else Precision()
+    precision = _own_precision(target) if found.format == "onnx" else own_precision(target)
     return Model(found.format, target, dict(found.inputs), found.outputs, flags=flags, precision=precision)
 
 

@@ -75,6 +75,16 @@ def constants(model: Any) -> dict[str, int]:
     }
 
 
+def is_quantized(path: Path) -> bool:
+    """Tell whether a file holds weights of integers: matrices or kernels that some operator reads."""
+    model = open_model(path)
+    read = {index for node in nodes(model) for index in node.inputs}
+    return any(
+        tensor.ShapeLength() >= 2 and _DTYPES.get(tensor.Type()) == "int8" and index in read
+        for index, tensor, _offset, _length in _constants(model)
+    )
+
+
 def weight_spans(path: Path) -> tuple[Span, ...]:
     """Return where the constant tensors of two and more dimensions lie in the file."""
     model = open_model(path)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import platform
 import time
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.api import Availability, Capabilities
+from harness.api import Availability, Capabilities, cpu_features
 from harness_tflite import flatbuffer
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def _add() -> list[float]:
 def capabilities(params: Params) -> Capabilities:
     """Return what LiteRT with XNNPACK can do on this host's CPU."""
     del params
-    isa = _isa()
+    isa = cpu_features()
     return Capabilities(
         version="2026.11",
         precisions={
@@ -71,6 +70,7 @@ def capabilities(params: Params) -> Capabilities:
         op_gaps={"DEPTHWISE_CONV_2D": "no dynamic-int8 kernel in XNNPACK: stays in float32"},
         isa=isa,
         evidence={
+            "isa": "flags of /proc/cpuinfo; XNNPACK picks its kernels by them",
             "channel_multiple": "float32 lanes of the widest vector unit in the CPU flags",
             "precisions": "read from ai-edge-quantizer's policy and tried on x86-64",
             "sparsity": "XNNPACK's sparse kernels are switched off on x86 with AVX (its source); none claimed",
@@ -78,19 +78,7 @@ def capabilities(params: Params) -> Capabilities:
     )
 
 
-def _isa() -> tuple[str, ...]:
-    """Return the vector extensions of the CPU as Linux names them; empty where it does not tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return ()
-    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
-    flags = set(lines[0].split(":", 1)[1].split()) if lines else set()
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "asimdhp", "sve")
-    return tuple(name for name in wanted if name in flags)
-
-
 def _lanes(isa: tuple[str, ...]) -> int:
-    if "avx512f" in isa:
+    if "avx512" in isa:
         return 16
     return 8 if "avx2" in isa else 4 if platform.machine() in {"aarch64", "arm64"} else 8
