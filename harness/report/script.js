@@ -40,7 +40,7 @@
     merged.yaxis = Object.assign({}, axis, ticks(more.yaxis), more.yaxis);
     return merged;
   }
-  const CONFIG = { displaylogo: false, responsive: true, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const CONFIG = { displaylogo: false, responsive: true, displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
   const draw = (place, traces, more) => Plotly.react(place, traces, layout(more), CONFIG);
 
   // The overview: one Pareto plot, one plot of spreads and one table for each part.
