@@ -171,7 +171,8 @@ def _quality(run: Run, record: Record) -> Iterator[Breach]:
         return
     try:
         ours = run.scores(record.cell_id)
-        theirs = run.scores(record.anchor) if record.anchor not in {None, record.cell_id} else None
+        other = record.anchor if record.anchor != record.cell_id else None
+        theirs = run.scores(other) if other is not None else None
     except RecordError:
         return  # told by the check of the files
     if ours is None or (theirs is not None and len(theirs) != len(ours)):

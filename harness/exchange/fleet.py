@@ -114,9 +114,8 @@ def _read(file: Path, workload: str | None, target: str | None) -> Any:
 
 
 def _ranked(table: Any, overhead: Collection[str]) -> Any:
-    import pyarrow.compute as pc
-
     pa = arrow()
+    pc = pa.compute
     good = pc.and_(pc.equal(table["status"], "ok"), pc.equal(table["kind"], "measured"))
     if overhead:
         good = pc.and_(good, pc.invert(pc.is_in(table["target"].cast(pa.string()), pa.array(list(overhead)))))
@@ -146,8 +145,7 @@ def _codes(table: Any, name: str) -> NDArray[Any]:
 
 
 def _grouped(table: Any) -> Any:
-    import pyarrow.compute as pc
-
+    pc = arrow().compute
     for name in ("speedup", "p50_ns"):
         table = table.append_column(f"log_{name}", pc.ln(table[name]))
     table = table.append_column("slower", pc.cast(pc.equal(table["verdict"], "slower"), "int64"))

@@ -7,6 +7,7 @@ index checks that each file is the one that the manifest lists.
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,11 +130,11 @@ def arrow() -> Any:
         MissingDependency: It is not installed.
     """
     try:
-        import pyarrow  # part of the extra "report"
-        import pyarrow.parquet
+        for module in ("pyarrow.compute", "pyarrow.parquet"):
+            importlib.import_module(module)  # part of the extra "report"
+        return importlib.import_module("pyarrow")
     except ImportError as error:
         raise MissingDependency("the index is Parquet, which needs pyarrow", hint=HINT) from error
-    return pyarrow
 
 
 def build_index(root: Path, out: Path | None = None) -> Built:

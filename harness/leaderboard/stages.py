@@ -38,7 +38,7 @@ def stage_effects(run: Run) -> dict[str, dict[str, Any]]:
         before = by_place.get(_place(record, steps[:-1])) if len(steps) > 1 else run.by_cell.get(record.anchor or "")
         if record.cell_id != record.anchor and before is not None and before.status == "ok":
             found[record.cell_id] = {
-                "stage_step": format_step(steps[-1]),
+                "stage_step": format_step(steps[len(steps) - 1]),
                 "stage_after": before.labels.get("method", ""),
                 **_bounds("own_drop", _drop(record, before, run)),
                 **_bounds("own_speedup", _speedup(record, before, run)),

@@ -116,6 +116,6 @@ def _figures(item: Row) -> str:
         parts.append(f"drop {fixed(item['drop'], 1)} {unit}".rstrip())
     if item["compression"] is not None:
         stored = item["stored_compression"]
-        packed = stored is not None and stored > 1.02 * item["compression"]
-        parts.append(f"size 1/{plain(item['compression'])}" + (f", stored 1/{plain(stored)}" if packed else ""))
+        packed = stored if stored is not None and stored > 1.02 * item["compression"] else None
+        parts.append(f"size 1/{plain(item['compression'])}" + (f", stored 1/{plain(packed)}" if packed else ""))
     return ", ".join(parts)
