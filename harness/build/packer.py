@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 _SPLITS = ("calibration", "test")  # lowering elsewhere may calibrate; nothing trains there
 
 
-def pack(run_folder: Path, out: Path, *, cache: Cache | None = None, registry: Registry | None = None) -> Path:
+def pack(
+    run_folder: Path,
+    out: Path,
+    *,
+    cache: Cache | None = None,
+    registry: Registry | None = None,
+    request: Request | None = None,
+) -> Path:
     """Write what a finished run measured into one file.
 
     The run's plan is made again from its ``bench.toml``; its steps come from the cache, and are built where the cache
@@ -37,6 +44,7 @@ def pack(run_folder: Path, out: Path, *, cache: Cache | None = None, registry: R
         out: The file to write; ``.hpk`` by custom.
         cache: Where the artifacts are.
         registry: What plugins offer; ``None`` loads it.
+        request: A part of what the run was asked for; ``None`` for all of it.
 
     Returns:
         The file.
@@ -48,7 +56,7 @@ def pack(run_folder: Path, out: Path, *, cache: Cache | None = None, registry: R
     from harness.plugins import load_registry
 
     cache, registry = cache or Cache(), registry or load_registry()
-    request = read_config(run_folder / "bench.toml")
+    request = request or read_config(run_folder / "bench.toml")
     states = probe_targets(resolve_targets(request, registry), request.python, timeout_s=request.timeout_s)
     plan = make_plan(request, registry, states, len(os.sched_getaffinity(0)))
     results = build_plan(plan, cache, registry=registry, states=states)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import stat
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from harness import codec
 from harness.build.data import DataInfo
-from harness.errors import BadModel, RecordError
+from harness.errors import BadModel, HarnessError, RecordError
 from harness.plan import Request
 from harness.types import Artifact, Model
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 T = TypeVar("T")
+Info = TypeVar("Info")
 MANIFEST = "manifest.json"
 INFO = "pack.json"
 _CHUNK = 1 << 20
@@ -74,7 +76,7 @@ def is_pickle(path: Path) -> bool:
 
 
 class Writer:
-    """Write members and their hashes; the manifest comes last."""
+    """Write members and their hashes; the manifest comes last. Equal members give equal files."""
 
     def __init__(self, path: Path) -> None:
         self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)
@@ -84,33 +86,54 @@ class Writer:
         """Add a file, once."""
         if name not in self._hashes:
             self._hashes[name] = codec.file_sha256(path)
-            self._archive.write(path, name)
+            with path.open("rb") as source, self._archive.open(_member(name, path.stat().st_size), "w") as target:
+                shutil.copyfileobj(source, target, _CHUNK)
+
+    def add_bytes(self, name: str, raw: bytes) -> None:
+        """Add what is at hand."""
+        self._hashes[name] = hashlib.sha256(raw).hexdigest()
+        self._archive.writestr(_member(name), raw)
 
     def add_json(self, name: str, value: object) -> None:
         """Add a value."""
-        raw = codec.dumps(value, indent=1)
-        self._hashes[name] = hashlib.sha256(raw).hexdigest()
-        self._archive.writestr(name, raw)
+        self.add_bytes(name, codec.dumps(value, indent=1))
 
     def close(self) -> None:
         """Write the manifest and end the file."""
-        self._archive.writestr(MANIFEST, codec.dumps(self._hashes, indent=1))
+        self._archive.writestr(_member(MANIFEST), codec.dumps(self._hashes, indent=1))
         self._archive.close()
 
 
-class Reader:
-    """A pack whose list of members was checked; each member's hash is checked where it is read.
+def _member(name: str, size: int = 0) -> zipfile.ZipInfo:
+    """Return a member's head without this moment or this machine in it."""
+    found = zipfile.ZipInfo(name)  # of 1980-01-01
+    found.create_system, found.external_attr, found.file_size = 3, (stat.S_IFREG | 0o644) << 16, size
+    return found
 
-    Raises:
-        BadModel: Not a pack, a pack of a newer schema, or one with members that its manifest does not list.
+
+class Container(Generic[Info]):
+    """A file whose list of members was checked; each member's hash is checked where it is read.
+
+    Attributes:
+        kind: What such a file is called.
+        info_name: The member that says what it holds.
+        error: What a refusal raises.
+        info: What ``info_name`` holds.
     """
+
+    kind: ClassVar[str]
+    info_name: ClassVar[str]
+    info_class: type[Info]
+    schema: ClassVar[int]
+    error: ClassVar[type[HarnessError]]
+    info: Info
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self._archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise BadModel(f"{path} is not a pack: {error}") from error
+            raise self.error(f"{path} is not a {self.kind}: {error}") from error
         try:
             self._hashes = self._read_manifest()
             self.info = self._read_info()
@@ -122,15 +145,17 @@ class Reader:
         """Close the file."""
         self._archive.close()
 
-    def _bad(self, why: str) -> BadModel:
-        return BadModel(f"{self.path} is refused: {why}", hint="copy it again, or pack the run again")
+    def _bad(self, why: str) -> HarnessError:
+        return self.error(f"{self.path} is refused: {why}", hint=f"copy it again, or make the {self.kind} again")
 
     def _read_manifest(self) -> dict[str, str]:
         infos = {item.filename: item for item in self._archive.infolist()}
-        if MANIFEST not in infos or INFO not in infos:
-            raise BadModel(f"{self.path} is not a pack: it has no {MANIFEST} or no {INFO}")
+        if MANIFEST not in infos or self.info_name not in infos:
+            raise self.error(f"{self.path} is not a {self.kind}: it has no {MANIFEST} or no {self.info_name}")
         if len(infos) != len(self._archive.infolist()):
             raise self._bad("two members have one name")
+        if sum(item.file_size for item in infos.values()) > self.path.stat().st_size:
+            raise self._bad("its members are larger than itself")
         hashes = self._json(MANIFEST, dict[str, str])
         for name, item in infos.items():
             self._check_member(name, item)
@@ -146,23 +171,23 @@ class Reader:
         if stat.S_ISLNK(item.external_attr >> 16) or item.is_dir():
             raise self._bad(f"{name} is not a plain file")
         if item.compress_type != zipfile.ZIP_STORED:
-            raise self._bad(f"{name} is compressed; packs are stored")
+            raise self._bad(f"{name} is compressed; members are stored")
 
     def _json(self, name: str, kind: type[T]) -> T:
         if self._archive.getinfo(name).file_size > _MAX_JSON:
             raise self._bad(f"{name} is too big")
         try:
             return codec.loads(kind, self._archive.read(name), where=f"{self.path}:{name}")
-        except (RecordError, zipfile.BadZipFile, OSError) as error:
+        except (RecordError, zipfile.BadZipFile, OSError, EOFError) as error:
             raise self._bad(str(error)) from error
 
-    def _read_info(self) -> PackInfo:
-        schema = self._json(INFO, dict[str, Any]).get("schema")
-        if schema != SCHEMA:
-            raise self._bad(f"it is of schema {schema}, this harness reads {SCHEMA}")
-        for _chunk in self._chunks(INFO):
+    def _read_info(self) -> Info:
+        schema = self._json(self.info_name, dict[str, Any]).get("schema")
+        if schema != self.schema:
+            raise self._bad(f"it is of schema {schema}, this harness reads {self.schema}")
+        for _chunk in self._chunks(self.info_name):
             pass  # for its hash
-        return self._json(INFO, PackInfo)
+        return self._json(self.info_name, self.info_class)
 
     def names(self, folder: str) -> list[str]:
         """Return the members under a folder."""
@@ -184,6 +209,16 @@ class Reader:
         if digest.hexdigest() != self._hashes[name]:
             raise self._bad(f"{name} is not what was packed (its hash differs)")
 
+    def read(self, name: str) -> bytes:
+        """Return a member.
+
+        Raises:
+            HarnessError: It is not there, or its hash differs.
+        """
+        if name not in self._hashes:
+            raise self._bad(f"it has no {name}")
+        return b"".join(self._chunks(name))
+
     def verify(self, folder: str) -> None:
         """Read a folder's members and check their hashes."""
         for name in self.names(folder):
@@ -194,7 +229,7 @@ class Reader:
         """Write a folder's members under ``out``.
 
         Raises:
-            BadModel: A hash differs, or a member is a pickle.
+            HarnessError: A hash differs, or a member is a pickle.
         """
         for name in self.names(folder):
             path = out / PurePosixPath(name).relative_to(folder)
@@ -207,3 +242,17 @@ class Reader:
     def _copy(self, name: str, stream: IO[bytes]) -> None:
         for chunk in self._chunks(name):
             stream.write(chunk)
+
+
+class Reader(Container[PackInfo]):
+    """A pack.
+
+    Raises:
+        BadModel: Not a pack, a pack of another schema, or one with members that its manifest does not list.
+    """
+
+    kind = "pack"
+    info_name = INFO
+    info_class = PackInfo
+    schema = SCHEMA
+    error = BadModel

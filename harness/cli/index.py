@@ -15,7 +15,7 @@ from harness.errors import RecordError
 @click.argument("tree", required=False, default=RESULTS, type=click.Path(path_type=Path, exists=True))
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: TREE/index.parquet.")
 def command(*, tree: Path, output: Path | None) -> int:
-    """Index a large tree of runs in one Parquet file, for 'harness fleet'."""
+    """Index a large tree of runs in one file, for 'harness fleet'."""
     from harness.exchange.index import build_index
     from harness.leaderboard.escape import visible
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "bench": ("harness.cli.bench", "Compress, build and measure: workloads x methods x targets."),
-    "tune": ("harness.cli.tune", "Search a pipeline's parameters for the best quality, latency and size."),
+    "tune": ("harness.cli.tune", "Search a pipeline's parameters for quality, latency and size."),
     "leaderboard": ("harness.cli.leaderboard", "Show the leaderboard of one or more runs."),
     "placements": ("harness.cli.placements", "Show what ran where, operator by operator, in a cell of a run."),
     "compare": ("harness.cli.compare", "Say whether B is worse than A, cell by cell, with intervals."),
     "report": ("harness.cli.report", "Write one self-contained HTML file about one or more runs."),
     "history": ("harness.cli.history", "Show a cell over many runs, and where it changed."),
     "export": ("harness.cli.export", "Write a run for other tools: spreadsheets, pytest-benchmark, MLPerf's checker."),
-    "index": ("harness.cli.index", "Index a large tree of runs in one Parquet file, for 'harness fleet'."),
+    "index": ("harness.cli.index", "Index a large tree of runs in one file, for 'harness fleet'."),
     "fleet": (
         "harness.cli.fleet",
         "Rank methods over all machines of an index.",
@@ -34,17 +34,19 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "merge": ("harness.cli.merge", "Join runs of several machines into one tree, each verified."),
     "procure": (
         "harness.cli.procure",
-        "Say which machine is worth it: per unit the best configuration within the limits, and what it costs.",
+        "Say which machine is worth it within the limits, and what it costs.",
     ),
     "targets": ("harness.cli.targets", "List the targets, whether they run here, and what they can do."),
     "methods": ("harness.cli.methods", "List the compression methods and their parameters."),
     "workloads": ("harness.cli.workloads", "List the workloads: models with their data."),
     "plugins": ("harness.cli.plugins", "List the plugins: what they offer, or why they are not used."),
     "pack": ("harness.cli.pack", "Pack a run's artifacts, to measure them on another host."),
+    "bundle": ("harness.cli.bundle", "Pack all evidence about one cell into one file."),
+    "reproduce": ("harness.cli.reproduce", "Measure a bundle's cell again, and say if it holds."),
     "verify": ("harness.cli.verify", "Check that a run's files are whole and its summaries follow from them."),
     "selftest": (
         "harness.cli.selftest",
-        "Measure what is known: times, ratios, noise, memory, and the vendors' own tools.",
+        "Measure what is known: times, ratios, noise, memory, other tools.",
     ),
     "doctor": ("harness.cli.doctor", "Say what is missing here and what will disturb measurements."),
     "cache": ("harness.cli.cache", "Show, prune or clear the cache of built models."),

@@ -34,7 +34,7 @@ def command(
     *, trees: tuple[Path, ...], workload: str, limit: str | None, floor: str | None, prices_file: Path | None,
     view: str | None, output: Path | None, plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Say which machine is worth it: per unit the best configuration within the limits, and what it costs.
+    """Say which machine is worth it within the limits, and what it costs.
 
     A TREE holds runs, such as 'harness merge' makes; default: ./results. Nothing that was not measured or priced is
     estimated, and what the evidence does not decide is said.

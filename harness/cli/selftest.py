@@ -28,7 +28,7 @@ MARKS = {"pass": "pass", "fail": "FAIL", "not-evaluable": "n/e"}
 @json_option
 @click.pass_obj
 def command(app: App, *, full: bool, fresh: bool, only: tuple[str, ...], out: Path, as_json: bool) -> int:
-    """Measure what is known: times, ratios, noise, memory, and the vendors' own tools.
+    """Measure what is known: times, ratios, noise, memory, other tools.
 
     Each line passes, fails, or cannot be evaluated with the reason (n/e). Exit code 1 where one fails.
     """

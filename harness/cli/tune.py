@@ -22,7 +22,7 @@ _PATH = click.Path(path_type=Path)
 _UNKNOWN = "?"
 
 
-@click.command("tune", short_help="Search a pipeline's parameters for the best quality, latency and size.")
+@click.command("tune", short_help="Search a pipeline's parameters for quality, latency and size.")
 @click.argument("pipeline")
 @click.option("--target", required=True, metavar="T", help="The target that trials are measured on.")
 @click.option("--workload", metavar="W", help="Default: the default one.")
@@ -55,7 +55,7 @@ _UNKNOWN = "?"
 @json_option
 @click.pass_obj
 def command(app: App, /, **options: Any) -> int:
-    """Search a pipeline's parameters for the best quality, latency and size.
+    """Search a pipeline's parameters for quality, latency and size.
 
     Trials are judged on the selection split and timed beside the baseline. The best ones are written as a bench.toml
     and measured again by a normal run, on the test split. The same command goes on with an interrupted search.
