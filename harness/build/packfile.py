@@ -154,11 +154,11 @@ class Container(Generic[Info]):
             raise self.error(f"{self.path} is not a {self.kind}: it has no {MANIFEST} or no {self.info_name}")
         if len(infos) != len(self._archive.infolist()):
             raise self._bad("two members have one name")
+        for name, item in infos.items():
+            self._check_member(name, item)
         if sum(item.file_size for item in infos.values()) > self.path.stat().st_size:
             raise self._bad("its members are larger than itself")
         hashes = self._json(MANIFEST, dict[str, str])
-        for name, item in infos.items():
-            self._check_member(name, item)
         if set(hashes) != set(infos) - {MANIFEST}:
             odd = sorted(set(hashes) ^ (set(infos) - {MANIFEST}))
             raise self._bad(f"its members are not those that its manifest lists ({odd[0]})")

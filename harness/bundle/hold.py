@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.audit import audit
@@ -16,3 +17,13 @@ def breaches(folder: Path) -> list[Problem]:
     """
     packed = {*layout.listed_files(folder), layout.MANIFEST}
     return [problem for problem in audit(folder) if problem.demand != "missing-record" or problem.file in packed]
+
+
+def damage(problems: Sequence[Problem]) -> str:
+    """Return the first breach that no bundle may have: of the files, or of a figure that does not follow."""
+    return next((f"{item.file}: {item.what}" for item in problems if item.demand == "integrity"), "")
+
+
+def breaks(problems: Sequence[Problem]) -> tuple[str, ...]:
+    """Return the other breaches in words: an older harness asked for less."""
+    return tuple(f"{item.file}: {item.what} [{item.demand}]" for item in problems if item.demand != "integrity")

@@ -272,5 +272,6 @@ def _notes(opened: Opened, run: Run, here: Record, *, same_host: bool) -> Iterat
         yield f"{len(other)} packages of other versions: {', '.join(other[:12])}" + (" ..." if len(other) > 12 else "")
     if opened.info.redacted:
         yield f"paths of the machine were taken out of {', '.join(opened.info.redacted)} of the bundle"
+    yield from (f"the bundle breaks a demand of harness verify: {text}" for text in opened.info.breaks)
     if here.flags != opened.record.flags:
         yield f"flags: {', '.join(opened.record.flags) or 'none'} in the bundle, {', '.join(here.flags) or 'none'} here"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.build.packfile import Container
 from harness.bundle import values
-from harness.bundle.hold import breaches
+from harness.bundle.hold import breaches, breaks, damage
 from harness.bundle.values import BundleInfo
 from harness.errors import RecordError
 from harness.store import Run, layout, load_run, manifest
@@ -49,7 +49,7 @@ def open_bundle(path: Path, folder: Path) -> Opened:
 
     Raises:
         RecordError: A member is damaged, a file is not the one that the run's chain lists, or the evidence breaks a
-            demand of ``harness verify``; the sentence names the file.
+            demand of ``harness verify`` without telling; the sentence names the file.
     """
     reader = BundleReader(path)
     try:
@@ -65,8 +65,11 @@ def open_bundle(path: Path, folder: Path) -> Opened:
     if wrong:
         raise _refused(path, wrong)
     run = load_run(inside)
-    for problem in breaches(inside):
-        raise _refused(path, f"{problem.file}: {problem.what}")
+    problems = breaches(inside)
+    wrong = damage(problems)
+    if wrong or breaks(problems) != info.breaks:
+        told = next((text for text in breaks(problems) if text not in info.breaks), "")
+        raise _refused(path, wrong or told or f"{values.INFO} tells of breaches that are not there")
     record = run.by_cell.get(info.cell_id)
     wrong = _described(info, run, record)
     if wrong or record is None:

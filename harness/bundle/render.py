@@ -146,6 +146,7 @@ def _content(info: BundleInfo) -> Iterator[str]:
         yield f"`{PACK}`: the artifacts that were measured, their models, and the data of the test split"
     else:
         yield "no artifacts: they are built again from the recipe"
+    yield from (f"**breaks a demand of `harness verify`**: {safe(text)}" for text in info.breaks)
     if info.redacted:
         yield f"paths of the machine were taken out of {', '.join(info.redacted)}"
 

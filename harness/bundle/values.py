@@ -39,6 +39,7 @@ class BundleInfo:
         manifest_head: Hash of the last line of the run's manifest: it stands for the whole run.
         redacted: Files of the run from which paths of the machine were taken out; their hash is no longer the run's.
         with_artifacts: The artifacts of the cell and its anchor are here, as a pack.
+        breaks: Demands of ``harness verify`` that the evidence breaks though its files are whole, each with its file.
     """
 
     schema: int
@@ -56,6 +57,7 @@ class BundleInfo:
     model_sha256: str | None
     redacted: tuple[str, ...] = ()
     with_artifacts: bool = False
+    breaks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import harness
 from harness import codec
 from harness.build.packfile import Writer
 from harness.bundle import values
-from harness.bundle.hold import breaches
+from harness.bundle.hold import breaches, breaks, damage
 from harness.bundle.redact import redact
 from harness.bundle.render import report
 from harness.bundle.values import SCHEMA, BundleInfo
@@ -133,27 +133,28 @@ def write_bundle(
     with tempfile.TemporaryDirectory(prefix="harness-bundle-") as scratch:
         staged = Path(scratch) / values.RUN
         redacted = _stage(run, run.info, _names(run, record), staged)
-        wrong = breaches(staged)
+        problems = breaches(staged)
+        wrong = damage(problems)
         if wrong:
             raise RecordError(
-                f"the evidence of {cell} does not hold: {folder / wrong[0].file}: {wrong[0].what}",
-                hint=f"see all with: harness verify {folder}",
+                f"the evidence of {cell} does not hold: {folder}/{wrong}", hint=f"see all with: harness verify {folder}"
             )
         pack = Path(scratch) / "cell.hpk"
         if with_artifacts:
             from harness.build import pack as write_pack
 
             write_pack(folder, pack, cache=cache, registry=registry, request=own)
-        info = _info(
-            run, run.info, record, dataclasses.replace(own, python={}), redacted, with_artifacts=with_artifacts
+        info = dataclasses.replace(
+            _info(run, run.info, record, dataclasses.replace(own, python={})),
+            redacted=redacted,
+            with_artifacts=with_artifacts,
+            breaks=breaks(problems),
         )
         _write(out, info, staged, (folder / layout.MANIFEST).read_bytes(), pack if with_artifacts else None)
     return info
 
 
-def _info(
-    run: Run, about: RunInfo, record: Record, request: Request, redacted: tuple[str, ...], *, with_artifacts: bool
-) -> BundleInfo:
+def _info(run: Run, about: RunInfo, record: Record, request: Request) -> BundleInfo:
     return BundleInfo(
         schema=SCHEMA,
         harness=harness.__version__,
@@ -168,8 +169,6 @@ def _info(
         manifest_head=manifest.read(run.path).head,
         artifact_sha256=record.artifact.sha256 if record.artifact else "",
         model_sha256=record.model_sha256,
-        redacted=redacted,
-        with_artifacts=with_artifacts,
     )
 
 

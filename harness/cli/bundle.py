@@ -41,6 +41,8 @@ def command(app: App, *, run: Path, cell: str, output: Path, with_artifacts: boo
     click.echo(f"{output}: {visible(title(info.labels))}, {size:.0f} KiB, artifacts: "
                f"{'packed' if with_artifacts else 'not packed'}")  # fmt: skip
     click.echo(f"try it with: harness reproduce {output}")
+    for text in info.breaks:
+        click.echo(f"the evidence breaks a demand of 'harness verify': {visible(text)}", err=True)
     if info.redacted:
         click.echo(f"paths of this machine were taken out of {', '.join(info.redacted)}", err=True)
     if "path" in info.labels["workload"]:

@@ -84,8 +84,11 @@ def _verified(opened: Opened, *, as_json: bool) -> int:
         ("artifact", info.artifact_sha256),
         ("artifacts", "packed" if info.with_artifacts else "not packed"),
         ("command", info.command),
+        ("breaks", "; ".join(info.breaks)),
     ))  # fmt: skip
-    click.echo("whole, and every figure follows from its samples; where they come from, only its sender knows")
+    held = "its figures follow from their samples"
+    whole = f"the files are whole and {held}; demands are broken as told above" if info.breaks else f"whole, and {held}"
+    click.echo(f"{whole}; where the samples come from, only the sender knows")
     return 0
 
 
