@@ -361,7 +361,8 @@ def test_doctor_names_what_an_extra_lacks() -> None:
 
 
 INSTALLED = {
-    "compression-harness": ("0.1.0", ("numpy>=1.26", "onnx>=1.17; extra == 'ort'", "lite>=2.0; extra == 'lite'",
+    "compression-harness": ("0.1.0", ("numpy>=1.26", "onnx>=1.17; extra == 'ort'", "lite>=2.0; extra == 'all'",
+                                      "lite>=2.0; extra == 'lite'",
                                       "gone>=1; extra == 'gone'", "tool; sys_platform == 'never'")),
     "numpy": ("1.20.0", ()),
     "onnx": ("1.18+local", ("protobuf>=4,<6", "absent>=1", "extra-only; extra == 'reference'", "not a requirement !")),
@@ -376,7 +377,7 @@ def test_doctor_names_versions_that_clash() -> None:
     found = conflicts.Installed(INSTALLED).clashes()
     assert [line.partition(": ")[0] for line in found] == [
         "compression-harness 0.1.0 requires numpy>=1.26, and 1.20.0 is installed",
-        "compression-harness[lite] requires lite>=2.0, and 1.9 is installed",
+        "compression-harness[all,lite] requires lite>=2.0, and 1.9 is installed",
         "onnx 1.18+local requires protobuf<6,>=4, and 7.0 is installed",
         "onnx 1.18+local requires absent>=1, which is not installed",
     ]

@@ -30,28 +30,33 @@ class Installed:
 
         What an extra of ``root`` asks for and is not installed is no clash: that extra is just not here.
         """
-        todo, seen, said = [(root, "")], set[tuple[str, str]](), dict[str, None]()
-        todo += [(root, extra) for extra in self._extras(root)]
+        todo, seen = [(root, item) for item in ("", *self._extras(root))], set[tuple[str, str]]()
+        said: dict[tuple[str, str], list[str]] = {}
         while todo:
             name, extra = todo.pop(0)
             if (name, extra) in seen or name not in self.found:
                 continue
             seen.add((name, extra))
             for wanted in self._requirements(name, extra):
-                optional = name == root and bool(extra)
-                said |= dict.fromkeys(self._broken(name, extra, wanted, optional=optional))
+                problem = self._problem(wanted, optional=name == root and bool(extra))
+                if problem:
+                    said.setdefault((name, problem), []).append(extra)
                 todo += [(_normal(wanted.name), item) for item in ("", *sorted(wanted.extras))]
-        return list(said)
+        return [f"{self._who(name, extras)} requires {problem}" for (name, problem), extras in said.items()]
 
-    def _broken(self, name: str, extra: str, wanted: Requirement, *, optional: bool) -> Iterator[str]:
+    def _who(self, name: str, extras: list[str]) -> str:
+        given = [extra for extra in extras if extra]
+        return f"{name}[{','.join(given)}]" if given else f"{name} {self.found[name][0]}"
+
+    def _problem(self, wanted: Requirement, *, optional: bool) -> str:
+        """Say what is wrong with what is installed; empty where nothing is."""
         here = self.found.get(_normal(wanted.name))
-        who = f"{name}[{extra}]" if extra else f"{name} {self.found[name][0]}"
         asked = f"{wanted.name}{wanted.specifier}"
         if here is None:
-            if not optional:
-                yield f"{who} requires {asked}, which is not installed: pip install '{asked}'"
-        elif not _fits(wanted, here[0]):
-            yield f"{who} requires {asked}, and {here[0]} is installed: pip install '{asked}'"
+            return "" if optional else f"{asked}, which is not installed: pip install '{asked}'"
+        if _fits(wanted, here[0]):
+            return ""
+        return f"{asked}, and {here[0]} is installed: pip install '{asked}'"
 
     def _extras(self, name: str) -> list[str]:
         markers = (str(wanted.marker or "") for wanted in self._parsed(name))
