@@ -438,6 +438,23 @@ def test_a_real_cell_is_bundled_and_measured_again(tmp_path):
     packed = harness("bundle", "results", CELL, "-o", "cell.hev", "--with-artifacts")
     assert packed.returncode == 0, packed.stderr
     assert str(tmp_path).encode() not in (tmp_path / "cell.hev").read_bytes()
+
+    def swapped(members):
+        """The artifacts of another model, with every hash of the pack and the bundle made to fit."""
+        (tmp_path / "cell.hpk").write_bytes(members["artifacts/cell.hpk"])
+
+        def change(inner):
+            name = next(name for name in inner if name.startswith("artifacts/"))
+            inner[name] = inner[name][:-1] + b"x"
+            seal(inner)
+
+        members["artifacts/cell.hpk"] = rewrite(tmp_path / "cell.hpk", tmp_path / "other.hpk", change).read_bytes()
+        seal(members)
+
+    rewrite(tmp_path / "cell.hev", tmp_path / "bad.hev", swapped)
+    refused = harness("reproduce", "bad.hev")
+    assert refused.returncode == 4
+    assert "is not the artifact that the record of" in refused.stderr
     done = harness("reproduce", "cell.hev", "--out", "again", "--json", "-o", "found.md")
     found = json.loads(done.stdout)
     assert found["basis"] == "same artifact"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.build.packfile import Container
+from harness.build.packfile import Container, Reader
 from harness.bundle import values
 from harness.bundle.hold import breaches, breaks, damage
 from harness.bundle.values import BundleInfo
-from harness.errors import RecordError
+from harness.errors import BadModel, RecordError
 from harness.store import Run, layout, load_run, manifest
 from harness.types import Record
 
@@ -75,7 +75,12 @@ def open_bundle(path: Path, folder: Path) -> Opened:
     if wrong or record is None:
         raise _refused(path, wrong)
     pack = folder / Path(values.PACK).name
-    return Opened(path, info, run, record, pack if pack.is_file() else None)
+    if not pack.is_file():
+        return Opened(path, info, run, record, None)
+    wrong = _packed(pack, run)
+    if wrong:
+        raise _refused(path, f"{values.PACK}: {wrong}")
+    return Opened(path, info, run, record, pack)
 
 
 def _refused(path: Path, why: str) -> RecordError:
@@ -93,6 +98,30 @@ def _chained(chain: manifest.Chain, info: BundleInfo, folder: Path) -> str:
         wrong = manifest.mismatch(manifest.digest((folder / name).read_bytes()), hashes.get(name, []))
         if wrong and not (name in info.redacted and name in {layout.RUN, layout.CONFIG}):
             return f"{name} {wrong}"
+    return ""
+
+
+def _packed(pack: Path, run: Run) -> str:
+    """Say which packed artifact is not the one that its record names."""
+    try:
+        reader = Reader(pack)
+    except BadModel as error:
+        return error.message
+    try:
+        for record in run.records:
+            cell = reader.info.cells.get(record.cell_id)
+            artifact = reader.info.artifacts.get(cell.artifact) if cell else None
+            if cell is None or artifact is None:
+                return f"it does not hold {record.cell_id}"
+            name = f"{cell.artifact}/{artifact.path.as_posix()}"
+            single = name in reader.names(cell.artifact)  # of a folder the hash is over its files
+            found = reader.digest(name) if single else artifact.sha256
+            if record.artifact is None or {found, artifact.sha256} != {record.artifact.sha256}:
+                return f"{name} is not the artifact that the record of {record.cell_id} names"
+    except BadModel as error:
+        return error.message
+    finally:
+        reader.close()
     return ""
 
 
