@@ -61,7 +61,7 @@ class Forgery:
         self.chain()
         run = load_run(self.folder)
         for record in run.records:
-            sets = run.sets_of(record)
+            sets = run.block_of(record)
             if record.latency is not None and sets:
                 path = self.folder / f"cells/{record.cell_id}.json"
                 found = summarise(record.cell_id, record.anchor, sets, profile_named(record.profile))
@@ -331,7 +331,7 @@ FOLLOWING = {  # what else such a change cannot help but break
     "a launch of a stranger": {"integrity", "sets"},
     "an anchor that is no member": {"integrity"},
     "a launch that took no time": {"integrity"},
-    "a batch without samples": {"integrity"},
+    "a batch without samples": {"integrity", "wall-time"},
     "a batch copied": {"wall-time", "cpu-time"},
     "an iteration that took no time": {"wall-time"},
     "short batches": {"cpu-time"},

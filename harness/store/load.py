@@ -68,6 +68,19 @@ class Run:
         """Return the launch-sets that a record's latency was summarised from, where they could be read."""
         return tuple(self.sets[name] for name in record.sets if name in self.sets)
 
+    def block_of(self, record: Record) -> tuple[LaunchSet, ...]:
+        """Return a record's own launch-sets, and those of its block that hold only its company.
+
+        Its anchor's launches in the latter count too where launches are compared without pairing them.
+        """
+        groups = {name.rpartition("-")[0] for name in record.sets}
+        return tuple(
+            item
+            for name, item in sorted(self.sets.items())
+            if name in record.sets
+            or (item.group in groups and all(launch.cell_id != record.cell_id for launch in item.launches))
+        )
+
     def scores(self, cell_id: str) -> NDArray[Any] | None:
         """Return a cell's per-item statistics, or None where there are none.
 

@@ -86,7 +86,7 @@ def _latency(run: Run, record: Record) -> Iterator[str]:
         yield f"latency cannot be recomputed: launch-set {missing[0] if missing else 'names'} missing"
         return
     try:
-        again = stats.summarise(record.cell_id, record.anchor, run.sets_of(record), profile_named(record.profile))
+        again = stats.summarise(record.cell_id, record.anchor, run.block_of(record), profile_named(record.profile))
     except (HarnessError, ValueError, ZeroDivisionError) as error:
         yield f"latency cannot be recomputed: {error}"
         return
