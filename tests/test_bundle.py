@@ -233,9 +233,12 @@ def rerouted(members):
 
 
 def silent(members):
+    """A flag is painted over, and the bundle does not say that its evidence breaks a demand."""
+    name = "run/cells/fe99ca4c714e2b64.json"
+    members[name] = json.dumps(json.loads(members[name]) | {"flags": []}).encode()
     info = json.loads(members["bundle.json"])
     members["bundle.json"] = json.dumps({**info, "breaks": []}).encode()
-    seal(members)
+    seal(members, chain=True)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +253,7 @@ def silent(members):
         (thinned, "latency does not follow"),
         (relabelled, "another artifact"),
         (rerouted, "not that of the cell"),
-        (silent, "other inputs"),
+        (silent, "lacks the flag"),
         (lambda members: zipfile.ZIP_DEFLATED, "compressed"),
         (lambda members: members.pop("run/run.json") and None, "manifest lists"),
         (lambda members: members.pop("bundle.json") and None, "not a bundle"),
@@ -359,7 +362,8 @@ def test_a_cell_without_figures_says_why(opened, status, verdict):
 
 def test_other_bytes_are_told(opened):
     other = replace(opened.record.artifact, sha256="1" * 64)
-    found = judge(opened, again(opened, artifact=other))
+    assert judge(opened, again(opened, artifact=other)).basis == "same model"
+    found = judge(opened, again(opened, artifact=other, model_sha256="2" * 64))
     assert (found.basis, outcomes(found)["artifact"]) == ("same recipe", "differs")
     assert "another model" in markdown(found)
 

@@ -116,7 +116,7 @@ def test_export_as_a_command(tmp_path, capsys):
     for form in ("csv", "json", "pytest-benchmark", "mlperf-system"):
         assert call(["export", str(REFERENCE), "--format", form, "-o", str(tmp_path / form)]) == 0
     assert call(["export", str(REFERENCE), "--format", "parquet", "-o", str(tmp_path / "r.parquet")]) == 0
-    assert pq.read_table(tmp_path / "r.parquet").num_rows == 51
+    assert pq.read_table(tmp_path / "r.parquet").num_rows == len(load_run(REFERENCE).records)
     assert call(["export", str(REFERENCE), "--format", "parquet"]) == 2
     assert call(["export", str(REFERENCE), "--format", "mlperf-system"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 35

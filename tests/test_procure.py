@@ -29,6 +29,7 @@ from harness.procure.cost import (
 from harness.procure.limits import hold_floor, hold_slo, throughput_of
 from harness.procure.prices import Assumptions, Electricity, Price, Watts
 from harness.procure.render import markdown, svg, to_csv
+from harness.store import load_run
 from harness.store.merge import Source, merge, twins
 from harness.store.units import read_unit
 from harness.types import Interval
@@ -325,7 +326,7 @@ def test_two_machines_of_one_model_stay_two(tmp_path):
     (out / "bob-1" / "unit.json").write_text(json.dumps(unit))
     assert twins(out) == [("alice-1", "bob-1")]
     from harness.leaderboard import table
-    from harness.store import find_runs, load_run
+    from harness.store import find_runs
 
     board = table([load_run(run) for run in find_runs(out)])
     assert set(board["host"]) == {"alice-1", "bob-1"}

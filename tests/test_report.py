@@ -22,6 +22,7 @@ from harness.types import Placement, StepRecord
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = find_runs(ROOT / "results" / "reference")[-1]
+CELLS = sum(item.status == "ok" and item.cell.target.name != "null" for item in load_run(REFERENCE).records)
 HOSTILE_NAME = "<script>window.harm=1</script>\n=cmd()\u202e<img src=x onerror='window.harm=2'><a href=\"http://evil.example\">x</a>"
 
 
@@ -149,7 +150,7 @@ def test_a_damaged_record_is_named_and_the_rest_is_shown(tmp_path, capsys):
         assert path.name in text
     assert "schema 99" in text
     assert "Left out: 3 files could not be read" in text
-    assert text.count("<article") == 28
+    assert text.count("<article") == CELLS - 2
     for form in ("md", "csv", "json", "terminal"):
         assert call(["leaderboard", str(folder), "--format", form]) == 0
         out = capsys.readouterr()
@@ -213,15 +214,21 @@ def test_answers_name_every_cell_that_may_be_the_first():
     frame = table(load_run(REFERENCE))
     rows = [row for row in frame.to_dict("records") if row["status"] == "ok" and not row["overhead"]]
     found = {answer.question: answer for answer in answers(rows)}
-    assert found["fastest"].names == ("distillation+int8 on tflite",)
-    assert found["fastest"].figure.startswith("3.66")
-    assert found["smallest file"].names == ("distillation+int8 on tflite",)
+    name = "{method} on {target}".format_map
+    surely = min(row["cross_rank_worst"] for row in rows)  # the best place that somebody surely has
+    first = {name(row) for row in rows if row["cross_rank_best"] <= surely}
+    assert set(found["fastest"].names) == first
+    best = max(rows, key=lambda row: row["cross_speedup"])
+    assert name(best) in first
+    assert found["fastest"].figure.startswith(f"{best['cross_speedup']:.2f}")
+    assert found["smallest file"].names == (name(min(rows, key=lambda row: row["artifact_bytes"])),)
     assert "by their whole interval" in found["fastest"].doubt
     one = [row for row in rows if row["target"] == "onnxruntime"]
     for row in one:
         row["cross_rank_best"] = None
     ties = {answer.question: answer for answer in answers(one)}["fastest on onnxruntime"]
-    assert ties.names == ("distillation on onnxruntime", "channel-pruning on onnxruntime")
+    surely = min(row["rank_worst"] for row in one)
+    assert set(ties.names) == {name(row) for row in one if row["rank_best"] <= surely}
 
 
 def test_a_gate_is_stated_and_the_open_division_has_no_rank():

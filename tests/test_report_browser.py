@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from records import board_records, failed, launch_set, record, run_of
-from test_report import HOSTILE_NAME, hostile_run
+from test_report import CELLS, HOSTILE_NAME, hostile_run
 
 from harness.report import report
 from harness.store import find_runs, load_run
@@ -67,7 +67,7 @@ def page(one_page):
         "location.hash = 'board'; document.querySelector('form.filters').reset(); document.activeElement.blur()"
     )
     one_page.wait_for_selector("html:not(.one)")
-    one_page.locator(".count", has_text="30 of 30").wait_for()
+    one_page.locator(".count", has_text=f"{CELLS} of {CELLS}").wait_for()
     return one_page
 
 
@@ -95,16 +95,16 @@ def test_a_column_sorts_both_ways_and_says_so(page):
 
 def test_filters_narrow_the_table_and_the_plots(page):
     every = visible_rows(page)
-    assert every == 30
+    assert every == CELLS
     page.get_by_label("Find").fill("int8 openvino")
     assert visible_rows(page) == 4
-    assert page.locator(".count").inner_text() == "4 of 30 rows"
+    assert page.locator(".count").inner_text() == f"4 of {CELLS} rows"
     assert (
         page.evaluate("document.querySelector('.pareto').data.slice(1).reduce((sum, one) => sum + one.x.length, 0)")
         == 4
     )
     page.get_by_role("button", name="Reset", exact=True).click()
-    page.locator(".count", has_text="30 of 30").wait_for()
+    page.locator(".count", has_text=f"{CELLS} of {CELLS}").wait_for()
     page.locator(".by-target").select_option("tflite")
     page.get_by_label("Pareto front only").check()
     assert set(
@@ -188,8 +188,8 @@ def test_it_reads_without_scripts(browser, reference):
     context = browser.new_context(offline=True, java_script_enabled=False)
     page = context.new_page()
     page.goto(reference.as_uri())
-    assert page.locator("table.board tbody tr:visible").count() == 30
-    assert page.locator("article.cell:visible").count() == 30
+    assert page.locator("table.board tbody tr:visible").count() == CELLS
+    assert page.locator("article.cell:visible").count() == CELLS
     context.close()
 
 
