@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.audit import launches, records
 from harness.profiles import profile_named
-from harness.store import Problem, Run, layout, load_run, verify_run
+from harness.store import Problem, Run, layout, load_run, verify_loaded
 from harness.types import Options
 
 SLACK_S = 1.0  # times are written to the second
@@ -21,10 +21,10 @@ def audit(path: Path) -> list[Problem]:
     Raises:
         RecordError: There is no run in this folder.
     """
-    found = [Problem(item.file, item.what, "integrity") for item in verify_run(path)]
     run = load_run(path)
+    found = [Problem(item.file, item.what, "integrity") for item in verify_loaded(run)]
+    claims = _claims(run)
     for name, item in sorted(run.sets.items()):
-        claims = _claims(run)
         found += [Problem(layout.set_file(name), what, code) for code, what in launches.breaches(name, item, claims)]
     found += [Problem(layout.set_file(name), what, "repeated-samples") for name, what in launches.repeated(run.sets)]
     found += list(_times(run))

@@ -19,10 +19,9 @@ from harness.stats import coverage as cover
 from harness.store import Run, layout
 from harness.store.documents import Part, decode_file
 from harness.store.verify import differences
-from harness.types import Coverage, Precision, Quality, Record
+from harness.types import REPLICATION, Precision, Quality, Record
 
 _HASH = re.compile(r"[0-9a-f]{64}")
-_PER_REPLICATION = 1000  # as harness.bench deals them: set index // this is the replication
 
 
 def breaches(run: Run, record: Record) -> Iterator[Breach]:
@@ -50,7 +49,7 @@ def _request(run: Run, record: Record) -> Iterator[Breach]:
             yield "seed", f"{step.stage} {step.name} ran with seed {step.seed}, the run has {run.info.seed}"
     if record.status == "ok":
         asked = profile_named(record.profile).sets
-        replications = {int(name.rpartition("-")[2]) // _PER_REPLICATION for name in record.sets}
+        replications = {int(name.rpartition("-")[2]) // REPLICATION for name in record.sets}
         if len(replications) < asked:
             yield "sets", f"{len(replications)} launch-sets, profile {record.profile} asks for {asked}"
 
@@ -152,16 +151,11 @@ def _flags(record: Record) -> Iterator[Breach]:
         due["underpowered"] = "its quality is"
     if len({item.device for item in record.placements}) > 1:
         due["fallback"] = "its operators ran on several devices"
-    if record.coverage is not None and _not_quantised(record.coverage):
+    if record.coverage is not None and cover.not_actually_quantised(record.coverage):
         due["not_actually_quantised"] = "under half of its work ran in int8"
     for flag, why in due.items():
         if flag not in record.flags:
             yield "flag", f"lacks the flag {flag}: {why}"
-
-
-def _not_quantised(found: Coverage) -> bool:
-    share = found.by_macs if found.by_macs is not None else found.by_op
-    return found.wanted == "int8" and share is not None and share < cover.LEAST_SHARE
 
 
 def _quality(run: Run, record: Record) -> Iterator[Breach]:

@@ -66,6 +66,16 @@ def executed_as(placements: Iterable[Placement]) -> str:
     return best if totals.get(best, 0) > 0 else ""
 
 
+def _mostly_otherwise(found: Coverage) -> bool:
+    share = found.by_macs if found.by_macs is not None else found.by_op
+    return share is not None and share < LEAST_SHARE
+
+
+def not_actually_quantised(found: Coverage) -> bool:
+    """Tell whether under half of what was to run in int8 did: by MACs, or by operators where those are not known."""
+    return found.wanted == "int8" and _mostly_otherwise(found)
+
+
 def flags(
     placements: Sequence[Placement], precision: Precision, found: Coverage, sparsity: Sequence[str]
 ) -> tuple[str, ...]:
@@ -78,12 +88,11 @@ def flags(
         sparsity: Patterns for which the target has a kernel.
     """
     result: list[str] = []
-    share = found.by_macs if found.by_macs is not None else found.by_op
-    if found.wanted == "int8" and share is not None and share < LEAST_SHARE:
+    if not_actually_quantised(found):
         result.append("not_actually_quantised")
     if found.wanted == "float32" and any(item.precision in _NARROW_FLOATS and item.macs for item in placements):
         result.append("precision_leak")
-    if found.wanted in {"float16", "bfloat16"} and share is not None and share < LEAST_SHARE:
+    if found.wanted in {"float16", "bfloat16"} and _mostly_otherwise(found):
         result.append(f"stored_{found.wanted}_executed_{executed_as(placements) or 'otherwise'}")
     if precision.storage == "packed" and not any(item.precision in _ARITHMETIC["binary"] for item in placements):
         result.append(f"stored_1bit_executed_{executed_as(placements) or 'dense'}")

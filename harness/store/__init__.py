@@ -6,7 +6,7 @@ from harness.store.layout import RunInfo, host_folder, make_run_id, set_name
 from harness.store.load import Problem, Run, find_runs, load_run
 from harness.store.resume import find_resumable, open_run
 from harness.store.run import RunStore
-from harness.store.verify import verify_run
+from harness.store.verify import verify_loaded, verify_run
 
 __all__ = [
     "Problem",
@@ -20,5 +20,6 @@ __all__ = [
     "make_run_id",
     "open_run",
     "set_name",
+    "verify_loaded",
     "verify_run",
 ]

@@ -26,7 +26,12 @@ def verify_run(path: Path) -> list[Problem]:
     Raises:
         RecordError: There is no run in this folder.
     """
-    run = load_run(path)
+    return verify_loaded(load_run(path))
+
+
+def verify_loaded(run: Run) -> list[Problem]:
+    """Do the same for a run that was read already."""
+    path = run.path
     found = [*run.problems, *_files(path, {problem.file for problem in run.problems})]
     if run.info is not None and run.info.host_id_after not in {"", run.info.host_id}:
         found.append(Problem(layout.RUN, "the host changed while the run was measured"))
