@@ -19,6 +19,8 @@ class CudaRuntime:
 
     cudaHostAllocDefault = 0
     cudaStreamNonBlocking = 1
+    cudaDeviceScheduleSpin = 1
+    cudaDeviceScheduleBlockingSync = 4
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
@@ -26,6 +28,8 @@ class CudaRuntime:
         self.memory: dict[int, Any] = {}
         self.calls: list[str] = []
         self.captured: Any = None
+        self.clock_us = 0
+        self.flags = 0
         self.launch: Any = None
 
     def __getattribute__(self, name: str) -> Any:
@@ -46,6 +50,31 @@ class CudaRuntime:
 
     def cudaGetDeviceProperties(self, device: int):
         return 0, SimpleNamespace(name=b"Stand-in", major=9, minor=0)
+
+    def cudaSetDeviceFlags(self, flags: int):
+        self.flags = flags
+        return (0,)
+
+    def cudaDeviceGetPCIBusId(self, size: int, device: int):
+        return 0, b"0000:00:1e.0\0\0"
+
+    def cudaMemGetInfo(self):
+        return 0, 10**9 - sum(len(block) for block in self.memory.values()), 10**9
+
+    def cudaEventCreate(self):
+        return 0, [0]
+
+    def cudaEventRecord(self, event: list[int], stream: int):
+        event[0] = self.clock_us = self.clock_us + 5  # the "GPU" needs 5 us for what lies between two records
+        return (0,)
+
+    def cudaEventElapsedTime(self, start: list[int], stop: list[int]):
+        return 0, (stop[0] - start[0]) / 1e3
+
+    def cudaEventSynchronize(self, event: list[int]):
+        return (0,)
+
+    cudaEventDestroy = cudaEventSynchronize
 
     def cudaMalloc(self, size: int):
         return 0, self._allocate(size)

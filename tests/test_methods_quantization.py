@@ -45,6 +45,7 @@ def test_baseline_returns_the_model_itself(tmp_path: Path) -> None:
         ("fp16", "float16"),
         ("weight-only", "weight-only-int8"),
         ("bf16", "bfloat16"),
+        ("fp8", "float8"),
     ],
 )
 def test_precision_has_the_name_that_capabilities_list(name: str, key: str, tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_int8_hands_on_every_parameter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("storage", ["packed", "sparse"])
-@pytest.mark.parametrize("name", ["int8", "dynamic-int8", "fp16", "weight-only", "bf16"])
+@pytest.mark.parametrize("name", ["int8", "dynamic-int8", "fp16", "weight-only", "bf16", "fp8"])
 def test_storage_of_an_earlier_step_stays(name: str, storage: Literal["packed", "sparse"], tmp_path: Path) -> None:
     spec = SPECS[name]
     model = dataclasses.replace(_model(), precision=Precision(storage=storage))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tensorrt_surface import used_names
+from tensorrt_surface import takes, used_calls, used_names
 
 import harness_tensorrt
 from harness.api import Calibration, HarnessError, MissingDependency, Precision, Unsupported
@@ -22,7 +23,9 @@ from harness_tensorrt import cuda, engine, flavors, lowering
 from harness_tensorrt.flavors import RTX, TENSORRT, Params
 from harness_tensorrt.placement import onnx_nodes, placements, precision
 
-FROZEN = json.loads((Path(__file__).parent / "data" / "tensorrt_names.json").read_text())["names"]
+_SURFACE = json.loads((Path(__file__).parent / "data" / "tensorrt_names.json").read_text())
+FROZEN, CALLS = _SURFACE["names"], _SURFACE["calls"]
+_OTHERS = {"cuda", "nvml"}  # libraries of their own
 # The layer that NVIDIA's developer guide prints for DETAILED verbosity (TensorRT 8.2 to 10, "Engine Inspector"), with
 # a "Metadata" field as newer releases add it.
 DOCUMENTED = {
@@ -58,8 +61,7 @@ def _targets() -> dict:
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt", "tensorrt_rtx"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 def _package(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +99,8 @@ def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_missing_cuda_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _package(tmp_path, "tensorrt", "__version__ = '11.4.0'", monkeypatch)
-    monkeypatch.setitem(sys.modules, "cuda", None)
+    for name in ("cuda", "cuda.bindings", "cuda.bindings.runtime", "cuda.cudart"):
+        monkeypatch.setitem(sys.modules, name, None)
     found = _targets()["tensorrt"].probe(Params())
     assert "CUDA runtime's Python package cannot be imported" in found.reason
     assert found.hint == "pip install 'cuda-python>=12.6'"
@@ -149,7 +152,7 @@ INT8 = Precision("int8", "int8", "static")
     ("wanted", "words"),
     [
         (Precision("int8", "int8", "dynamic"), "there is no dynamic int8"),
-        (Precision("float8", "float8", "static"), "float8"),
+        (Precision("int8", "float32", "weight-only"), "nothing is saved"),
         (dataclasses.replace(INT8, activations_symmetric=False), "symmetric int8 only"),
         (dataclasses.replace(INT8, weights_symmetric=False), "symmetric int8 weights only"),
         (dataclasses.replace(INT8, realise="exact", encodings=Path("e.json")), "encodings"),
@@ -165,6 +168,29 @@ def test_every_name_that_we_use_is_in_the_frozen_list() -> None:
     assert not unknown
 
 
+def test_every_call_of_ours_is_in_the_frozen_list() -> None:
+    assert used_calls() == CALLS
+
+
+def test_the_signatures_of_bindings_are_read() -> None:
+    def one() -> None:
+        """one(self: a.B, name: str, dims: tuple[int, int] = (1, 2)) -> bool"""
+
+    def several() -> None:
+        """several(*args, **kwargs)
+        Overloaded function.
+
+        1. several(self: a.B) -> None
+
+        2. several(self: a.B, x: int, y: int) -> None
+        """
+
+    several.__doc__ = inspect.cleandoc(several.__doc__ or "")
+    assert [takes(one, count) for count in range(4)] == [False, True, True, False]
+    assert [takes(several, count) for count in range(4)] == [True, False, True, False]
+    assert not takes(len, 1)
+
+
 _STUBS = (
     "createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL",
     "createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getBuilderPluginRegistry",
@@ -174,23 +200,23 @@ _CHECK = """
 import json, logging, sys
 import tensorrt
 from harness_tensorrt import engine
-def has(root, path):
-    return not path or (hasattr(root, path[0]) and has(getattr(root, path[0]), path[1:]))
-names = json.loads(sys.argv[1])
-missing = [f"{owner}.{name}" for owner, found in names.items() for name in found
-           if not has(getattr(tensorrt, owner) if owner else tensorrt, name.split("."))]
+from tensorrt_surface import lacking
+names, calls = json.loads(sys.argv[1])
 try:
     engine.parse(tensorrt, engine.make_logger(tensorrt, logging.getLogger()), "none.onnx")
     error = ""
 except Exception as caught:
     error = f"{type(caught).__name__}: {caught}"
-print(json.dumps([tensorrt.__version__, missing, error]))
+print(json.dumps([tensorrt.__version__, lacking(tensorrt, names, calls), error]))
 """
 
 
-@pytest.mark.slow
+def surface_of_tensorrt() -> list[dict]:
+    return [{owner: found for owner, found in part.items() if owner not in _OTHERS} for part in (FROZEN, CALLS)]
+
+
 @pytest.mark.parametrize("version", ["10.16.1.11", "11.4.0.106"])
-def test_the_real_bindings_have_every_name(tmp_path: Path, version: str) -> None:
+def test_the_real_bindings_have_every_name_and_signature(tmp_path: Path, version: str) -> None:
     """Load the real bindings over empty libraries; building without a GPU then fails as it does with real ones."""
     _download(tmp_path, f"tensorrt-cu13-bindings=={version}")
     (tmp_path / "tensorrt_bindings").rename(tmp_path / "tensorrt")
@@ -198,9 +224,9 @@ def test_the_real_bindings_have_every_name(tmp_path: Path, version: str) -> None
     for library in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
         out = tmp_path / f"lib{library}.so.{version.split('.')[0]}"
         _run(["cc", "-shared", "-fPIC", "-o", str(out), str(tmp_path / "stub.c")])
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "LD_LIBRARY_PATH": str(tmp_path)}
-    names = {owner: names for owner, names in FROZEN.items() if owner != "cuda"}
-    output = _run([sys.executable, "-c", _CHECK, json.dumps(names)], env=environment)
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])
+    environment = {**os.environ, "PYTHONPATH": paths, "LD_LIBRARY_PATH": str(tmp_path)}
+    output = _run([sys.executable, "-c", _CHECK, json.dumps(surface_of_tensorrt())], env=environment)
     found, missing, error = json.loads(output.splitlines()[-1])
     assert (found, missing) == (version, [])
     assert error.startswith("HarnessError: the builder cannot start")
@@ -213,6 +239,30 @@ def _download(folder: Path, requirement: str) -> None:
         pytest.skip(f"{requirement} cannot be downloaded here: {result.stderr.strip().splitlines()[-1]}")
     for wheel in folder.glob("*.whl"):
         zipfile.ZipFile(wheel).extractall(folder)
+
+
+def test_cudas_bindings_have_every_name_and_take_our_calls() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
+    assert not [name for name in FROZEN["cuda"] if _lacks(runtime, name)]
+    for name, counts in CALLS["cuda"].items():
+        for count in counts:
+            inspect.signature(getattr(runtime, name)).bind(*range(count))
+
+
+def test_nvmls_module_has_every_name_and_takes_our_calls() -> None:
+    nvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+    assert not [name for name in FROZEN["nvml"] if _lacks(nvml, name)]
+    for name, counts in CALLS["nvml"].items():
+        for count in counts:
+            inspect.signature(getattr(nvml, name)).bind(*range(count))
+
+
+def _lacks(module: object, name: str) -> bool:
+    for part in name.split("."):
+        if not hasattr(module, part):
+            return True
+        module = getattr(module, part)
+    return False
 
 
 def _run(command: list[str], **options: object) -> str:

@@ -132,14 +132,14 @@ class Bench:
         """Open for "placement", run a few items and ask what ran where."""
         self.open({"purpose": "placement"})
         session, loop = self.opened()
-        answer: dict[str, Any] = {"placements": [], "reason": "", "effective": effective(session)}
-        if not isinstance(session, SupportsPlacements):
+        answer: dict[str, Any] = {"placements": [], "reason": ""}
+        if isinstance(session, SupportsPlacements):
+            for item in loop.feed(message["count"]):
+                session.run(item)
+            answer["placements"] = [codec.to_data(placement) for placement in session.placements()]
+        else:
             answer["reason"] = f"target {self.spec.name!r} does not report placements"
-            return answer
-        for item in loop.feed(message["count"]):
-            session.run(item)
-        answer["placements"] = [codec.to_data(placement) for placement in session.placements()]
-        return answer
+        return {**answer, "effective": effective(session)}
 
     def shut(self) -> None:
         """Close the session, if one is open."""

@@ -103,4 +103,5 @@ def _place(worker: Worker, result: Untimed, accuracy: bool) -> Untimed:
         placements = codec.from_data(tuple[Placement, ...], reply["placements"], where="placements")
     except RecordError as error:
         return Untimed(result.outputs, (), result.effective, str(error), result.batch)
-    return Untimed(result.outputs, placements, result.effective or reply["effective"], reply["reason"], result.batch)
+    seen = {**reply["effective"], **result.effective}  # of the session that ran the items where both say it
+    return Untimed(result.outputs, placements, seen, reply["reason"], result.batch)

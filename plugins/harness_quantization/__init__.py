@@ -12,7 +12,7 @@ from harness.api import Calibration, Job, MethodSpec, Model, NoParams, Precision
 _EARLIER = frozenset({"pruning", "decomposition", "distillation", "binarization"})  # they need float weights
 _PREPARING = frozenset({"weight-equalization", "fixed-point", "codebook", "bias-correction"})
 _ASKING = frozenset(
-    {"int8", "dynamic-int8", "weight-only", "fp16", "bf16", "qat", "mixed-precision"}
+    {"int8", "dynamic-int8", "weight-only", "fp16", "bf16", "fp8", "qat", "mixed-precision"}
 )  # a pipeline asks for one precision
 _RIVALS = frozenset({"none"}) | _ASKING
 _BEFORE = _EARLIER | _PREPARING
@@ -73,6 +73,19 @@ def brain_half(params: NoParams) -> Precision:
     return Precision(weights="bfloat16", activations="bfloat16", scheme="float")
 
 
+@dataclass(frozen=True)
+class Float8Params:
+    """Parameters of ``fp8``."""
+
+    samples: int = param(256, "items of the calibration split that are used at most", ge=1)
+
+
+def float8(params: Float8Params) -> Precision:
+    """Return the precision of ``fp8``: weights and activations in E4M3, scales from calibration."""
+    calibration = Calibration(samples=params.samples)
+    return Precision("float8", "float8", "static", granularity="per-tensor", calibration=calibration)
+
+
 def half(params: NoParams) -> Precision:
     """Return the precision of ``fp16``."""
     del params
@@ -111,6 +124,11 @@ def compress_weight_only(model: Model, params: WeightOnlyParams, job: Job) -> Mo
 def compress_brain_half(model: Model, params: NoParams, job: Job) -> Model:
     """Ask for bfloat16."""
     return _ask(model, brain_half(params), job)
+
+
+def compress_float8(model: Model, params: Float8Params, job: Job) -> Model:
+    """Ask for float8."""
+    return _ask(model, float8(params), job)
 
 
 @hookimpl
@@ -189,6 +207,20 @@ def _asking() -> Iterator[MethodSpec[Any]]:
         compress=compress_brain_half,
         consumes=frozenset(),
         wants=brain_half,
+        after=_BEFORE,
+        conflicts=_RIVALS,
+        defaults=(),
+    )
+    yield MethodSpec(
+        name="fp8",
+        techniques=("Q05",),
+        family="quantization",
+        summary="float8 (E4M3) weights and activations, where the GPU has it",
+        params=Float8Params,
+        compress=compress_float8,
+        consumes=frozenset(),
+        needs=frozenset({"calibration"}),
+        wants=float8,
         after=_BEFORE,
         conflicts=_RIVALS,
         defaults=(),

@@ -26,6 +26,7 @@ from harness_onnx.graph import (
     save_normalised,
     weight_spans,
 )
+from harness_onnx.narrow import float8_qdq, halve_rest
 from harness_onnx.quantize import (
     calibration_batches,
     calibration_items,
@@ -50,7 +51,9 @@ __all__ = [
     "check_file",
     "consumers",
     "dynamic_int8",
+    "float8_qdq",
     "float_nodes",
+    "halve_rest",
     "is_quantized",
     "layer_nodes",
     "macs_by_node",

@@ -79,6 +79,14 @@ def _spec(item: ValueInfoProto) -> TensorSpec:
     return TensorSpec(dtype, shape)
 
 
+def at_opset(model: ModelProto, version: int) -> ModelProto:
+    """Return a model of at least this opset."""
+    import onnx.version_converter
+
+    current = max(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
+    return model if current >= version else onnx.version_converter.convert_version(model, version)
+
+
 def normalise(model: ModelProto) -> None:
     """Name the free first dimension of every input and output ``batch``, and drop stored intermediate shapes.
 

@@ -140,24 +140,24 @@ def _static(
         raise Unsupported(f"ONNX Runtime has no calibration {calibration!r}", hint=known)
     if not feeds:
         raise Unsupported("static int8 needs calibration items and there are none")
-    tools = _tools()
+    toolkit = tools()
     prepared = prepare(source, out.with_suffix(".pre.onnx"))
-    kept = _kept(source, prepared, kind.exclude)
+    kept = kept_nodes(source, prepared, kind.exclude)
     # A stride of one feed bounds memory: ranges or histograms are merged before the next feed is run.
     options = {**extra, "CalibStridedMinMax": 1, "CalibMovingAverage": calibration == "moving-average"}
     given = _given(prepared, feeds, calibration, kind.bound) if calibration == _OURS or kind.bound else None
     with quiet():
-        tools.quantize_static(
+        toolkit.quantize_static(
             str(prepared),
             str(out),
-            _reader(feeds),
-            quant_format=tools.QuantFormat.QOperator if kind.operators else tools.QuantFormat.QDQ,
-            activation_type=tools.QuantType.QUInt8 if kind.activations == "uint8" else tools.QuantType.QInt8,
-            weight_type=tools.QuantType.QInt8,
+            reader(feeds),
+            quant_format=toolkit.QuantFormat.QOperator if kind.operators else toolkit.QuantFormat.QDQ,
+            activation_type=toolkit.QuantType.QUInt8 if kind.activations == "uint8" else toolkit.QuantType.QInt8,
+            weight_type=toolkit.QuantType.QInt8,
             per_channel=kind.per_channel,
             reduce_range=kind.reduce_range,
             nodes_to_exclude=kept,
-            calibrate_method=getattr(tools.CalibrationMethod, "MinMax" if given else _METHODS[calibration]),
+            calibrate_method=getattr(toolkit.CalibrationMethod, "MinMax" if given else _METHODS[calibration]),
             extra_options=options,
             calibration_cache_path=given,
         )
@@ -193,16 +193,16 @@ def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: 
     such kernel and stays float. ConvInteger takes one weight scale, so ``per_channel`` is for the others, and its
     weights are uint8 with zero point 128: on x86 its kernel for int8 weights ran five times slower (1.31).
     """
-    tools = _tools()
+    toolkit = tools()
     prepared = prepare(source, out.with_suffix(".pre.onnx"))
-    kept = _kept(source, prepared, exclude)
+    kept = kept_nodes(source, prepared, exclude)
     kept += [f"{name}_MatMul" for name in kept]  # what ``quantize_dynamic`` turns every Gemm into, before it excludes
     _unshare_gemm_weights(prepared)
-    uint8, int8 = tools.QuantType.QUInt8, tools.QuantType.QInt8
+    uint8, int8 = toolkit.QuantType.QUInt8, toolkit.QuantType.QInt8
     passes = ((prepared, ["Conv"], uint8, False), (out, ["MatMul", "LSTM"], int8, per_channel))
     for path, operators, weights, channels in passes:
         with quiet():
-            tools.quantize_dynamic(
+            toolkit.quantize_dynamic(
                 str(path),
                 str(out),
                 op_types_to_quantize=operators,
@@ -217,7 +217,7 @@ def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: 
 def to_float16(source: Path, out: Path, *, keep_io: bool = True) -> None:
     """Write a file with float16 weights and arithmetic; ``keep_io`` leaves inputs and outputs float32."""
     onnx = import_onnx()
-    _tools()
+    tools()
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     model = load(source)
@@ -232,7 +232,7 @@ def prepare(source: Path, out: Path) -> Path:
     A node that is fused with the next one changes its name: MatMul ``a`` and Add become Gemm ``a/MatMulAddFusion``.
     """
     onnx = import_onnx()
-    _tools()
+    tools()
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with quiet():
@@ -244,7 +244,7 @@ def prepare(source: Path, out: Path) -> Path:
     return out
 
 
-def _kept(source: Path, prepared: Path, exclude: Mapping[str, str]) -> list[str]:
+def kept_nodes(source: Path, prepared: Path, exclude: Mapping[str, str]) -> list[str]:
     """Return what became of nodes in the prepared file, where fusions rename them.
 
     Raises:
@@ -289,17 +289,23 @@ def _unshare_gemm_weights(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def _tools() -> Any:
+def tools() -> Any:
+    """Return ``onnxruntime.quantization``.
+
+    Raises:
+        MissingDependency: It is not installed.
+    """
     import_onnx()
     try:
-        import onnxruntime.quantization as tools
+        import onnxruntime.quantization as toolkit
     except ImportError as error:
         hint = "pip install 'compression-harness[onnxruntime]'"
         raise MissingDependency(f"quantizing an ONNX file needs onnxruntime: {error}", hint=hint) from error
-    return tools
+    return toolkit
 
 
-def _reader(feeds: Sequence[Feed]) -> Any:
+def reader(feeds: Sequence[Feed]) -> Any:
+    """Return the calibration reader of these feeds."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # the base is untyped

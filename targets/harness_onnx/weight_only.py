@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Unsupported
-from harness_onnx.graph import attribute, import_onnx, load, normalise
+from harness_onnx.graph import at_opset, attribute, import_onnx, load, normalise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,14 @@ _CONVOLUTIONS = {"Conv": 0, "ConvTranspose": 1}  # place of the output channels
 
 
 def weight_only(
-    source: Path, out: Path, *, bits: int = 8, per_channel: bool = True, exclude: Collection[str] = ()
+    source: Path,
+    out: Path,
+    *,
+    bits: int = 8,
+    per_channel: bool = True,
+    exclude: Collection[str] = (),
+    block: int = BLOCK,
+    blocks_only: bool = False,
 ) -> Mapping[str, int]:
     """Write a file whose weights are integers behind a DequantizeLinear; arithmetic stays float32.
 
@@ -36,6 +43,8 @@ def weight_only(
         bits: 8 or 4.
         per_channel: False gives each weight one scale.
         exclude: Names of nodes that stay float.
+        block: Rows of a matrix that share a scale in int4.
+        blocks_only: Leave float what is not made of whole blocks, such as convolutions.
 
     Returns:
         How many layers were rewritten, by operator.
@@ -57,13 +66,17 @@ def weight_only(
         value = weights[node.input[1]]
         if value.dtype != "float32" or value.ndim < 2:
             continue
+        blocked = bits == 4 and per_channel and node.op_type == "MatMul" and value.ndim == 2
+        if blocks_only and not (blocked and value.shape[0] % block == 0):
+            continue
         if node.input[1] not in made:
-            block = BLOCK if bits == 4 and per_channel and node.op_type == "MatMul" and value.ndim == 2 else None
-            made[node.input[1]] = _dequantized(model, node.input[1], value, axis, bits, per_channel, block)
+            rows = block if blocked else None
+            made[node.input[1]] = _dequantized(model, node.input[1], value, axis, bits, per_channel, rows)
         node.input[1] = made[node.input[1]]
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
     if not counts:
-        raise Unsupported("the model has no convolution or matrix product with constant weights to quantize")
+        what = f"matrix product with a multiple of {block} rows" if blocks_only else "convolution or matrix product"
+        raise Unsupported(f"the model has no {what} and constant weights to quantize")
     _drop_unread(model)
     _sort(model)
     onnx.save(model, str(out))
@@ -75,11 +88,7 @@ def _axis(node: NodeProto) -> int | None:
 
 
 def _at_opset(model: ModelProto) -> ModelProto:
-    import onnx.version_converter
-
-    current = max(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
-    if current < _OPSET:
-        model = onnx.version_converter.convert_version(model, _OPSET)
+    model = at_opset(model, _OPSET)
     model.ir_version = max(model.ir_version, _IR)
     return model
 

@@ -44,6 +44,21 @@ class Cuda:
         name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
         return name.rstrip("\0"), (int(properties.major), int(properties.minor))
 
+    def waits(self, *, spin: bool) -> None:
+        """Choose how the host waits for the GPU, before the first call that makes a context."""
+        kind = self.api.cudaDeviceScheduleSpin if spin else self.api.cudaDeviceScheduleBlockingSync
+        self.call("cudaSetDeviceFlags", kind)
+
+    def bus(self) -> bytes | str:
+        """Return the PCI bus id of the current GPU, by which NVML knows it."""
+        name: bytes | str = self.call("cudaDeviceGetPCIBusId", 64, self.call("cudaGetDevice"))
+        return name.split(b"\0")[0] if isinstance(name, bytes) else name
+
+    def held_bytes(self) -> int:
+        """Return what all processes hold on the current GPU."""
+        free, total = self.call("cudaMemGetInfo")
+        return int(total) - int(free)
+
 
 class Buffer:
     """One tensor on the device with a pinned copy on the host.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,9 @@ from harness.api import HarnessError, Unsupported
 
 if TYPE_CHECKING:
     from harness_tensorrt.flavors import Params
+
+
+_SPARSE = re.compile(r"\(Sparsity\) (Found|Chose) (\d+)")
 
 
 def make_logger(trt: Any, log: logging.Logger) -> Any:
@@ -22,11 +26,15 @@ def make_logger(trt: Any, log: logging.Logger) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
+            self.sparse: dict[str, int] = {}  # layers that the builder "Found" eligible for 2:4 kernels, and "Chose"
 
         def log(self, severity: Any, message: str) -> None:
             """Take one message."""
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.errors.append(message)
+            told = _SPARSE.search(message)
+            if told:
+                self.sparse[told[1]] = int(told[2])
             log.debug("%s", message)
 
     return Logger()
@@ -58,12 +66,14 @@ def parse(trt: Any, logger: Any, onnx: Path) -> tuple[Any, Any, Any]:
     return builder, network, parser
 
 
-def configure(trt: Any, builder: Any, network: Any, params: Params, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+def configure(
+    trt: Any, builder: Any, network: Any, params: Params, shapes: Mapping[str, tuple[int, ...]], *, sparse: bool = False
+) -> Any:
     """Return the build configuration: TF32 as asked, full layer information, inputs of exactly these shapes."""
     config = builder.create_builder_config()
     if not params.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)  # on by default
-    if params.sparse_weights:
+    if sparse:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.builder_optimization_level = params.optimization_level
@@ -91,15 +101,23 @@ def input_shapes(network: Any, batch: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def build_plan(trt: Any, logger: Any, onnx: Path, params: Params, batch: int) -> bytes:
+def build_plan(trt: Any, logger: Any, onnx: Path, params: Params, batch: int, *, sparse: bool = False) -> bytes:
     """Build an engine and return it serialised.
+
+    Args:
+        trt: The library's module.
+        logger: Of ``make_logger``.
+        onnx: The file; its types are the precision.
+        params: How it is built.
+        batch: Of the inputs.
+        sparse: Let the builder take 2:4 kernels.
 
     Raises:
         Unsupported: The parser refuses the file.
         HarnessError: The build fails.
     """
     builder, network, _parser = parse(trt, logger, onnx)
-    config = configure(trt, builder, network, params, input_shapes(network, batch))
+    config = configure(trt, builder, network, params, input_shapes(network, batch), sparse=sparse)
     plan = builder.build_serialized_network(network, config)
     if plan is None:  # it does not raise
         raise HarnessError(f"the engine cannot be built: {why(logger)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.api import MissingDependency, param
 
@@ -57,8 +57,20 @@ class Params:
 
     tf32: bool = param(False, "let float32 layers round their products to 10 bits of mantissa")
     optimization_level: int = param(3, "builder effort", ge=0, le=5)
-    sparse_weights: bool = param(False, "let the builder take 2:4 kernels for weights that are 2:4 sparse")
+    rest: Literal["float32", "float16"] = param(
+        "float32", "what a quantized file computes where it is not quantized; float16 needs tensor cores to pay"
+    )
+    sparse_weights: bool = param(
+        False, "let the builder take 2:4 kernels; always on for a model whose weights were pruned 2:4"
+    )
+    builds: int = param(
+        1, "engines built from one file, of which each process loads one by chance: tactic choice is noisy", ge=1, le=10
+    )
     cuda_graph: bool = param(False, "capture the launches once and replay them")
+    spin: bool = param(True, "let the host spin while it waits for the GPU; off blocks, which costs latency")
+    rotation: int = param(
+        4, "inputs on the device that compute-only runs rotate, so that none stays in cache; 1 with graphs", ge=1, le=64
+    )
 
 
 def import_library(flavor: Flavor) -> Any:
@@ -92,3 +104,16 @@ def import_cuda() -> Any:
         except ImportError:
             text = f"the CUDA runtime's Python package cannot be imported: {error}"
             raise MissingDependency(text, hint=_CUDA_HINT) from error
+
+
+def import_nvml() -> Any:
+    """Return NVIDIA's Python module of NVML.
+
+    Raises:
+        MissingDependency: It is not installed.
+    """
+    try:
+        return importlib.import_module("pynvml")
+    except ImportError as error:
+        text = f"NVML's Python package cannot be imported: {error}"
+        raise MissingDependency(text, hint="pip install nvidia-ml-py") from error

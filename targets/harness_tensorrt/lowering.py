@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import harness_onnx
 from harness.api import Artifact, Calibration, HarnessError, Job, Model, Options, Precision, Unsupported
@@ -27,18 +29,35 @@ def lower(flavor: Flavor, model: Model, params: Params, options: Options, job: J
     trt = import_library(flavor)
     typed = job.out / "typed.onnx"
     job.progress(0.1, f"writing {model.precision.name} ONNX")
-    how = write_typed(model, typed, job)
-    job.progress(0.4, "building the engine")
+    how = write_typed(model, typed, job, rest=params.rest)
+    sparse = params.sparse_weights or model.precision.pattern == "2:4"
+    logger = make_logger(trt, job.log)
+    for number in range(params.builds):
+        job.progress(0.4 + 0.6 * number / params.builds, f"building engine {number + 1} of {params.builds}")
+        plan = build_plan(trt, logger, typed, params, options.batch, sparse=sparse)
+        plan_path(job.out / "model.plan", number).write_bytes(plan)
     path = job.out / "model.plan"
-    path.write_bytes(build_plan(trt, make_logger(trt, job.log), typed, params, options.batch))
     (job.out / MACS_FILE).write_text(json.dumps(harness_onnx.macs_by_node(model.path), sort_keys=True))
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     size = path.stat().st_size
     note = f"{how}; strongly typed {flavor.title} {trt.__version__}, TF32 {'on' if params.tf32 else 'off'}"
+    several = f"; {params.builds} engines" if params.builds > 1 else ""
+    note += f"{_sparsity(logger.sparse) if sparse else ''}{several}"
     return Artifact(
         path, flavor.plan_format, digest, model.precision.name, note, artifact_bytes=size, stored_bytes=size
     )
+
+
+def plan_path(first: Path, number: int) -> Path:
+    """Return where an engine lies: the first at ``model.plan``, others beside it at ``model.1.plan`` and on."""
+    return first.with_suffix(f".{number}.plan") if number else first
+
+
+def _sparsity(told: Mapping[str, int]) -> str:
+    if not told:
+        return "; 2:4 kernels allowed, and the builder's log names no layer that takes one"
+    return f"; 2:4 kernels: {told.get('Found', 0)} layers eligible, {told.get('Chose', 0)} chosen"
 
 
 def check_supported(flavor: Flavor, precision: Precision) -> None:
@@ -47,7 +66,7 @@ def check_supported(flavor: Flavor, precision: Precision) -> None:
     Raises:
         Unsupported: With the reason.
     """
-    if precision.name not in {"float32", "float16", "int8"}:
+    if precision.name not in REALISED:
         raise Unsupported(f"{flavor.title}: {GAPS.get(precision.name, f'no way to express {precision.name}')}")
     if precision.realise == "exact" and precision.encodings is not None:
         raise Unsupported("encodings that bind are not passed on to the Q/DQ writer")
@@ -57,39 +76,73 @@ def check_supported(flavor: Flavor, precision: Precision) -> None:
         raise Unsupported(f"{flavor.title} takes symmetric int8 weights only")
 
 
+REALISED = ("float32", "float16", "int8", "float8", "weight-only-int4")
+INT4_BLOCK = 64  # rows that share a scale; TensorRT's documentation lists 64 and 128
 GAPS = {
     "binary": "there is no 1-bit kernel",
     "dynamic-int8": "activation ranges are fixed when the engine is built; there is no dynamic int8",
     "bfloat16": "no bfloat16 ONNX is written by harness_onnx",
-    "float8": "no float8 Q/DQ is written by harness_onnx",
-    "weight-only-int8": "no weight-only Q/DQ is written by harness_onnx",
-    "weight-only-int4": "no blockwise int4 Q/DQ is written by harness_onnx",
+    "weight-only-int8": "int8 weights without int8 activations are unpacked when the engine is built: nothing is saved",
+    "dynamic-int4": "int4 is for weights alone",
 }
 
 
-def write_typed(model: Model, out: Path, job: Job) -> str:
-    """Write the ONNX file whose types are the precision, and return how in one line."""
-    precision = model.precision
-    if precision.name == "float16":
+def write_typed(model: Model, out: Path, job: Job, *, rest: str = "float32") -> str:
+    """Write the ONNX file whose types are the precision, and return how in one line.
+
+    Args:
+        model: In float32, with the precision that is wanted.
+        out: The file to write.
+        job: Its calibration split gives the ranges.
+        rest: What a quantized file computes where it is not quantized: "float32" or "float16".
+    """
+    name = model.precision.name
+    if name == "float16":
         harness_onnx.to_float16(model.path, out)
         return "float16 ONNX, float32 at the border"
-    if precision.name != "int8":
+    if name == "float32":
         shutil.copyfile(model.path, out)
         return "the ONNX file as exported"
-    wanted = precision.calibration or Calibration()
-    arrays = job.data.split("calibration").inputs
-    fixed = next(iter(harness_onnx.model_io(model.path)[0].values())).shape[0]
-    feeds = harness_onnx.calibration_batches(arrays, wanted.samples, batch=fixed)
-    if not feeds:
-        raise HarnessError("static int8 needs a calibration split and it is empty")
+    how = {"int8": _int8, "float8": _float8, "weight-only-int4": _int4}[name](model, out, job)
+    if rest == "float16":
+        harness_onnx.halve_rest(out)
+    return f"{how}, other layers {rest}"
+
+
+def _int8(model: Model, out: Path, job: Job) -> str:
+    precision = model.precision
+    feeds, items = _feeds(model, job)
+    method = (precision.calibration or Calibration()).method
     harness_onnx.symmetric_qdq(
         model.path,
         out,
         feeds,
-        calibration=wanted.method,
+        calibration=method,
         per_channel=precision.granularity == "per-channel",
         exclude=harness_onnx.float_nodes(model.path, precision.overrides, model.names),
     )
-    items = harness_onnx.calibration_items(arrays, wanted.samples)
-    grain = f"{precision.granularity} weights, {wanted.method} over {items} items"
-    return f"symmetric int8 Q/DQ by ONNX Runtime, {grain}, other layers float32"
+    return f"symmetric int8 Q/DQ by ONNX Runtime, {precision.granularity} weights, {method} over {items} items"
+
+
+def _float8(model: Model, out: Path, job: Job) -> str:
+    feeds, items = _feeds(model, job)
+    exclude = harness_onnx.float_nodes(model.path, model.precision.overrides, model.names)
+    harness_onnx.float8_qdq(model.path, out, feeds, exclude=exclude)
+    return f"float8 (E4M3) Q/DQ by ONNX Runtime, per-tensor scales from the spread over {items} items"
+
+
+def _int4(model: Model, out: Path, job: Job) -> str:
+    del job
+    exclude = harness_onnx.float_nodes(model.path, model.precision.overrides, model.names)
+    counts = harness_onnx.weight_only(model.path, out, bits=4, exclude=exclude, block=INT4_BLOCK, blocks_only=True)
+    return f"int4 weights of {sum(counts.values())} matrix products, a scale for {INT4_BLOCK} rows"
+
+
+def _feeds(model: Model, job: Job) -> tuple[Any, int]:
+    wanted = model.precision.calibration or Calibration()
+    arrays = job.data.split("calibration").inputs
+    fixed = next(iter(harness_onnx.model_io(model.path)[0].values())).shape[0]
+    feeds = harness_onnx.calibration_batches(arrays, wanted.samples, batch=fixed)
+    if not feeds:
+        raise HarnessError(f"static {model.precision.name} needs a calibration split and it is empty")
+    return feeds, harness_onnx.calibration_items(arrays, wanted.samples)

@@ -72,6 +72,11 @@ def capabilities(flavor: Flavor, params: Params) -> Capabilities:
     """Return what engines of ours can be on this host's GPU; without a GPU, what the library takes."""
     del params
     device, capability, source = _gpu()
+    old = (
+        ""
+        if capability is None or capability >= (8, 9)
+        else (f"compute capability {capability[0]}.{capability[1]} has no float8 kernels; 8.9 has them")
+    )
     tensor_cores = "" if capability is None or capability >= (7, 5) else "; this GPU has no int8 tensor cores"
     return Capabilities(
         version="2026.11",
@@ -79,8 +84,14 @@ def capabilities(flavor: Flavor, params: Params) -> Capabilities:
             "float32": "strongly typed float32, TF32 cleared unless asked for",
             "float16": "float16 ONNX, float32 at the border",
             "int8": f"explicit symmetric Q/DQ, per-channel weights, float32 elsewhere{tensor_cores}",
+            "weight-only-int4": "blocks of 64 rows in matrix products, unpacked in the kernel; convolutions stay float",
+            **(
+                {}
+                if old
+                else {"float8": "explicit Q/DQ, E4M3, per-tensor scales; matrix products alone in the RTX flavour"}
+            ),
         },
-        gaps=GAPS,
+        gaps={**GAPS, **({"float8": old} if old else {})},
         symmetric_only=True,
         channel_multiple=16,
         sparsity=("2:4",) if flavor.name == "tensorrt" and capability is not None and capability >= (8, 0) else (),

@@ -1,9 +1,12 @@
-"""An engine as a session: pinned copies in and out on one stream, or launches alone."""
+"""An engine as a session: pinned copies in and out on one stream, or launches alone on inputs that rotate."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import os
+import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +14,9 @@ from harness.api import Artifact, HarnessError, Options, Placement, Purpose, Ten
 from harness_tensorrt.cuda import Buffer, Cuda
 from harness_tensorrt.engine import make_logger, why
 from harness_tensorrt.flavors import Flavor, Params, import_library
-from harness_tensorrt.lowering import MACS_FILE
+from harness_tensorrt.lowering import MACS_FILE, plan_path
 from harness_tensorrt.placement import placements
+from harness_tensorrt.timing import Nvml, event_times_us, stated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,10 +48,13 @@ class TensorrtSession:
         self._flavor, self._artifact, self._params, self._purpose = flavor, artifact, params, purpose
         self._trt = import_library(flavor)
         self._cuda = Cuda()
+        self._cuda.waits(spin=params.spin)
         self._device, self._capability = self._cuda.device()
+        self._before_bytes = self._cuda.held_bytes()
         self._logger = make_logger(self._trt, logging.getLogger("harness"))
         self._runtime = self._trt.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine(artifact.path.read_bytes())
+        self._build = random.SystemRandom().randrange(params.builds)  # each process takes its own chance of tactics
+        self._engine = self._runtime.deserialize_cuda_engine(plan_path(artifact.path, self._build).read_bytes())
         if self._engine is None:  # it does not raise
             raise HarnessError(f"the plan does not load on {self._device}: {why(self._logger)}")
         self._context = self._engine.create_execution_context()
@@ -56,7 +63,9 @@ class TensorrtSession:
         # Never the default stream: TensorRT then adds synchronisation of its own.
         self._stream = self._cuda.call("cudaStreamCreateWithFlags", self._cuda.api.cudaStreamNonBlocking)
         self._inputs, self._outputs = self._allocate(options.batch)
+        self._spare: list[Buffer] = []
         self._graph: Any = None
+        self._told: Mapping[str, str] = {}
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
@@ -72,22 +81,39 @@ class TensorrtSession:
         """Copy in, launch, copy out and wait, all on one stream; the returned arrays are copies."""
         for name, buffer in self._inputs.items():
             buffer.host[...] = inputs[name]
-            buffer.upload(self._stream)
+            if self._spare:  # compute-only runs leave another address there
+                self._context.set_tensor_address(name, buffer.device)
+        self._upload()
         self._launch()
-        for buffer in self._outputs.values():
-            buffer.download(self._stream)
+        self._download()
         self._cuda.call("cudaStreamSynchronize", self._stream)
         return {name: buffer.host.copy() for name, buffer in self._outputs.items()}
 
     def bind(self, inputs: Arrays) -> Callable[[], None]:
-        """Copy in once; the call launches and waits."""
+        """Copy in once, several times over; the call launches on the next copy and waits."""
         self.run(inputs)
+        places = itertools.cycle(self._copies())
 
         def compute() -> None:
+            for name, address in next(places).items():
+                self._context.set_tensor_address(name, address)
             self._launch()
             self._cuda.call("cudaStreamSynchronize", self._stream)
 
         return compute
+
+    def _copies(self) -> list[dict[str, int]]:
+        """Return addresses of the inputs and of further copies of them; a graph has its addresses captured."""
+        found = [{name: buffer.device for name, buffer in self._inputs.items()}]
+        for _copy in range(0 if self._params.cuda_graph else self._params.rotation - 1):
+            made = {name: Buffer(self._cuda, item.host.dtype, item.host.shape) for name, item in self._inputs.items()}
+            for name, buffer in made.items():
+                buffer.host[...] = self._inputs[name].host
+                buffer.upload(self._stream)
+            self._cuda.call("cudaStreamSynchronize", self._stream)
+            self._spare += made.values()
+            found.append({name: buffer.device for name, buffer in made.items()})
+        return found
 
     def placements(self) -> tuple[Placement, ...]:
         """Return one entry per layer of the engine, with its share of time when opened for it."""
@@ -96,29 +122,79 @@ class TensorrtSession:
         information = json.loads(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
         sidecar = self._artifact.path.with_name(MACS_FILE)
         macs = json.loads(sidecar.read_text()) if sidecar.exists() else {}
-        times = self._layer_times() if self._purpose == "placement" else {}
+        profiled = self._purpose == "placement"
+        self._told = self._tell() if profiled else {}  # before the profiler, which puts layers one after the other
+        times = self._layer_times() if profiled else {}
         return placements(information, macs=macs, times=times, device=self._device)
 
     def device_memory_bytes(self) -> int:
         """Return weights, activation scratch and I/O buffers as the engine states them."""
-        weights = self._engine.get_engine_stat(self._trt.EngineStat.TOTAL_WEIGHTS_SIZE)
-        buffers = sum(buffer.bytes for buffer in (*self._inputs.values(), *self._outputs.values()))
-        return int(weights) + int(self._engine.device_memory_size_v2) + buffers
+        return sum(self._memory().values())
+
+    def _memory(self) -> dict[str, int]:
+        buffers = (*self._inputs.values(), *self._outputs.values(), *self._spare)
+        return {
+            "weights": int(self._engine.get_engine_stat(self._trt.EngineStat.TOTAL_WEIGHTS_SIZE)),
+            "activations": int(self._engine.device_memory_size_v2),
+            "buffers": sum(buffer.bytes for buffer in buffers),
+        }
 
     def effective(self) -> Mapping[str, str]:
-        """Return device, library, and how launches are made; threads do not apply."""
-        return {
+        """Return device, library, and how launches are made; after ``placements`` also what the GPU tells of them."""
+        values = {
             "device": f"{self._device}, compute capability {self._capability[0]}.{self._capability[1]}",
             "runtime": f"{self._flavor.title} {self._trt.__version__}",
             "launch": "CUDA graph" if self._graph is not None else "enqueue",
+            "wait": "the host spins" if self._params.spin else "the host blocks",
+            "transfers": "pinned host memory, in and out on the stream of the launch; compute-only runs have none",
+            "rotation": f"{1 if self._params.cuda_graph else self._params.rotation} inputs in compute-only runs",
+            "build": f"engine {self._build + 1} of {self._params.builds}",
             "threads": "not applicable: the work is on the GPU",
         }
+        return {**values, **self._told}
+
+    def _tell(self) -> dict[str, str]:
+        """Return device times, memory and energy of some more runs, each with the reason where there is none."""
+        stated_bytes = ", ".join(f"{name} {size} B" for name, size in self._memory().items())
+        grown = self._cuda.held_bytes() - self._before_bytes
+        found = {
+            "device time": stated(event_times_us(self._cuda, self._stream, self._launch)),
+            "device time of copying in": stated(event_times_us(self._cuda, self._stream, self._upload)),
+            "device time of copying out": stated(event_times_us(self._cuda, self._stream, self._download)),
+            "device memory": f"{stated_bytes} by the engine; {grown} B more in use on the GPU since it was opened",
+        }
+        try:
+            nvml = Nvml(self._cuda.bus())
+        except Exception as error:  # noqa: BLE001  NVML's errors are classes of its own; any of them is the reason
+            return found | {"energy": f"not available: {error}"}
+        try:
+            process = nvml.process_bytes(os.getpid())
+            found["process memory"] = "not available: NVML names no process" if process is None else f"{process} B"
+            found["energy"] = str(nvml.energy(self._step))
+            found["gpu state"] = nvml.state()
+        except Exception as error:  # noqa: BLE001  likewise
+            found.setdefault("energy", f"not available: {error}")
+        finally:
+            nvml.close()
+        return found
+
+    def _step(self) -> None:
+        self._launch()
+        self._cuda.call("cudaStreamSynchronize", self._stream)
+
+    def _upload(self) -> None:
+        for buffer in self._inputs.values():
+            buffer.upload(self._stream)
+
+    def _download(self) -> None:
+        for buffer in self._outputs.values():
+            buffer.download(self._stream)
 
     def close(self) -> None:
         """Free buffers, graph, stream and engine; further calls do nothing."""
         if self._engine is None:
             return
-        for buffer in (*self._inputs.values(), *self._outputs.values()):
+        for buffer in (*self._inputs.values(), *self._outputs.values(), *self._spare):
             buffer.free()
         if self._graph is not None:
             self._cuda.call("cudaGraphExecDestroy", self._graph)
@@ -184,8 +260,7 @@ class TensorrtSession:
 
         self._context.profiler = Profiler()
         for _run in range(_PROFILED_RUNS):
-            self._launch()
-            self._cuda.call("cudaStreamSynchronize", self._stream)
+            self._step()
         return times
 
 
