@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.errors import BadModel, HarnessError, MissingDependency, PlanError, Unsupported
 from harness.hookspecs import hookimpl
 from harness.isa import cpu_features, int8_dot_product
-from harness.packing import Span, stored_size
+from harness.packing import Span, stored_size, weight_bytes
 from harness.params import param
 from harness.specs import (
     Data,
@@ -82,4 +82,5 @@ __all__ = [
     "int8_dot_product",
     "param",
     "stored_size",
+    "weight_bytes",
 ]

@@ -118,6 +118,14 @@ def packed_as(packed: bytes) -> str:
     return ", ".join(word for kind, word in _WORDS.items() if kind in kinds)
 
 
+def weight_bytes(spans: Iterable[Span]) -> dict[str, int]:
+    """Return dtype -> bytes of a file's weights, for ``Artifact.weight_bytes``."""
+    found: dict[str, int] = {}
+    for span in spans:
+        found[span.dtype] = found.get(span.dtype, 0) + span.length
+    return found
+
+
 def stored_size(path: Path, spans: Sequence[Span], storage: str, *, write: Path | None = None) -> tuple[int, str]:
     """Return how many bytes a file needs when its weights are packed, and how; decoding is checked on the spot.
 

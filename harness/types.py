@@ -198,6 +198,7 @@ class Artifact:
         artifact_bytes: What the runtime loads: ranked.
         stored_bytes: What a disk or a download needs, where a tested decoder restores the artifact bit by bit.
         stored_as: How, such as "1-bit packed"; empty where it is the artifact itself.
+        weight_bytes: Dtype -> bytes of the weights in the file, as they are stored; empty where not known.
     """
 
     path: Path
@@ -209,6 +210,7 @@ class Artifact:
     stored_bytes: int
     stored_as: str = ""
     flags: tuple[str, ...] = ()
+    weight_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -485,6 +487,99 @@ class ScenarioResult:
 
 
 @dataclass(frozen=True)
+class Ceilings:
+    """What a host can do at most with some threads.
+
+    Attributes:
+        macs_per_s: Multiply-accumulates per second by arithmetic, the best that was measured.
+        most_macs_per_s: The same that the instruction set allows at the highest clock: nothing is faster.
+        bytes_per_s: Best reading rate by level: "cache" (the last one) and "dram".
+        most_bytes_per_s: No reading from beyond the caches is faster.
+        cache_bytes: Of the last-level cache.
+        clock_hz: The best that was measured.
+        top_clock_hz, top_clock_from: The highest that the CPU has, and how that is known.
+        reason: Why some of it is not known.
+    """
+
+    threads: int
+    macs_per_s: Mapping[str, float] = field(default_factory=dict)
+    most_macs_per_s: Mapping[str, float] = field(default_factory=dict)
+    bytes_per_s: Mapping[str, float] = field(default_factory=dict)
+    most_bytes_per_s: float | None = None
+    cache_bytes: int | None = None
+    clock_hz: float | None = None
+    top_clock_hz: float | None = None
+    top_clock_from: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The physical floor of a cell on its host, for one inference.
+
+    Attributes:
+        macs: Multiply-accumulates of an inference, with its batch.
+        weight_bytes: Of the weights, as stored.
+        floor_ns: Its time at the ceilings that were measured.
+        least_ns: Its time at the ceilings that nothing beats, by the algorithm with the fewest multiplications.
+        percent: 100 x floor_ns / p50; above 100 an algorithm saved multiplications.
+        bound: Which ceiling is the nearer one: "compute" or "memory".
+        reason: Why it is not known, or what of the ceilings is not.
+    """
+
+    macs: int | None = None
+    weight_bytes: int | None = None
+    floor_ns: float | None = None
+    least_ns: float | None = None
+    percent: float | None = None
+    bound: str = ""
+    ceilings: Ceilings | None = None
+    reason: str = ""
+
+
+EnergyLevel = Literal["E0", "E1", "E2", "E3"]
+
+
+@dataclass(frozen=True)
+class EnergyWindow:
+    """A stretch of time over which energy was read.
+
+    Attributes:
+        begin_utc_ns: By the system's clock: what a meter's log is aligned by.
+        inferences: That ran back to back in it; 0 in an idle one.
+    """
+
+    begin_utc_ns: int
+    seconds: float
+    inferences: int
+    joules: float
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy of a cell, recomputable from its windows.
+
+    Attributes:
+        level: "E3" by a wall meter, "E2" by a sensor on the chip, "E1" a nameplate (never ours), "E0" not available.
+        source: The sensors, or the meter's log.
+        joules: Of one inference, with what idles meanwhile: ranked, among equal levels only.
+        active_joules: The same less idle power.
+        watts: Mean power while inferences ran.
+        reason: Why it is not available; empty where it is.
+    """
+
+    level: EnergyLevel
+    source: str = ""
+    joules: Interval | None = None
+    active_joules: Interval | None = None
+    watts: Interval | None = None
+    idle_watts: float | None = None
+    windows: tuple[EnergyWindow, ...] = ()
+    idle: tuple[EnergyWindow, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Record:
     """Everything known about a finished cell."""
 
@@ -518,3 +613,5 @@ class Record:
     finished_utc: str = ""
     scenarios: tuple[ScenarioResult, ...] = ()
     model_sha256: str | None = None  # of the model file that was lowered: equal on every host that runs one pack
+    roofline: Roofline | None = None
+    energy: Energy | None = None

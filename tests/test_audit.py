@@ -192,6 +192,17 @@ def fell_back(forgery):
     in_part("check", lambda p: move(p["value"]["placements"]))(forgery)
 
 
+def impossible_work(forgery):
+    """A thousand million times the work in the same time."""
+
+    def grow(placements):
+        for item in placements:
+            item["macs"] = item["macs"] and item["macs"] * 10**9
+
+    in_record(lambda v: grow(v["placements"]))(forgery)
+    in_part("check", lambda p: grow(p["value"]["placements"]))(forgery)
+
+
 def small_peak(forgery):
     def shrink(memory):
         memory["peak_bytes"] = memory["run_peak_bytes"] // 2
@@ -266,6 +277,7 @@ MUTATIONS = {
     ),
     "an artifact without a hash": (in_record(lambda v: v["artifact"].update(sha256="none")), {"artifact"}),
     "a peak below its phases": (small_peak, {"memory"}),
+    "faster than any CPU computes": (impossible_work, {"floor"}),
     "nothing shown of what ran": (no_placement, {"no-proof"}),
     "painted coverage": (painted_coverage, {"coverage"}),
     "a fallback without its flag": (fell_back, {"flag"}),

@@ -45,5 +45,6 @@ DEMANDS: Mapping[str, str] = {
     "no-proof": "an ok cell shows what ran, or says why that is not known",
     "coverage": "coverage follows from the placements",
     "flag": "every flag that the evidence asks for is set",
+    "floor": "no cell is faster than its multiply-adds allow, and its floor follows from what ran",
     "quality": "intervals, flips and p-value follow from the per-item statistics",
 }

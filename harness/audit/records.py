@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness import codec, stats
+from harness.audit import floor
 from harness.audit.launches import Breach
 from harness.bench.records import CheckPart, MemoryPart
 from harness.codec import sha256
@@ -34,6 +35,7 @@ def breaches(run: Run, record: Record) -> Iterator[Breach]:
     yield from _parts(run, record)
     yield from _proof(record)
     yield from _flags(record)
+    yield from floor.breaches(record)
     yield from _quality(run, record)
 
 

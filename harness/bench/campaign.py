@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from harness.bench.blocks import Block, Room, SetPlan, available_bytes, blocks_of, link_plans, set_plans
 from harness.bench.fitness import Fitness
+from harness.bench.floor import Floors
 from harness.bench.quality import Judge
 from harness.bench.records import CheckPart, Context, Finished, MemoryPart, failed_record, finished_record
 from harness.bench.scenarios import ScenarioPart, measure
@@ -25,7 +26,7 @@ from harness.plugins import Registry
 from harness.profiles import Profile
 from harness.stats import narrow, summarise
 from harness.store import RunStore
-from harness.types import Failure, LaunchSet, Memory, Record, ScenarioResult
+from harness.types import Failure, Latency, LaunchSet, Memory, Record, Roofline, ScenarioResult
 
 RAM_SHARE = 0.6  # of the memory that is free now may be taken by the members of one set
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class Campaign:
     sets_done: Counter[str] = field(default_factory=Counter)
     scenarios: dict[str, list[ScenarioResult]] = field(default_factory=dict)
     fitness: Fitness = field(default_factory=lambda: Fitness(0.0))
+    floors: Floors | None = None
 
     def run(self) -> list[Record]:
         """Measure every cell and write its record; what a resumed run finds on disk is not repeated."""
@@ -67,6 +69,7 @@ class Campaign:
             self._untimed(block, sum(len(other.cells) for other in blocks[:number]))
         self._sets(blocks)
         self._scenarios()
+        self.floors = Floors(self.context.host_id, self.ui.note)
         return [self._record(block, planned) for block in blocks for planned in block.cells]
 
     # -- untimed launches
@@ -255,12 +258,14 @@ class Campaign:
         if not own:
             lost = Failure("failed", "latency", "harness", "no launch-set of this cell finished")
             return failed_record(planned, lost, self.context, built)
+        latency = summarise(cell_id, anchor, sets, self.profile)
         done = Finished(
             planned=planned,
             built=built,
             memory=self.memory[cell_id],
             check=self.checks[cell_id],
-            latency=summarise(cell_id, anchor, sets, self.profile),
+            latency=latency,
+            roofline=self._floor(planned, latency),
             sets=tuple(self.store.set_name(item) for item in own),
             anchor=anchor,
             anchor_precision=self.built[anchor].artifact.realised if anchor else None,
@@ -270,6 +275,21 @@ class Campaign:
             latency_seconds=sum(item.seconds / max(1, len(item.members)) for item in own),
         )
         return finished_record(done, self.context)
+
+    def _floor(self, planned: PlannedCell, latency: Latency) -> Roofline | None:
+        """Return the physical floor of a cell; ``None`` for targets that run no model."""
+        cell_id, options = planned.cell.cell_id, planned.cell.options
+        if self.floors is None or not self.registry.targets[planned.target.name].spec.ranked:
+            return None
+        return self.floors.of(
+            self.built[cell_id].artifact,
+            self.checks[cell_id].placements,
+            self.built[cell_id].model.lineage,
+            latency,
+            batch=options.batch,
+            threads=options.threads,
+            sparsity=", ".join(self.context.sparsity(planned)) or "none",
+        )
 
     def _why_no_anchor(self, planned: PlannedCell) -> str:
         anchor = planned.anchor or ""

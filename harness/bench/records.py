@@ -9,6 +9,7 @@ from pathlib import Path
 
 import harness
 from harness import codec
+from harness.bench.floor import floor_flags, violation
 from harness.build import Built
 from harness.codec import sha256
 from harness.plan import PlannedCell, TargetState
@@ -24,6 +25,7 @@ from harness.types import (
     Precision,
     Quality,
     Record,
+    Roofline,
     ScenarioResult,
 )
 
@@ -127,6 +129,7 @@ class Finished:
     latency_seconds: float
     host: Mapping[str, str] = field(default_factory=dict)
     scenarios: tuple[ScenarioResult, ...] = ()
+    roofline: Roofline | None = None
 
 
 def finished_record(done: Finished, context: Context) -> Record:
@@ -134,13 +137,14 @@ def finished_record(done: Finished, context: Context) -> Record:
     planned, built = done.planned, done.built
     state = context.state(planned)
     flags = _flags(done)
-    doubt = doubtful(flags, done.check.coverage) if context.strict else None
+    broken = violation(done.roofline, done.latency)
+    doubt = broken or (doubtful(flags, done.check.coverage) if context.strict else None)
     return Record(
         schema=SCHEMA,
         cell=planned.cell,
         cell_id=planned.cell.cell_id,
         status="failed" if doubt else "ok",
-        stage="placement" if doubt else None,
+        stage="latency" if broken else "placement" if doubt else None,
         blame=planned.target.plugin if doubt else None,
         reason=doubt,
         inputs_sha256=context.inputs_sha256(planned, built.artifact),
@@ -168,6 +172,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         },
         sets=done.sets,
         scenarios=done.scenarios,
+        roofline=done.roofline,
         finished_utc=utc_now(),
         model_sha256=codec.file_sha256(built.model.path) if built.model.path.is_file() else None,
     )
@@ -191,6 +196,7 @@ def _flags(done: Finished) -> tuple[str, ...]:
         found.append("underpowered")
     words = (reason.partition(":")[0] for reason in done.latency.reasons)
     found += [word for word in words if word in {"ci_disagree", "estimator_disagree"}]
+    found += floor_flags(done.roofline, done.latency)
     found += ["host_unfit"] if "host_verdict" in done.host else []
     if done.latency.noise != "ok":
         found.append(done.latency.noise)

@@ -47,6 +47,9 @@ FORMATS = ("terminal", "md", "csv", "json", "parquet")
     show_default=True,
     help="What must pass: the estimate, or the worse end of its interval.",
 )
+@click.option(
+    "--show", "extras", multiple=True, metavar="COLUMN", help="An optional column: roofline or energy; repeatable."
+)
 @click.option("--pareto", is_flag=True, help="Only cells that no other one beats in every dimension.")
 @click.option("--overall", "across", is_flag=True, help="One line a method: geometric means over workloads.")
 @click.option("--format", "view", type=click.Choice(FORMATS), help="Default: terminal, or what -o ends in.")
@@ -54,7 +57,8 @@ FORMATS = ("terminal", "md", "csv", "json", "parquet")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a file.")
 def command(
     *, runs: tuple[Path, ...], sort: str, workload: str | None, conditions: tuple[str, ...], groups: tuple[str, ...],
-    gate: str | None, gate_by: Form, pareto: bool, across: bool, view: str | None, as_json: bool, output: Path | None,
+    gate: str | None, gate_by: Form, extras: tuple[str, ...], pareto: bool, across: bool, view: str | None,
+    as_json: bool, output: Path | None,
 ) -> None:  # fmt: skip
     """Show the leaderboard of one or more runs.
 
@@ -63,7 +67,7 @@ def command(
     """
     folders = [find_run(run) for run in runs] or [find_run(None)]
     view = "json" if as_json else view or _ending(output)
-    choice = Choice(sort, workload, conditions, groups, gate, gate_by, pareto=pareto)
+    choice = Choice(sort, workload, conditions, groups, gate, gate_by, pareto=pareto, extras=extras)
     if across:
         _print_overall(folders, view, choice, output)
     else:
@@ -81,6 +85,7 @@ class Choice:
     gate: str | None = None
     gate_by: Form = "point"
     pareto: bool = False
+    extras: tuple[str, ...] = ()
 
 
 DEFAULT = Choice()
@@ -126,15 +131,16 @@ def _name_problems(board: pd.DataFrame) -> None:
 
 def _board(folders: Sequence[Path], choice: Choice) -> pd.DataFrame:
     from harness.leaderboard import group_columns, parse_gate, parse_where, table, where
+    from harness.leaderboard.extras import check_extras
     from harness.store import load_run
 
     gate = None if choice.gate is None else parse_gate(choice.gate, choice.gate_by)
-    groups = group_columns(choice.groups)
+    groups, extras = group_columns(choice.groups), check_extras(choice.extras)
     for text in choice.conditions:  # refused before anything is read
         parse_where(text)
     board = table([load_run(folder) for folder in folders], sort=choice.sort, gate=gate)
     chosen = where(_chosen(board, choice.workload, pareto=choice.pareto), choice.conditions)
-    chosen.attrs["group"] = groups
+    chosen.attrs["group"], chosen.attrs["show"] = groups, extras
     return chosen
 
 

@@ -128,6 +128,22 @@ _COST = (
     _text("stored_as", "how it is stored, where not as the artifact itself"),
     Column("compression", "ratio", "the anchor's artifact_bytes / this artifact_bytes", HIGH),
     Column("stored_compression", "ratio", "the anchor's stored_bytes / this stored_bytes", HIGH),
+    _count("weight_bytes", "bytes", "weights in the artifact, as they are stored", LOW),
+    _text("weight_dtypes", "their dtypes, the largest share first"),
+    Column("floor_ns", "ns", "physical floor: its MACs and weight bytes at this host's measured ceilings"),
+    Column("percent_of_roofline", "%", "floor_ns / p50_ns: the share of what the host can do", HIGH),
+    _text("roofline_bound", "the nearer ceiling: compute or memory"),
+    _text("roofline_reason", "why there is no floor, or what of the ceilings is not known"),
+    Column("energy_j", "J", "energy of one inference, with what idles meanwhile: median over windows", LOW),
+    Column("energy_low_j", "J", "lower end of its 95 % interval; empty under 6 windows", LOW),
+    Column("energy_high_j", "J", "upper end of its 95 % interval", LOW),
+    Column("energy_active_j", "J", "the same less the power of the idle machine", LOW),
+    Column("watts", "W", "mean power while inferences ran back to back", LOW),
+    Column("idle_watts", "W", "mean power before and after, with nothing running"),
+    Column("items_per_j", "items/J", "items per joule: throughput per watt", HIGH),
+    _text("energy_level", "E3 wall meter, E2 sensor on the chip, E0 not available; never ranked together"),
+    _text("energy_source", "which sensors or which meter"),
+    _text("energy_reason", "why it is not available"),
 )
 
 _HOW = (

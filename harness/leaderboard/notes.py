@@ -20,6 +20,8 @@ FLAGS = {
     "underpowered": "too few test items to tell a 1 % drop",
     "noisy": "the latency was disturbed; do not rely on it",
     "suspect": "the latency may have been disturbed",
+    "floor_violation": "faster than this host can compute it: rejected",
+    "ceiling_stale": "faster than the ceiling that was measured: an algorithm saved multiplications, or the clock rose",
     "synthetic_weights": "random weights: for speed and memory, no claim about accuracy",
     "random_calibration": "calibrated on random data: no claim about accuracy",
 }

@@ -28,6 +28,8 @@ def row(record: Record, run: Run) -> Row:
         **(_quality(record.quality) if record.quality else {}),
         **(_latency(record.latency) if record.latency else {}),
         **_cost(record, anchor),
+        **_roofline(record),
+        **_energy(record),
         **_how(record),
         "flags": " ".join(all_flags(record)),
         "why": "; ".join(why_slow(record, anchor, run.info.host_facts if run.info else {})),
@@ -137,6 +139,40 @@ def _cost(record: Record, anchor: Record | None) -> Row:
         found["compression"] = _share(theirs.artifact_bytes, ours.artifact_bytes)
         found["stored_compression"] = _share(theirs.stored_bytes, ours.stored_bytes)
     return found
+
+
+def _roofline(record: Record) -> Row:
+    found: Row = {}
+    weights = record.artifact.weight_bytes if record.artifact else {}
+    if weights:
+        most = sorted(weights, key=lambda name: -weights[name])
+        found = {"weight_bytes": sum(weights.values()), "weight_dtypes": ", ".join(most)}
+    top = record.roofline
+    if top is not None:
+        found |= {
+            "floor_ns": top.floor_ns,
+            "percent_of_roofline": top.percent,
+            "roofline_bound": top.bound or None,
+            "roofline_reason": top.reason,
+        }
+    return found
+
+
+def _energy(record: Record) -> Row:
+    found = record.energy
+    if found is None:
+        return {}
+    items = record.cell.options.batch
+    return {
+        **_bounds("energy", found.joules, end="_j"),
+        "energy_active_j": found.active_joules.point if found.active_joules else None,
+        "watts": found.watts.point if found.watts else None,
+        "idle_watts": found.idle_watts,
+        "items_per_j": items / found.joules.point if found.joules and found.joules.point > 0 else None,
+        "energy_level": found.level,
+        "energy_source": found.source,
+        "energy_reason": found.reason,
+    }
 
 
 def _share(above: int, below: int) -> float | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged, unknown
+from harness.leaderboard.extras import Extra, chosen
 from harness.leaderboard.notes import meaning
 from harness.leaderboard.ranking import rank_text
 from harness.leaderboard.stages import stage_lines
@@ -35,6 +36,7 @@ class Shown:
         span: Of a figure, its interval.
         marks: Letters of the flags, explained in the legend.
         key: Name of the row's page, for views that have pages.
+        extras: Both lines of each optional column.
     """
 
     rank: str
@@ -60,6 +62,7 @@ class Shown:
     marks: str
     ranked: bool = True
     key: str = ""
+    extras: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Section:
         remarks: "method on target" -> what the figures come to, where that is little.
         stages: What each step of a pipeline contributed, of runs that were asked for it.
         crossed: The fastest cells over all targets: a line for each reference that link sets compare with.
+        extras: Headers of the optional columns.
     """
 
     title: str
@@ -97,12 +101,14 @@ class Section:
     crossed: tuple[str, ...]
     legend: tuple[str, ...]
     stages: tuple[tuple[str, ...], ...] = ()
+    extras: tuple[tuple[str, str], ...] = ()
 
 
 def sections(frame: pd.DataFrame) -> list[Section]:
     """Cut the table into sections, in its order."""
     several_hosts = frame["host"].nunique() > 1
-    return [_section(rows, several_hosts=several_hosts) for rows in section_frames(frame)]
+    asked = tuple(frame.attrs.get("show", ()))
+    return [_section(rows, asked, several_hosts=several_hosts) for rows in section_frames(frame)]
 
 
 def section_frames(frame: pd.DataFrame) -> list[list[Row]]:
@@ -116,11 +122,12 @@ def _clean(values: Mapping[Any, Any]) -> Row:
     return {str(name): None if unknown(value) else value for name, value in values.items()}
 
 
-def _section(rows: Sequence[Row], *, several_hosts: bool) -> Section:
+def _section(rows: Sequence[Row], asked: Sequence[str], *, several_hosts: bool) -> Section:
     okay = [item for item in rows if item["status"] == "ok" and not item["overhead"]]
     units = _Units.of(okay)
     letters = _letters(okay)
-    shown = tuple(_shown(item, units, letters) for item in okay)
+    extras = chosen(okay, asked)
+    shown = tuple(_shown(item, units, letters, extras) for item in okay)
     return Section(
         title=_title(rows, several_hosts=several_hosts),
         quality_name=units.quality,
@@ -133,8 +140,9 @@ def _section(rows: Sequence[Row], *, several_hosts: bool) -> Section:
         overhead=_overhead([item for item in rows if item["status"] == "ok" and item["overhead"]]),
         remarks=tuple(_remarks(okay)),
         crossed=tuple(_crossed(okay)),
-        legend=tuple(_legend(okay, letters)),
+        legend=(*_legend(okay, letters), *(extra.legend for extra in extras)),
         stages=stage_lines(okay, units.drop),
+        extras=tuple(extra.header for extra in extras),
     )
 
 
@@ -206,7 +214,7 @@ def _span(item: Row, name: str, scale: float = 1.0, end: str = "") -> tuple[str,
     return ranged(point / scale, None if low is None else low / scale, None if high is None else high / scale)
 
 
-def _shown(item: Row, units: _Units, letters: Mapping[str, str]) -> Shown:
+def _shown(item: Row, units: _Units, letters: Mapping[str, str], extras: Sequence[Extra]) -> Shown:
     mark = NOISE_MARKS.get(item["noise"] or "ok", "!")
     p50, p50_span = _span(item, "p50", units.time[1], "_ns")
     drop, drop_span = _span(item, "drop")
@@ -236,6 +244,7 @@ def _shown(item: Row, units: _Units, letters: Mapping[str, str]) -> Shown:
         coverage=_percent(item["coverage_macs"] if item["coverage_macs"] is not None else item["coverage_ops"], 2),
         marks=" ".join(letters[flag] for flag in (item["flags"] or "").split() if flag in letters),
         ranked=bool(item["ranked"]),
+        extras=tuple(extra.cell(item) for extra in extras),
     )
 
 

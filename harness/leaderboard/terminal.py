@@ -102,6 +102,7 @@ def _headers(section: Section) -> tuple[tuple[str, int], ...]:
         ("speed-up\ninterval", 9),
         (f"mem {section.memory_unit}\nsize {section.size_unit}", 8),
         ("stored\ncover", 6),
+        *((f"{first}\n{second}", 7) for first, second in section.extras),
     )
 
 
@@ -118,6 +119,7 @@ def _cells(row: Shown) -> tuple[Text, ...]:
         _two(speed, row.speedup_span, faint or _VERDICTS.get(row.verdict, "")),
         _two(row.memory, row.size, faint, ""),
         _two(row.stored, " ".join(part for part in (row.coverage, row.marks) if part != ""), faint, ""),
+        *(_two(first, second, faint, "") for first, second in row.extras),
     )
 
 

@@ -126,6 +126,7 @@ def _headers(section: Section) -> tuple[str, ...]:
         f"size {section.size_unit}",
         "stored",
         "coverage",
+        *(f"{first}, {second}" for first, second in section.extras),
         "flags",
     )
 
@@ -148,6 +149,7 @@ def _cells(row: Shown) -> tuple[str, ...]:
         row.size,
         row.stored,
         row.coverage,
+        *(f"{first}, {second}" if second else first for first, second in row.extras),
         row.marks,
     )
 

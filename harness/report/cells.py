@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from harness.leaderboard.digits import UNKNOWN, fixed, plain
 from harness.leaderboard.escape import visible
 from harness.leaderboard.notes import meaning
+from harness.report import limits
 
 if TYPE_CHECKING:
     from harness.store import Run
@@ -40,6 +41,7 @@ class CellPage:
         flags: Flag and meaning.
         by_operator: Kind of operator, count, precision, share of MACs and time.
         bars: Share of time (or MACs) by kind of operator, the largest first, 0..100.
+        extras: Name, figure and small print of what some runs measure beside.
     """
 
     key: str
@@ -54,6 +56,7 @@ class CellPage:
     noise_reasons: tuple[str, ...]
     command: str
     replay: str
+    extras: tuple[tuple[str, str, str], ...] = ()
 
 
 def key_of(host_id: str, cell_id: str) -> str:
@@ -84,6 +87,7 @@ def cell_page(record: Record, run: Run) -> CellPage:
         noise_reasons=tuple(map(visible, record.latency.reasons)) if record.latency else (),
         command=visible(_command(record, run)),
         replay=visible(f"harness bench -c {shlex.quote(str(run.path / 'bench.toml'))}"),
+        extras=tuple(limits.figures(record)),
     )
 
 
@@ -100,6 +104,7 @@ def _facts(record: Record) -> Iterable[tuple[str, str]]:
     yield "cell", record.cell_id
     yield "inputs sha256", record.inputs_sha256
     yield "finished", record.finished_utc
+    yield from limits.facts(record)
     yield from sorted((f"in force: {name}", value) for name, value in record.effective.items())
 
 

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.api import Artifact, Calibration, Job, Model, Options, Unsupported, stored_size
+from harness.api import Artifact, Calibration, Job, Model, Options, Unsupported, stored_size, weight_bytes
 from harness_onnx import (
     as_given,
     bound_ranges,
@@ -59,7 +59,8 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
 def _written(model: Model, params: Params, job: Job, way: Way) -> Artifact:
     wanted, out = model.precision, job.out / "model.onnx"
     how = way(model, params, job, out)
-    stored, stored_as = stored_size(out, weight_spans(out), wanted.storage)
+    spans = weight_spans(out)
+    stored, stored_as = stored_size(out, spans, wanted.storage)
     if params.saved != "no":
         out, how = save_optimised(out, params.saved), f"{how}; rewritten and saved as {params.saved}"
         stored, stored_as = out.stat().st_size, ""
@@ -72,6 +73,7 @@ def _written(model: Model, params: Params, job: Job, way: Way) -> Artifact:
         artifact_bytes=out.stat().st_size,
         stored_bytes=stored,
         stored_as=stored_as,
+        weight_bytes=weight_bytes(spans),
     )
 
 

@@ -7,7 +7,17 @@ from pathlib import Path
 
 from harness.api import Span
 
-_DTYPES = {"f32": "float32", "f16": "float16", "f64": "float64", "i8": "int8", "u8": "uint8", "i16": "int16"}
+_DTYPES = {
+    "f32": "float32",
+    "f16": "float16",
+    "f64": "float64",
+    "i8": "int8",
+    "u8": "uint8",
+    "i16": "int16",
+    "bf16": "bfloat16",
+    "i4": "int4",
+    "u4": "uint4",
+}
 _WRAPPERS = {"Convert", "Multiply", "Subtract", "FakeQuantize", "Reshape"}  # between a stored weight and its layer
 
 

@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported, stored_size
+from harness.api import (
+    Artifact,
+    Calibration,
+    Job,
+    MissingDependency,
+    Model,
+    Options,
+    Unsupported,
+    stored_size,
+    weight_bytes,
+)
 from harness_onnx import (
     Range,
     as_given,
@@ -78,7 +88,8 @@ def _save(graph: Any, how: str, model: Model, path: Path) -> Artifact:
     _number_names(graph)
     import_openvino().save_model(graph, str(path), compress_to_fp16=wanted.name == "float16")
     weights = path.with_suffix(".bin")
-    stored, stored_as = stored_size(weights, weight_spans(path), wanted.storage)
+    spans = weight_spans(path)
+    stored, stored_as = stored_size(weights, spans, wanted.storage)
     digest = hashlib.sha256(path.read_bytes() + weights.read_bytes())
     xml_bytes = path.stat().st_size
     return Artifact(
@@ -90,6 +101,7 @@ def _save(graph: Any, how: str, model: Model, path: Path) -> Artifact:
         artifact_bytes=xml_bytes + weights.stat().st_size,
         stored_bytes=xml_bytes + stored,
         stored_as=stored_as,
+        weight_bytes=weight_bytes(spans),
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from harness.api import Artifact, Job, Model, Options, Unsupported, stored_size
+from harness.api import Artifact, Job, Model, Options, Unsupported, stored_size, weight_bytes
 from harness_tflite import flatbuffer
 from harness_tflite.chatter import captured
 from harness_tflite.quantize import Quantized, quantize
@@ -56,7 +56,8 @@ def _flags(result: Quantized) -> tuple[str, ...]:
 
 
 def _artifact(model: Model, path: Path, realised: str, how: str, flags: tuple[str, ...]) -> Artifact:
-    stored, stored_as = stored_size(path, flatbuffer.weight_spans(path), model.precision.storage)
+    spans = flatbuffer.weight_spans(path)
+    stored, stored_as = stored_size(path, spans, model.precision.storage)
     return Artifact(
         path=path,
         format="tflite",
@@ -67,4 +68,5 @@ def _artifact(model: Model, path: Path, realised: str, how: str, flags: tuple[st
         stored_bytes=stored,
         stored_as=stored_as,
         flags=flags,
+        weight_bytes=weight_bytes(spans),
     )

@@ -52,7 +52,16 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     size = path.stat().st_size
-    return Artifact(path, "pt2", digest, wanted.name, how, size, size)
+    return Artifact(path, "pt2", digest, wanted.name, how, size, size, weight_bytes=_weights(made))
+
+
+def _weights(made: Any) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for tensor in made.state_dict.values():
+        if tensor.dim() >= 2:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            found[dtype] = found.get(dtype, 0) + tensor.numel() * tensor.element_size()
+    return found
 
 
 def _example(model: Model) -> tuple[Any, ...]:
