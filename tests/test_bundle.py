@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -62,10 +63,22 @@ def test_it_holds_the_evidence_of_the_cell_and_its_anchor_and_of_no_other(bundle
     with zipfile.ZipFile(bundle) as archive:
         assert archive.read("chain.jsonl") == (REFERENCE / "manifest.jsonl").read_bytes()
         page = archive.read("report.md").decode()
+        html = archive.read("report.html").decode()
         request = parse_config(archive.read("cell.toml").decode())
     assert record.artifact.sha256 in page
+    assert "harness bench -c run/bench.toml" in html
+    assert len(re.findall(r'<article class="cell"', html)) == 2
     assert opened.info.command in page
     assert (request.methods, request.targets, request.python) == (("int8",), ("onnxruntime",), {})
+
+
+def test_without_the_report_extra_there_is_no_html_page_and_it_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    out = tmp_path / "cell.hev"
+    assert call(["bundle", str(REFERENCE), CELL, "-o", str(out)]) == 0
+    assert "compression-harness[report]" in capsys.readouterr().err
+    assert "report.html" not in zipfile.ZipFile(out).namelist()
+    assert not open_bundle(out, tmp_path / "opened").info.with_page
 
 
 def test_the_command_plans_just_this_cell_and_its_anchor(opened):
@@ -111,7 +124,7 @@ def test_what_was_taken_out_is_told_and_the_rest_still_verifies(tmp_path):
     source = _copy(tmp_path, command=("/home/alice/bin/harness", "bench", "--targets", "all"))
     info = write_bundle(source, CELL, tmp_path / "b.hev")
     assert info.redacted == ("bench.toml", "run.json")
-    assert b"alice" not in (tmp_path / "b.hev").read_bytes()
+    assert b"/alice" not in (tmp_path / "b.hev").read_bytes()
     assert open_bundle(tmp_path / "b.hev", tmp_path / "o").run.info.command[0] == "…/harness"
 
 

@@ -56,7 +56,7 @@ def open_bundle(path: Path, folder: Path) -> Opened:
         reader.extract(values.RUN, folder / values.RUN)
         chain = manifest.parse(reader.read(values.CHAIN))
         reader.extract(str(Path(values.PACK).parent), folder)
-        for name in (values.REPORT, values.CONFIG):
+        for name in (values.REPORT, values.CONFIG, *((values.PAGE,) if reader.info.with_page else ())):
             reader.read(name)
     finally:
         reader.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from harness.bundle.values import CHAIN, INFO, PACK, RUN, title
+from harness.bundle.values import CHAIN, INFO, PACK, PAGE, RUN, title
 from harness.leaderboard.digits import plain
 from harness.leaderboard.escape import markdown as safe
 
@@ -142,6 +142,8 @@ def _content(info: BundleInfo) -> Iterator[str]:
     yield f"`{RUN}/run.json`: versions of all packages, and the facts of the host"
     yield f"`{CHAIN}`: the manifest of the whole run; its last line has the hash `{info.manifest_head}`"
     yield f"`{INFO}` and `cell.toml`: the request of just this cell"
+    if info.with_page:
+        yield f"`{PAGE}`: samples over time, placement and lineage of both cells, for any browser, offline"
     if info.with_artifacts:
         yield f"`{PACK}`: the artifacts that were measured, their models, and the data of the test split"
     else:

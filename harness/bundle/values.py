@@ -15,6 +15,7 @@ RUN = "run"  # the run's folder, as far as it is about the cell
 CHAIN = "chain.jsonl"  # the whole manifest of the run that the cell was taken from
 CONFIG = "cell.toml"
 REPORT = "report.md"
+PAGE = "report.html"  # the interactive one, where the report extra is installed
 PACK = "artifacts/cell.hpk"
 
 Outcome = Literal["same", "differs", "undecided", "not compared"]
@@ -39,6 +40,7 @@ class BundleInfo:
         manifest_head: Hash of the last line of the run's manifest: it stands for the whole run.
         redacted: Files of the run from which paths of the machine were taken out; their hash is no longer the run's.
         with_artifacts: The artifacts of the cell and its anchor are here, as a pack.
+        with_page: The same is here as a self-contained HTML page.
         breaks: Demands of ``harness verify`` that the evidence breaks though its files are whole, each with its file.
     """
 
@@ -57,6 +59,7 @@ class BundleInfo:
     model_sha256: str | None
     redacted: tuple[str, ...] = ()
     with_artifacts: bool = False
+    with_page: bool = False
     breaks: tuple[str, ...] = ()
 
 

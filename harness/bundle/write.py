@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import os
 import shlex
 import tempfile
@@ -19,7 +20,7 @@ from harness.bundle.render import report
 from harness.bundle.values import SCHEMA, BundleInfo
 from harness.compare.sides import label
 from harness.config import dump_config
-from harness.errors import PlanError, RecordError
+from harness.errors import MissingDependency, PlanError, RecordError
 from harness.plan import Request
 from harness.store import Run, RunInfo, files, layout, load_run, manifest
 
@@ -144,13 +145,15 @@ def write_bundle(
             from harness.build import pack as write_pack
 
             write_pack(folder, pack, cache=cache, registry=registry, request=own)
+        page = _page(staged)
         info = dataclasses.replace(
             _info(run, run.info, record, dataclasses.replace(own, python={})),
             redacted=redacted,
             with_artifacts=with_artifacts,
+            with_page=page is not None,
             breaks=breaks(problems),
         )
-        _write(out, info, staged, (folder / layout.MANIFEST).read_bytes(), pack if with_artifacts else None)
+        _write(out, info, staged, (folder / layout.MANIFEST).read_bytes(), pack if with_artifacts else None, page)
     return info
 
 
@@ -207,12 +210,25 @@ def _stage(run: Run, info: RunInfo, names: Iterable[str], staged: Path) -> tuple
     return tuple(sorted(changed))
 
 
-def _write(out: Path, info: BundleInfo, staged: Path, chain: bytes, pack: Path | None) -> None:
+def _page(staged: Path) -> bytes | None:
+    """Return the cell and its anchor as one HTML page, or nothing where the report extra is not installed."""
+    from harness.report import report as page
+
+    try:
+        made = page([load_run(staged)])
+    except MissingDependency:
+        return None
+    return made.replace(html.escape(str(staged)).encode(), values.RUN.encode())  # as it lies in the bundle
+
+
+def _write(out: Path, info: BundleInfo, staged: Path, chain: bytes, pack: Path | None, page: bytes | None) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         writer = Writer(partial)
         writer.add_bytes(values.REPORT, report(info, load_run(staged)).encode())
+        if page is not None:
+            writer.add_bytes(values.PAGE, page)
         writer.add_json(values.INFO, info)
         writer.add_bytes(values.CONFIG, dump_config(info.request).encode())
         writer.add_bytes(values.CHAIN, chain)

@@ -33,6 +33,7 @@ def command(app: App, *, run: Path, cell: str, output: Path, with_artifacts: boo
     """
     from harness.bundle import title, write_bundle
     from harness.leaderboard.escape import visible
+    from harness.report.page import HINT
 
     folder = find_run(run)
     registry = app.registry() if with_artifacts else None
@@ -40,6 +41,8 @@ def command(app: App, *, run: Path, cell: str, output: Path, with_artifacts: boo
     size = output.stat().st_size / 2**10
     click.echo(f"{output}: {visible(title(info.labels))}, {size:.0f} KiB, artifacts: "
                f"{'packed' if with_artifacts else 'not packed'}")  # fmt: skip
+    if not info.with_page:
+        click.echo(f"without report.html, which needs the report extra: {HINT}", err=True)
     click.echo(f"try it with: harness reproduce {output}")
     for text in info.breaks:
         click.echo(f"the evidence breaks a demand of 'harness verify': {visible(text)}", err=True)
