@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,20 +12,7 @@ from test_report import CELLS, HOSTILE_NAME, hostile_run
 from harness.report import report
 from harness.store import find_runs, load_run
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser is installed (looked for {', '.join(NAMES)}): apt-get install chromium")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
