@@ -13,6 +13,21 @@ from typing import Any
 
 SURFACE = ("harness.api", "harness.testing", "harness_torch", "harness_onnx")
 HERE = Path(__file__).parent
+# What a Record holds: read in ``harness_record_written``, built by harness alone.
+INSIDE = (
+    "Cell",
+    "Step",
+    "Coverage",
+    "Interval",
+    "Latency",
+    "Memory",
+    "Quality",
+    "ScenarioResult",
+    "Roofline",
+    "Ceilings",
+    "Energy",
+    "EnergyWindow",
+)
 _NOTE = "<!-- written by docs/generate.py; do not edit -->"
 
 
@@ -44,6 +59,8 @@ def _cell(text: str) -> str:
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
+    if dataclasses.is_dataclass(field.default):
+        return f"`{type(field.default).__name__}()`"
     if field.default is not dataclasses.MISSING:
         return f"`{field.default!r}`" if not callable(field.default) else "a function"
     return "empty" if field.default_factory is not dataclasses.MISSING else "required"
@@ -129,6 +146,15 @@ def reference() -> str:
         lines += [f"## {module_name}", "", doc.replace("``", "`"), ""]
         for name in sorted(module.__all__, key=str.lower):
             lines += _entry(name, getattr(module, name))
+    types = importlib.import_module("harness.types")
+    lines += [
+        "## Inside a Record",
+        "",
+        "What `harness_record_written` can read; harness makes these, a plugin need not.",
+        "",
+    ]
+    for name in INSIDE:
+        lines += _entry(name, getattr(types, name))
     return "\n".join(lines).rstrip() + "\n"
 
 

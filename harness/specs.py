@@ -104,10 +104,13 @@ class Job:
         out: An empty folder; whatever the step writes goes here.
         seed: Seed every random generator with it.
         threads: CPU threads that the step may use.
+        data: Splits of the workload's items.
+        workload: What the step may know of the workload.
         hardware: The capability fields that the method declared in ``reads``, as attributes;
             any other raises ``PluginError`` naming the field. ``None`` for fit and export.
         reference: The workload's trained model; ``None`` while fitting.
         progress: Call with the share done (0..1) and a few words.
+        log: For messages to the author; users see them with the step that failed.
     """
 
     out: Path
@@ -160,18 +163,24 @@ class WorkloadSpec(Generic[P]):
     Attributes:
         name: kebab-case.
         modality: "image", "sequence", "tabular", "pairs", "file" …
+        summary: One line, for ``harness workloads``.
         params: Frozen dataclass of parameters (see ``harness.api.param``).
         inputs: Params -> arrays by input name in call order, batch dimension first and ``None``.
+        outputs: Names of the outputs in order, or params -> names.
         fit: Train, or load, and save the model into ``job.out``.
         split: Params and split name -> items; deterministic, disjoint between names.
+        task: Decides how two models are compared: by items that flip, or by the metric alone.
+        metric: Its name on the board.
         score: Model outputs by name and labels -> per-item statistics [n, k], numpy only;
             ``None`` where there are no labels: then fidelity to the anchor is measured.
         aggregate: Per-item statistics [n, k] -> the metric.
         unit: Of the metric; "%" means that ``aggregate`` returns a share, 0..1.
+        higher_is_better: Direction of the metric.
         interval: "wilson" where the statistic is one 0/1 column, else "bootstrap".
         model: (params, *, width, depth) -> untrained torch.nn.Module.
         loss: Torch outputs and labels -> scalar loss.
         produces: Format of the fitted model.
+        labelled: Whether there are labels; a function of the params where they decide.
         fingerprint: Content hash of files that the parameters point to, for the cache key.
         flags: Shown on every cell, such as "synthetic_weights".
         default: Whether a run that names no workload includes it.
@@ -210,7 +219,10 @@ class MethodSpec(Generic[P]):
     """A compression method: one step of a pipeline.
 
     Attributes:
+        name: kebab-case, as users type it.
         family: "pruning", "quantization", "binarization", "distillation", "decomposition", "none".
+        summary: One line, for ``harness methods``.
+        params: Frozen dataclass of parameters (see ``harness.api.param``).
         compress: Model in, model out; writes only into ``job.out``.
         consumes: Formats it takes; empty means any (a method that only asks for a precision).
         produces: Format it leaves; ``None`` means the one it took.
@@ -256,6 +268,10 @@ class ExporterSpec:
     """A way from one model format to another; the plan chains them from a model to what a target accepts.
 
     Attributes:
+        name: kebab-case.
+        summary: One line.
+        consumes, produces: Formats, such as "torch" and "onnx".
+        export: Model, options and job -> the model in the other format, written into ``job.out``.
         reads: Which options change the file: subset of {"batch"}.
         extra: The extra of our distribution that installs what it needs.
         known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
@@ -276,6 +292,9 @@ class TargetSpec(Generic[P]):
     """A runtime on a device.
 
     Attributes:
+        name: kebab-case, as users type it.
+        summary: One line, for ``harness targets``.
+        params: Frozen dataclass of parameters (see ``harness.api.param``).
         accepts: Formats that ``lower`` takes.
         probe: Build and run a one-op model; never raises for what is merely missing.
         capabilities: What it can do on this host.

@@ -23,7 +23,12 @@ SCHEMA = 1  # of every stored value; a record of a newer schema is refused by na
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A named array: numpy dtype name and shape; the first dimension is the batch, ``None`` where it is free."""
+    """A named array: numpy dtype name and shape; the first dimension is the batch, ``None`` where it is free.
+
+    Attributes:
+        dtype: Of numpy, by name: "float32", "int64" …
+        shape: Batch dimension first; ``None`` where a dimension is free.
+    """
 
     dtype: str
     shape: tuple[int | None, ...]
@@ -31,7 +36,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Step:
-    """A plugin's offer by name with the parameters that were given (defaults are left out)."""
+    """A plugin's offer by name with the parameters that were given (defaults are left out).
+
+    Attributes:
+        name: As users type it.
+        params: Parameter -> value.
+    """
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -39,7 +49,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Options:
-    """How a cell is measured."""
+    """How a cell is measured.
+
+    Attributes:
+        threads: CPU threads that the runtime may use.
+        batch: Items per inference.
+        scenario: "single_stream", or one that a load generator drives: "offline", "server", "sustained".
+        seed: Of every random generator in the cell.
+    """
 
     threads: int = 1
     batch: int = 1
@@ -49,7 +66,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Cell:
-    """The request: workload x pipeline x target x options."""
+    """The request: workload x pipeline x target x options.
+
+    Attributes:
+        workload, target: Offers with the parameters that were given.
+        pipeline: The method's steps in order.
+        options: How it is measured.
+    """
 
     workload: Step
     pipeline: tuple[Step, ...]
@@ -64,7 +87,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How activation ranges are found: ``samples`` items of the calibration split, and the statistic."""
+    """How activation ranges are found: ``samples`` items of the calibration split, and the statistic.
+
+    Attributes:
+        method: How the range is taken from the values that are seen.
+        samples: Items of the calibration split, at most.
+    """
 
     method: Literal["minmax", "percentile", "entropy", "mse", "moving-average"] = "minmax"
     samples: int = 256
@@ -78,7 +106,11 @@ class Precision:
         weights: "float32", "float16", "bfloat16", "int8", "int4", "binary" …
         activations: The same names; with scheme "dynamic" found at run time.
         scheme: "float", "static" (calibrated), "dynamic" or "weight-only".
+        granularity: How many scales a weight has: one, or one for each output channel.
+        weights_symmetric: Whether zero is the middle of the grid of weights.
         activations_symmetric: ``None`` leaves the choice to the target.
+        calibration: How activation ranges are found; ``None`` where there are none to find.
+        realise: "native" lets the target find its own best scales; "exact" binds it to ``encodings``.
         overrides: Dtype by parameter name; a name that matches nothing is an error at lowering.
         encodings: A file of scales, zero points, ranges or codebooks that binds when ``realise`` is exact.
         storage: How the weights may be stored; "packed" and "sparse" give ``stored_bytes`` below the artifact's.
@@ -109,6 +141,12 @@ class StepRecord:
     """One step of a model's lineage, with its own effect.
 
     Attributes:
+        stage: "fit", "compress" or "export".
+        name: Of the workload, method or exporter.
+        params: All parameters, defaults too.
+        seed: That the step was given.
+        seconds: That it took when it was built.
+        plugin, version: Entry point of the plugin, and version of its distribution.
         effect: What the step measured about its result, such as ``selection_score``, ``parameters``,
             ``nonzero_parameters``, ``macs``.
     """
@@ -132,6 +170,8 @@ class Model:
         path: The file, inside the job's folder or another entry of the cache.
         inputs: Array by name, in call order, batch dimension first (``None``).
         outputs: Names in order.
+        precision: What the steps so far ask of a target.
+        lineage: The steps that made it, first to last; harness adds them.
         names: Parameter name in the torch model -> tensor name in this file, where an exporter renamed it.
         flags: Facts that every cell made from it shows, such as "synthetic_weights".
     """
@@ -148,7 +188,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a target runs here: a one-op model was built and run, or why not and what to install."""
+    """Whether a target runs here: a one-op model was built and run, or why not and what to install.
+
+    Attributes:
+        available: Whether it runs.
+        reason: Why not, in a sentence.
+        hint: What to do about it, such as a command.
+        runtime, version: Of what runs, such as "onnxruntime" and "1.31.1".
+        seconds: That the probe took.
+    """
 
     available: bool
     reason: str = ""
@@ -167,9 +215,14 @@ class Capabilities:
         precisions: Precision name -> how it is realised here.
         gaps: Precision name -> why this target cannot realise it; the plan prints it.
         float_precision: The widest float precision: what the anchor runs in.
+        granularity: Kinds of weight scales that it has.
+        symmetric_only: Whether zero must be the middle of the grid of activations.
         channel_multiple: Channel counts that are a multiple of this use full vector lanes.
         sparsity: Patterns that have a kernel, such as "2:4".
+        devices: Such as "cpu", "cuda".
+        dynamic_batch: Whether one artifact takes any batch.
         op_gaps: Operator -> what is known not to work.
+        isa: Instruction sets that its kernels use here, such as "avx512_vnni".
         evidence: Field -> how it is known (probe, vendor page, CPU flag).
     """
 
@@ -193,11 +246,15 @@ class Artifact:
     """A file that a runtime loads.
 
     Attributes:
+        path: Below ``job.out``; a folder where a model takes several files.
+        format: Of the file, such as "onnx".
+        sha256: Of the file; of a folder, of all files in it.
         realised: The precision that lowering produced, by name ("float32", "int8" …).
         how: One line: which quantizer with which settings made it.
         artifact_bytes: What the runtime loads: ranked.
         stored_bytes: What a disk or a download needs, where a tested decoder restores the artifact bit by bit.
         stored_as: How, such as "1-bit packed"; empty where it is the artifact itself.
+        flags: Facts that the cell shows, such as "random_calibration".
         weight_bytes: Dtype -> bytes of the weights in the file, as they are stored; empty where not known.
     """
 
@@ -219,6 +276,9 @@ class Placement:
 
     Attributes:
         op: Operator type in the field's terms, such as "Conv", "MatMul", "Reorder".
+        name: Of the operator in the graph.
+        kernel: What ran it, in the runtime's own words.
+        device: Where, such as "cpu".
         precision: Of the arithmetic, such as "float32", "int8".
         macs: Multiply-accumulates per inference at batch 1, where known.
         time_share: 0..1, where the runtime has a profiler.
@@ -237,7 +297,13 @@ class Placement:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The share of a model that ran in the precision that was asked for (0..1); ``None`` where not known."""
+    """The share of a model that ran in the precision that was asked for (0..1); ``None`` where not known.
+
+    Attributes:
+        wanted: The precision that was asked for.
+        by_op, by_macs, by_time: Its share of operators, of multiply-accumulates and of time.
+        reason: Why a share is not known.
+    """
 
     wanted: str
     by_op: float | None
@@ -345,7 +411,14 @@ class LaunchSet:
 
 @dataclass(frozen=True)
 class Interval:
-    """A point with its two-sided interval; the bounds are ``None`` where the sample cannot carry one."""
+    """A point with its two-sided interval; the bounds are ``None`` where the sample cannot carry one.
+
+    Attributes:
+        point: The estimate.
+        low, high: Bounds of the interval.
+        level: Of confidence, 0..1.
+        method: How the bounds were found.
+    """
 
     point: float
     low: float | None
@@ -361,8 +434,19 @@ class Latency:
     Attributes:
         p50_ns: Median over launches of each launch's median.
         p90_ns: The same with each launch's p90; ``None`` without the support that it needs.
+        p99_ns: As p90, in the tail.
+        min_ns, mean_ns: Of all timed iterations.
+        throughput_per_s: Items per second, from the mean.
+        robust_cv: Spread of the launch medians: their scaled median absolute deviation over their median.
         ratio: t(cell) / t(anchor), paired within rounds; below 1 is faster.
+        ratio_p10: The same of the batches' 10th percentiles, which a disturbed host moves less.
+        verdict: What the interval of the ratio says.
+        noise, reasons: How far the host disturbed the launches, and what says so.
         launches: Launches used; discarded ones are counted apart.
+        discarded: Launches that were left out for their noise.
+        unsteady: Launches used that did not settle.
+        samples: Timed iterations.
+        first_inference_ns: From the start of the process to the first output.
         statistics: Version of the code that summarised; older summaries are compared in their figures only.
         steadiness: Launches per class: flat, warmup, slowdown, unsteady.
         bootstrap: Two-level bootstrap of p50, a second opinion on its interval.
@@ -411,6 +495,9 @@ class Memory:
         load_peak_bytes, run_peak_bytes: Peak up to the end of the first inference, and of those after it.
         peak_bytes: The larger of both, median over launches: what has to fit.
         steady_bytes: Proportional set size (PSS) after the inferences, of the process and its children.
+        launches: Fresh processes that were read.
+        device_bytes: Held on an accelerator; ``None`` where there is none.
+        reason: Why a field is ``None``.
         runtime_floor_bytes: Peak of a fresh process that runs the target's one-operator probe model.
         delta_bytes: ``peak_bytes`` above that floor: what the model costs; negative where the probe needed more.
         max_peak_bytes: The highest peak of the launches.
@@ -447,11 +534,16 @@ class Quality:
     """The task metric on the test split, and its paired difference from the anchor on the same runtime.
 
     Attributes:
+        metric, unit: The workload's; "%" is held as a share, 0..1.
+        higher_is_better: Direction of the metric.
+        items: In the test split.
+        value: The metric with its interval; ``None`` where there are no labels.
         difference: Cell minus anchor, in the metric's own unit; positive is better only if ``higher_is_better``.
         flips: Share of items whose correctness changed (classification).
         lost, gained: Items that only the anchor, or only this cell, got right.
         p_value: Exact McNemar for classification.
         underpowered: The interval is wider than half the drop that a 99 % gate allows.
+        evaluation_batch: Items per inference while judging.
         fidelity: Agreement with the anchor's outputs: ``top1_agreement``, ``sqnr_db``, ``cosine``.
     """
 
@@ -478,6 +570,7 @@ class ScenarioResult:
         scenario: "single_stream", "offline", "server" or "sustained".
         figures: By name with its unit, such as ``qps``, ``p99_ns``, ``samples_per_s``.
         generator: Who generated the load and took the time.
+        reason: Why there are no figures.
     """
 
     scenario: str
@@ -491,6 +584,7 @@ class Ceilings:
     """What a host can do at most with some threads.
 
     Attributes:
+        threads: How many.
         macs_per_s: Multiply-accumulates per second by arithmetic, the best that was measured.
         most_macs_per_s: The same that the instruction set allows at the highest clock: nothing is faster.
         bytes_per_s: Best reading rate by level: "cache" (the last one) and "dram".
@@ -524,6 +618,7 @@ class Roofline:
         least_ns: Its time at the ceilings that nothing beats, by the algorithm with the fewest multiplications.
         percent: 100 x floor_ns / p50; above 100 an algorithm saved multiplications.
         bound: Which ceiling is the nearer one: "compute" or "memory".
+        ceilings: What was measured of the host.
         reason: Why it is not known, or what of the ceilings is not.
     """
 
@@ -546,7 +641,9 @@ class EnergyWindow:
 
     Attributes:
         begin_utc_ns: By the system's clock: what a meter's log is aligned by.
+        seconds: Its length.
         inferences: That ran back to back in it; 0 in an idle one.
+        joules: Read over it.
     """
 
     begin_utc_ns: int
@@ -565,6 +662,8 @@ class Energy:
         joules: Of one inference, with what idles meanwhile: ranked, among equal levels only.
         active_joules: The same less idle power.
         watts: Mean power while inferences ran.
+        idle_watts: Mean power while nothing ran.
+        windows, idle: The readings with inferences, and those without.
         reason: Why it is not available; empty where it is.
     """
 
@@ -581,7 +680,38 @@ class Energy:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything known about a finished cell."""
+    """Everything known about a finished cell.
+
+    Attributes:
+        schema: Of the stored value; older ones are migrated when read.
+        cell: What was asked for.
+        cell_id: Hash of the request: equal on every host and in every version.
+        status: How it ended.
+        inputs_sha256: Hash of request, artifact, runtime, plugin and host: only equal ones are the same measurement.
+        host_id: Hash of the host's stable facts.
+        profile: How much was measured: "quick", "standard" or "publish".
+        labels: "workload", "method" and "target" as the grammar writes them.
+        stage, blame, reason: Where a cell that is not ok ended, in which plugin, and why.
+        kind: How the figures came about; a ranking never mixes kinds.
+        anchor: ``cell_id`` of the uncompressed cell that ratios are against.
+        anchor_precision: What the anchor ran in.
+        anchor_reason: Why there is no anchor.
+        lineage: The steps that made the model, with what each changed.
+        artifact: The file that the runtime loaded.
+        latency, memory, quality: The figures; ``None`` where they were not measured.
+        placements: Operators that ran, as the runtime tells.
+        coverage: How much of it ran in the precision that was asked for.
+        flags: What puts the figures in doubt, or explains them.
+        effective: Options as the runtime has them, by name.
+        provenance: Versions of runtime and plugins, and other facts of this measurement.
+        seconds: Stage -> how long it took.
+        sets: Names of the launch-sets that hold its raw samples.
+        finished_utc: When, in ISO 8601.
+        scenarios: What load generators measured.
+        model_sha256: Of the model file that was lowered: equal on every host that runs one pack.
+        roofline: The physical floor of the cell on its host.
+        energy: Of one inference, where the host tells.
+    """
 
     schema: int
     cell: Cell
@@ -612,6 +742,6 @@ class Record:
     sets: tuple[str, ...] = ()
     finished_utc: str = ""
     scenarios: tuple[ScenarioResult, ...] = ()
-    model_sha256: str | None = None  # of the model file that was lowered: equal on every host that runs one pack
+    model_sha256: str | None = None
     roofline: Roofline | None = None
     energy: Energy | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -162,18 +164,35 @@ def test_the_reference_names_every_hook_field_and_public_name() -> None:
         assert f"`{check}`" in (DOCS / "checks.md").read_text()
 
 
-def test_spec_fields_are_documented() -> None:
+def test_every_field_of_every_public_value_is_documented() -> None:
     import dataclasses
 
-    from harness import api
+    from harness import types
 
-    tell = generator().attributes
-    for spec in (api.WorkloadSpec, api.MethodSpec, api.ExporterSpec, api.TargetSpec, api.Sample, api.Examined):
-        told = tell(spec.__doc__)
-        plain = {"name", "summary", "params", "consumes", "produces", "export", "outputs", "task", "metric"}
-        plain |= {"higher_is_better", "labelled", "modality"}  # say what they are by their names
-        missing = {field.name for field in dataclasses.fields(spec)} - set(told) - plain
-        assert not missing, f"{spec.__name__}: {missing}"
+    public = [getattr(types, name) for name in generator().INSIDE]
+    for module in generator().SURFACE:
+        found = importlib.import_module(module)
+        public += [value for name in found.__all__ if dataclasses.is_dataclass(value := getattr(found, name))]
+    assert len(public) > 30
+    for kind in public:
+        told = generator().attributes(inspect.getdoc(kind) or "")
+        missing = [field.name for field in dataclasses.fields(kind) if not told.get(field.name)]
+        assert not missing, f"{kind.__name__}: {missing}"
+
+
+def test_inside_a_record_stands_all_that_it_holds() -> None:
+    """The types that a Record's fields name are described too, however deep."""
+    import dataclasses
+    import re
+
+    from harness import types
+
+    described = {*generator().INSIDE, *importlib.import_module("harness.api").__all__}
+    for name in ("Record", *generator().INSIDE):
+        for field in dataclasses.fields(getattr(types, name)):
+            for word in re.findall(r"[A-Z]\w+", str(field.type)):
+                if dataclasses.is_dataclass(getattr(types, word, None)):
+                    assert word in described, f"{name}.{field.name} holds {word}"
 
 
 def test_tutorial_blocks_are_plugins() -> None:

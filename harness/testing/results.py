@@ -16,6 +16,7 @@ class Result:
     """What one check said about one offer, on one test model where it needs one.
 
     Attributes:
+        check: A name of ``CHECKS``.
         subject: Kind and name of the offer, such as "method 'zeros'".
         sample: Layer kind of the test model, with the precision where it is not float32; empty for none.
         state: "gap" is a failure that the spec declares in ``known_gaps``.
@@ -106,7 +107,12 @@ def _turned(result: Result, gaps: Mapping[str, str]) -> Result:
 
 @dataclass(frozen=True)
 class Report:
-    """All results about a plugin."""
+    """All results about a plugin.
+
+    Attributes:
+        plugin: Entry point.
+        results: In the order in which they were made.
+    """
 
     plugin: str
     results: tuple[Result, ...]

@@ -17,6 +17,8 @@ class TensorSpan:
     """An initializer that is stored as raw bytes.
 
     Attributes:
+        name: Of the initializer.
+        shape: Its dimensions.
         offset, length: Of its values in the file, in bytes.
         data_type: Number of ``onnx.TensorProto.DataType``.
     """
