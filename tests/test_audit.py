@@ -278,6 +278,10 @@ MUTATIONS = {
     "an artifact without a hash": (in_record(lambda v: v["artifact"].update(sha256="none")), {"artifact"}),
     "a peak below its phases": (small_peak, {"memory"}),
     "faster than any CPU computes": (impossible_work, {"floor"}),
+    "a nameplate as a measurement": (
+        in_record(lambda v: v.update(energy={"level": "E1", "source": "TDP of 65 W"})),
+        {"energy"},
+    ),
     "nothing shown of what ran": (no_placement, {"no-proof"}),
     "painted coverage": (painted_coverage, {"coverage"}),
     "a fallback without its flag": (fell_back, {"flag"}),

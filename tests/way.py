@@ -173,6 +173,7 @@ from harness import profiles
 tiny = dataclasses.replace(
     profiles.PROFILES["quick"], rounds=2, batch_ns=2_000_000, batch_max_ns=50_000_000, measured_ns=4_000_000,
     warmup_ns=10_000_000, warmup_max_ns=60_000_000, variants=2,
+    energy_window_s=0.05, energy_idle_s=0.05,
 )
 profiles.PROFILES["quick"] = tiny
 from harness.cli.main import main

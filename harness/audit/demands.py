@@ -46,5 +46,6 @@ DEMANDS: Mapping[str, str] = {
     "coverage": "coverage follows from the placements",
     "flag": "every flag that the evidence asks for is set",
     "floor": "no cell is faster than its multiply-adds allow, and its floor follows from what ran",
+    "energy": "joules follow from their windows, of a level that names its source; what is not available says why",
     "quality": "intervals, flips and p-value follow from the per-item statistics",
 }

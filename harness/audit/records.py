@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness import codec, stats
-from harness.audit import floor
+from harness.audit import energy, floor
 from harness.audit.launches import Breach
 from harness.bench.records import CheckPart, MemoryPart
 from harness.codec import sha256
@@ -36,6 +36,7 @@ def breaches(run: Run, record: Record) -> Iterator[Breach]:
     yield from _proof(record)
     yield from _flags(record)
     yield from floor.breaches(record)
+    yield from energy.breaches(run, record)
     yield from _quality(run, record)
 
 

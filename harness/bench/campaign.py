@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.bench.blocks import Block, Room, SetPlan, available_bytes, blocks_of, link_plans, set_plans
+from harness.bench.energy import EnergyPart, read_energy
 from harness.bench.fitness import Fitness
 from harness.bench.floor import Floors
 from harness.bench.quality import Judge
@@ -60,6 +61,7 @@ class Campaign:
     scenarios: dict[str, list[ScenarioResult]] = field(default_factory=dict)
     fitness: Fitness = field(default_factory=lambda: Fitness(0.0))
     floors: Floors | None = None
+    energy: dict[str, EnergyPart] = field(default_factory=dict)
 
     def run(self) -> list[Record]:
         """Measure every cell and write its record; what a resumed run finds on disk is not repeated."""
@@ -69,6 +71,7 @@ class Campaign:
             self._untimed(block, sum(len(other.cells) for other in blocks[:number]))
         self._sets(blocks)
         self._scenarios()
+        self._energy()
         self.floors = Floors(self.context.host_id, self.ui.note)
         return [self._record(block, planned) for block in blocks for planned in block.cells]
 
@@ -237,6 +240,30 @@ class Campaign:
             self.member(planned), name, self.profile, seed=self.request.seed, timeout_s=self.request.timeout_s
         )
 
+    def _energy(self) -> None:
+        """Read the energy of each living cell, in a process of its own; each result is kept as it comes."""
+        alive = [planned for planned in self.cells if planned.cell.cell_id not in self.failures]
+        if not self.request.energy or not alive:
+            return
+        self.ui.stage("energy", len(alive))
+        for number, planned in enumerate(alive):
+            cell_id = planned.cell.cell_id
+            self.ui.advance("energy", number, _title(planned))
+            key = sha256([self._inputs(planned), self.request.meter])
+            make = partial(self._read_energy, planned)
+            self.energy[cell_id] = self._part(planned, "energy", EnergyPart, make, key)
+            self.ui.advance("energy", number + 1, "")
+
+    def _read_energy(self, planned: PlannedCell) -> EnergyPart:
+        return read_energy(
+            self.member(planned),
+            [item.device for item in self.checks[planned.cell.cell_id].placements],
+            self.request.meter,
+            self.profile,
+            seed=self.request.seed,
+            timeout_s=self.request.timeout_s,
+        )
+
     # -- records
 
     def _record(self, block: Block, planned: PlannedCell) -> Record:
@@ -271,6 +298,7 @@ class Campaign:
             anchor_precision=self.built[anchor].artifact.realised if anchor else None,
             anchor_reason=reason,
             scenarios=tuple(self.scenarios.get(cell_id, ())),
+            energy=self.energy[cell_id].result if cell_id in self.energy else None,
             host=self.fitness.facts(self.store.sets(), self.context.host_id),
             latency_seconds=sum(item.seconds / max(1, len(item.members)) for item in own),
         )

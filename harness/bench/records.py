@@ -18,6 +18,7 @@ from harness.types import (
     SCHEMA,
     Artifact,
     Coverage,
+    Energy,
     Failure,
     Latency,
     Memory,
@@ -130,6 +131,7 @@ class Finished:
     host: Mapping[str, str] = field(default_factory=dict)
     scenarios: tuple[ScenarioResult, ...] = ()
     roofline: Roofline | None = None
+    energy: Energy | None = None
 
 
 def finished_record(done: Finished, context: Context) -> Record:
@@ -173,6 +175,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         sets=done.sets,
         scenarios=done.scenarios,
         roofline=done.roofline,
+        energy=done.energy,
         finished_utc=utc_now(),
         model_sha256=codec.file_sha256(built.model.path) if built.model.path.is_file() else None,
     )

@@ -21,6 +21,7 @@ from harness.errors import BadModel, HarnessError, Interrupted, PlanError, Unsup
 from harness.measure import slots
 from harness.measure.cpus import effective_cores
 from harness.measure.host import Fingerprint, fingerprint
+from harness.measure.meter import Meter
 from harness.params import build
 from harness.plan import Plan, PlannedCell, Request, TargetState, make_plan, resolve_targets
 from harness.plugins import Registry
@@ -109,6 +110,8 @@ def run(
         PlanError: The request cannot be planned.
         Interrupted: The user stopped it; the hint says how to resume.
     """
+    if request.meter:
+        Meter(Path(request.meter))  # one that cannot be read is refused before anything is built
     ui.stage("probing targets", 1)
     plan, states = prepare(request, registry)
     if pack is None:

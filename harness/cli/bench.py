@@ -39,6 +39,8 @@ def _items(name: str, what: str) -> Callable[[F], F]:
 @click.option("--profile", type=click.Choice(list(PROFILES)), help="How much is measured; default: quick.")
 @click.option("--threads", metavar="LIST", help="Thread counts, or all, such as 1,all; default: 1.")
 @_items("--scenario", "Also single_stream, offline, server or sustained, driven by MLCommons LoadGen")
+@click.option("--energy", is_flag=True, default=None, help="Also joules per inference: RAPL, NVML or --meter.")
+@click.option("--meter", type=_FILE, help="A power meter's log, written meanwhile: CSV with timestamp and watts.")
 @click.option("--batch", metavar="LIST", help="Batch sizes, such as 1,8; default: 1.")
 @click.option("--model", type=_FILE, help="Your own model: a .onnx, .pt2 or .tflite file.")
 @click.option("--data", type=_FILE, help="A .npz for --model: inputs by name, optional y and calib_*.")
@@ -171,6 +173,8 @@ def build_request(options: dict[str, Any], registry: Registry) -> Request:
         "threads": tuple(re.split(r"[,\s]+", options["threads"].strip())) if options["threads"] else None,
         "batches": _counts(options["batch"]),
         "scenarios": _scenarios(options["scenario"]),
+        "energy": options.get("energy") or (True if options.get("meter") else None),
+        "meter": str(options["meter"].absolute()) if options.get("meter") else None,
         "seed": options["seed"],
         "python": parse_pythons(options["pythons"]),
         "strict": options["strict"],

@@ -53,6 +53,7 @@ def command(app: App, *, as_json: bool) -> None:
         "clashes": Installed().clashes(),
         "plugins": plugin_problems(registry),
         "noise": noise(host.facts),
+        "energy": energy(),
     }
     if as_json:
         print_json(found)
@@ -74,8 +75,23 @@ def _show(found: dict[str, Any]) -> None:
         click.echo("no clashes: every installed version is one that is asked for")
     for line in found["plugins"]:
         click.echo(f"plugin problem: {line}")
+    for name, text in found["energy"].items():
+        click.echo(f"energy, {name}: {text}")
     for line in found["noise"] or ["nothing was seen that would disturb a measurement"]:
         click.echo(f"noise: {line}")
+
+
+def energy() -> dict[str, str]:
+    """Return what 'harness bench --energy' reads here by itself, or why it cannot."""
+    from harness.measure.sensors import NoEnergy, Nvml, Rapl
+
+    found: dict[str, str] = {}
+    for name, sensor in (("CPU", Rapl), ("GPU", Nvml)):
+        try:
+            found[name] = f"{sensor().source} (level {sensor.level})"
+        except NoEnergy as missing:
+            found[name] = f"not available: {missing.reason}"
+    return found
 
 
 def features(facts: Mapping[str, str]) -> str:

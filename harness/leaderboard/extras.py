@@ -51,7 +51,7 @@ def _energy(item: Row) -> tuple[str, str]:
 EXTRAS: Mapping[str, Extra] = {
     "energy": Extra(
         ("mJ", "items/J"),
-        "energy_j",
+        "energy_level",
         _energy,
         asked=False,
         legend="energy of an inference with what idles meanwhile; E3 by a wall meter, E2 by a sensor on the chip: "

@@ -18,7 +18,8 @@ def mark_pareto(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the table with a column ``pareto``: on the front of quality, p50, peak memory and artifact size.
 
     The front is found per host, workload, target and options, by point estimates, among ranked rows that have all
-    four figures; without a task metric, among the other three. Other rows have no value.
+    four figures; without a task metric, among the other three. Energy counts too where all rows have it, of one
+    level. Other rows have no value.
     """
     import numpy as np  # as pandas, only where a table is made
     import pandas as pd
@@ -27,6 +28,8 @@ def mark_pareto(frame: pd.DataFrame) -> pd.DataFrame:
     ranked = frame[frame["ranked"].fillna(value=False)]
     for _group, rows in ranked.groupby(_WITHIN, dropna=False):
         names = [name for name in OBJECTIVES if name in rows and bool(rows[name].notna().any())]
+        if "energy_j" in names and not _comparable_energy(rows):
+            names.remove("energy_j")
         whole = rows[rows[names].notna().all(axis=1)]
         costs = np.column_stack([_cost(whole, name) for name in names]) if names else np.empty((0, 0))
         if len(whole):
@@ -34,6 +37,11 @@ def mark_pareto(frame: pd.DataFrame) -> pd.DataFrame:
     marked = frame.assign(pareto=front)
     marked.attrs = dict(frame.attrs)
     return marked
+
+
+def _comparable_energy(rows: pd.DataFrame) -> bool:
+    """Tell whether all rows have energy of one level: levels never meet in one front."""
+    return bool(rows["energy_j"].notna().all()) and rows["energy_level"].nunique() == 1
 
 
 def _cost(rows: pd.DataFrame, name: str) -> Array:

@@ -343,6 +343,8 @@ def _legend(rows: Sequence[Row], letters: Mapping[str, str]) -> Iterable[str]:
         yield "unresolved: the interval allows faster and slower; it does not mean the same"
     if any(item["kind"] != "measured" for item in rows):
         yield "rows that were not measured are not ranked"
+    for reason in dict.fromkeys(item["energy_reason"] for item in rows if item["energy_reason"]):
+        yield f"energy is not available: {reason}"
     for flag, letter in letters.items():
         yield f"{letter} {flag}" + (f": {meaning(flag)}" if meaning(flag) else "")
 

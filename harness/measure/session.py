@@ -118,6 +118,19 @@ class Bench:
         device = session.device_memory_bytes() if isinstance(session, SupportsDeviceMemory) else None
         return {"device_bytes": device, "ns": elapsed}
 
+    def drive(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Run inferences back to back for some seconds, none timed by itself: the parent reads their energy."""
+        session, loop = self.opened()
+        count, deadline = 0, time.perf_counter_ns() + round(message["seconds"] * 1e9)
+        feed = loop.pool
+        while time.perf_counter_ns() < deadline:
+            for item in feed:
+                session.run(item)
+                count += 1
+                if time.perf_counter_ns() >= deadline:
+                    break
+        return {"inferences": count}
+
     def evaluate(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Run the items through a session of purpose "accuracy" and write its outputs."""
         from harness.measure.outputs import write_outputs  # not part of a latency launch

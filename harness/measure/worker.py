@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
         "compute",
         "floor",
         "infer",
+        "drive",
         "loadgen",
         "evaluate",
         "placement",

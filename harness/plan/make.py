@@ -134,6 +134,7 @@ def _predict(rows: Sequence[_Row], request: Request) -> list[PlannedCell]:
         total = builds.cell_s(row.workload, row.pipeline.steps, row.cell.exporters, row.target) + predict.measure_s(
             profile
         )
+        total += predict.energy_s(profile) if request.energy else 0.0
         if row.cell.is_anchor:
             link = row.target.spec.ranked and linked[row.workload.text, row.cell.cell.options] > 1
             total += predict.anchor_s(profile, variants[row.cell.cell_id], linked=link)

@@ -50,6 +50,11 @@ def measure_s(profile: Profile) -> float:
     return profile.sets * launch_s(profile) + profile.memory_launches * COSTS["launch"].seconds + untimed
 
 
+def energy_s(profile: Profile) -> float:
+    """Return seconds of the energy launch of a cell: six windows, and idle before and after."""
+    return COSTS["launch"].seconds + 6 * profile.energy_window_s + 2 * profile.energy_idle_s
+
+
 def anchor_s(profile: Profile, variants: int, *, linked: bool) -> float:
     """Return what an anchor adds to being measured once: the sets as such, more groups of variants, the link set."""
     groups = max(1, -(-variants // profile.variants))

@@ -26,6 +26,8 @@ class Request:
         strict: A flag that puts a result in doubt also fails the run.
         timeout_s: Per step and per launch.
         stages: Each prefix of a pipeline is measured too.
+        energy: The energy of an inference is read too, from the CPU's or GPU's counters or a meter's log.
+        meter: Path of that log; empty for the counters.
         scenarios: Measured by a load generator after the launch-sets: single_stream, offline, server, sustained.
     """
 
@@ -42,6 +44,8 @@ class Request:
     memory_limit_bytes: int | None = None
     stages: bool = False
     scenarios: tuple[str, ...] = ()
+    energy: bool = False
+    meter: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from harness.params import suggest
 from harness.procure.cost import Case, break_even, spread, tornado
 from harness.procure.doubts import sources, undecided
 from harness.procure.limits import Floor, Held, Slo, hold_floor, hold_slo, throughput_of
+from harness.procure.power import power_of
 from harness.procure.prices import Prices
 from harness.procure.values import Configuration, Offer, Procurement
 from harness.store import Run
@@ -60,7 +61,7 @@ def procure(
         offers=tuple(sorted(offers, key=_order)),
         break_evens=tuple(evens),
         undecided=tuple(undecided(offers, cases, prices)),
-        sources=tuple(sources(prices)),
+        sources=tuple(sources(prices, offers)),
         problems=tuple(f"{run.path.name}/{item.file}: {item.what}" for run in runs for item in run.problems),
     )
 
@@ -137,6 +138,8 @@ def _configuration(unit: str, run: Run, record: Record, slo: Slo | None, accurac
         noise=record.latency.noise if record.latency else "noisy",
         slo=missing if not launches else hold_slo(launches, slo) if slo else None,
         accuracy=hold_floor(record.quality, accuracy) if accuracy else None,
+        batch=options.batch,
+        energy=record.energy,
     )
 
 
@@ -156,11 +159,11 @@ def _overlap(first: Interval, second: Interval) -> bool:
 
 def _priced(offer: Offer, best: Configuration, rivals: tuple[str, ...], prices: Prices) -> Offer:
     price = prices.hosts.get(offer.unit)
-    measured = price.watts if price else None
-    watts = Interval(measured.mean, measured.low, measured.high, 0.95, measured.source) if measured else None
+    power = power_of(best.energy, best.batch, price.watts if price else None)
+    watts = power.watts if power else None
     rate = best.throughput
-    per_watt = _per(rate, watts) if watts else None
-    offer = replace(offer, rivals=rivals, price=price, watts=watts, per_watt=per_watt)
+    per_watt = (power.per_joule or _per(rate, power.watts)) if power else None
+    offer = replace(offer, rivals=rivals, price=price, watts=watts, per_watt=per_watt, power=power)
     if price is None:
         return offer
     case = Case(price, prices.assumptions, rate.point, watts.point if watts else None, _kwh(prices))

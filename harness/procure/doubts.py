@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from harness.procure import power
 from harness.procure.cost import Case, changed, total_cost
 from harness.procure.prices import Prices
 from harness.procure.values import Offer
@@ -26,6 +27,7 @@ def undecided(offers: Sequence[Offer], cases: Mapping[str, Case], prices: Prices
             yield f"{offer.unit}: its power was not measured, so its cost is without energy, and it has no perf/W"
         elif not offer.price.rented and prices.electricity is None:
             yield f"{offer.unit}: no price of electricity is given, so its cost is without energy"
+    yield from power.doubts(offers)
     yield from _choice(offers, cases)
     yield from _skus(offers)
 
@@ -79,7 +81,7 @@ def _skus(offers: Sequence[Offer]) -> Iterable[str]:
             yield f"{sku}: {len(real)} of the {UNITS_OF_A_SKU} units that a statement about the model needs"
 
 
-def sources(prices: Prices) -> Iterable[str]:
+def sources(prices: Prices, offers: Sequence[Offer] = ()) -> Iterable[str]:
     """Return where each price and each power comes from."""
     for unit, price in prices.hosts.items():
         amount = f"{price.price_per_hour if price.rented else price.capex} {price.currency}"
@@ -89,6 +91,9 @@ def sources(prices: Prices) -> Iterable[str]:
         if price.watts:
             watts = price.watts
             yield f"{unit}: {watts.mean} W, level {watts.level}, {watts.source}, {watts.date}"
+    for offer in offers:
+        if offer.power is not None and offer.power.per_joule is not None:
+            yield f"{offer.unit}: {offer.power.watts.point:.4g} W, level {offer.power.level}, {offer.power.source}"
     if prices.electricity:
-        power = prices.electricity
-        yield f"electricity: {power.price_per_kwh} {power.currency}/kWh, {power.source}, {power.date}"
+        bill = prices.electricity
+        yield f"electricity: {bill.price_per_kwh} {bill.currency}/kWh, {bill.source}, {bill.date}"

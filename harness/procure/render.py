@@ -42,7 +42,7 @@ def _row(offer: Offer) -> tuple[str, ...]:
     ]
     noise = "" if best.noise == "ok" else "!"
     return (
-        unit, offer.sku, best.name, *held, f"{_interval(best.throughput)}{noise}", _interval(offer.watts),
+        unit, offer.sku, best.name, *held, f"{_interval(best.throughput)}{noise}", _watts(offer),
         _interval(offer.per_watt), _cost(offer), _interval(offer.per_currency, 1e-6),
     )  # fmt: skip
 
@@ -55,6 +55,10 @@ def _interval(value: Interval | None, scale: float = 1.0) -> str:
         return plain(value.point * scale)
     point, span = ranged(value.point * scale, low, high)
     return f"{point} ({span})" if span else point
+
+
+def _watts(offer: Offer) -> str:
+    return _interval(offer.watts) + (f" {offer.power.level}" if offer.power else "")
 
 
 def _cost(offer: Offer) -> str:
@@ -149,7 +153,7 @@ _CSV = (
     "latency_worst_ns", "latency_kept", "accuracy", "accuracy_low", "accuracy_high", "accuracy_kept",
     "throughput_per_s", "throughput_low_per_s", "throughput_high_per_s", "noise", "watts", "watts_low", "watts_high",
     "cost_per_million", "cost_low_per_million", "cost_high_per_million", "machine_cost_per_million", "currency",
-    "reason",
+    "reason", "watts_level", "items_per_j", "items_low_per_j", "items_high_per_j",
 )  # fmt: skip
 
 
@@ -172,6 +176,7 @@ def _plain(offer: Offer, currency: str) -> list[object]:
         slo.kept if slo else "", *_ends(floor.value if floor else None), floor.kept if floor else "",
         *_ends(best.throughput if best else None), best.noise if best else "", *_ends(offer.watts),
         *_ends(offer.cost), offer.machine.point if offer.machine else None, currency, offer.reason,
+        offer.power.level if offer.power else "", *_ends(offer.per_watt),
     ]  # fmt: skip
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from harness.procure.cost import Bar, BreakEven
 from harness.procure.limits import Held
+from harness.procure.power import Power
 from harness.procure.prices import Assumptions, Price
-from harness.types import Interval
+from harness.types import Energy, Interval
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Configuration:
     noise: str
     slo: Held | None = None
     accuracy: Held | None = None
+    batch: int = 1
+    energy: Energy | None = None
 
     @property
     def out(self) -> str:
@@ -48,6 +51,7 @@ class Offer:
         best: ``None`` where no configuration qualifies; ``reason`` says why.
         rivals: Configurations whose throughput the evidence does not tell from the best one's.
         watts: Measured mean power; ``None`` where it was not measured.
+        power: The same with its level and source.
         cost: Of a million inferences; ``None`` without a price, or without watts or the price of energy.
         machine: The part of it that is known without watts.
         per_watt: Items per joule.
@@ -68,6 +72,7 @@ class Offer:
     per_watt: Interval | None = None
     per_currency: Interval | None = None
     bars: tuple[Bar, ...] = ()
+    power: Power | None = None
 
 
 @dataclass(frozen=True)
