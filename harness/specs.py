@@ -220,7 +220,7 @@ class MethodSpec(Generic[P]):
 
     Attributes:
         name: kebab-case, as users type it.
-        family: "pruning", "quantization", "binarization", "distillation", "decomposition", "none".
+        family: "pruning", "quantization", "binarization", "distillation", "decomposition", "restructuring", "none".
         summary: One line, for ``harness methods``.
         params: Frozen dataclass of parameters (see ``harness.api.param``).
         compress: Model in, model out; writes only into ``job.out``.
@@ -238,7 +238,7 @@ class MethodSpec(Generic[P]):
         techniques: Ids of the techniques that it carries, such as "D01": the rows of the table in the docs. One that
             a parameter makes names it, "M02:threshold", or its value too, "M08:importance=taylor".
         changes: What it makes less or other: any of "parameters", "nonzero_parameters", "macs", "precision",
-            "weights"; the conformance kit counts. Empty means what its family stands for.
+            "weights", "parts"; the conformance kit counts. Empty means what its family stands for.
         known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
     """
 

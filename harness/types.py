@@ -174,6 +174,9 @@ class Model:
         lineage: The steps that made it, first to last; harness adds them.
         names: Parameter name in the torch model -> tensor name in this file, where an exporter renamed it.
         flags: Facts that every cell made from it shows, such as "synthetic_weights".
+        parts: Models that run one after another in its place, each taking by name what the inputs and the parts
+            before it give; then ``path`` is the folder that holds them. Each is exported, lowered and timed alone.
+        feeds: Of a part: folder of ``<input>.npy`` with what reaches it of the calibration split.
     """
 
     format: str
@@ -184,6 +187,8 @@ class Model:
     lineage: tuple[StepRecord, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    parts: tuple[Model, ...] = ()
+    feeds: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -256,6 +261,7 @@ class Artifact:
         stored_as: How, such as "1-bit packed"; empty where it is the artifact itself.
         flags: Facts that the cell shows, such as "random_calibration".
         weight_bytes: Dtype -> bytes of the weights in the file, as they are stored; empty where not known.
+        parts: Artifacts that run one after another; then ``path`` is the folder that holds them.
     """
 
     path: Path
@@ -268,6 +274,7 @@ class Artifact:
     stored_as: str = ""
     flags: tuple[str, ...] = ()
     weight_bytes: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -375,6 +382,7 @@ class Launch:
     discarded: str | None = None
     batch_size: int = 1  # items in one iteration
     compute: tuple[Batch, ...] = ()  # the same with inputs bound before, where the session can; never ranked
+    parts: tuple[Batch, ...] = ()  # each part of a split network alone, ``position`` is its place; never ranked
 
 
 @dataclass(frozen=True)
@@ -455,6 +463,7 @@ class Latency:
         import_ns, load_ns, start_ns: Parts of ``first_inference_ns``: process start to ready, load, first inference.
         ratio_hodges_lehmann: Of the sets' log-ratios, as a ratio: the typical one, beside the median.
         cliffs_delta: Of launch medians against the anchor's, -1 (always faster) to 1.
+        parts_ns: Of a split network, each part's p50 alone, in their order.
     """
 
     p50_ns: Interval
@@ -484,6 +493,7 @@ class Latency:
     start_ns: float | None = None
     ratio_hodges_lehmann: float | None = None
     cliffs_delta: float | None = None
+    parts_ns: tuple[Interval, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,17 @@ from torch import nn
 
 import harness_decomposition
 from harness.api import Model, Options, Unsupported
-from harness_decomposition.convolutions import CpParams, _tensorly, cp, cp_parts, tucker, tucker_parts, tucker_ranks
+from harness_decomposition.convolutions import (
+    CpParams,
+    _tensorly,
+    cp,
+    cp_parts,
+    cp_rank,
+    explained,
+    tucker,
+    tucker_parts,
+    tucker_ranks,
+)
 from harness_decomposition.folding import fold
 from harness_decomposition.lowrank import factored, split
 from harness_decomposition.ranks import RankParams, by_energy, in_vectors, smaller
@@ -366,3 +376,37 @@ def test_attention_of_torch_keeps_its_inside() -> None:
     module = TinyTransformer().eval()
     names = replace_layers(module, lambda _name, layer: factored(layer, RankParams(rank=1)))
     assert not [name for name in names if "out_proj" in name]
+
+
+def _of_rank(out: int, into: int, places: int, rank: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(rank)
+    factors = [torch.randn(size, rank, generator=generator, dtype=torch.float64) for size in (out, into, places)]
+    return torch.einsum("or,ir,pr->oip", *factors).reshape(out, into, 3, places // 3)
+
+
+def test_the_rank_of_cp_by_energy_is_that_of_a_kernel_made_of_so_many_components() -> None:
+    weight = _of_rank(12, 10, 9, 3)
+    with _tensorly(1):
+        assert cp_rank(weight, 0.999, 8) == 3
+        few = cp_rank(weight, 0.5, 8)
+        assert few < 3
+        assert explained(weight, cp_parts(weight, few)) >= 0.5
+        noise = torch.randn(12, 10, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        assert cp_rank(noise, 0.99, 4) == 5  # more than may be
+        numpys = np.einsum("or,ir,pr->oip", *(item.numpy() for item in cp_parts(noise, 4)))
+        error = np.square(noise.flatten(2).numpy() - numpys).sum() / np.square(noise.numpy()).sum()
+        assert explained(noise, cp_parts(noise, 4)) == pytest.approx(1 - error)
+        layer = nn.Conv2d(10, 12, 3, bias=False)
+        layer.weight = nn.Parameter(weight.float())
+        made = cp(layer, CpParams(energy=0.999))
+    assert made is not None
+    assert made[1].groups == 3
+    assert parameters(made) == 3 * (12 + 10 + 9)
+
+
+def test_cp_takes_one_way_to_say_how_many_components() -> None:
+    check = SPECS["cp"].check
+    assert check is not None
+    assert "budget and energy each say" in str(check(CpParams(budget=0.2, energy=0.5)))
+    assert "rank and energy each say" in str(check(CpParams(rank=2, energy=0.5)))
+    assert check(CpParams(energy=0.5)) is None

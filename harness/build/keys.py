@@ -65,13 +65,18 @@ def key_of(inputs: Mapping[str, Any]) -> str:
 
 def file_inputs(model: Model, sha256: str) -> dict[str, Any]:
     """Return what a step sees of a model's file: content, names and signature, but no precision."""
-    return {
+    found = {
         "sha256": sha256,
         "format": model.format,
         "names": dict(model.names),
         "inputs": codec.to_data(model.inputs),
         "outputs": list(model.outputs),
     }
+    if model.parts:
+        found["parts"] = [file_inputs(part, content_sha256(part.path)) for part in model.parts]
+    if model.feeds is not None:
+        found["feeds"] = content_sha256(model.feeds)
+    return found
 
 
 def precision_inputs(precision: Precision) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import codec, params
-from harness.build import cache, values
+from harness.build import cache, parts, values
 from harness.build.data import DataInfo, GuardedData, NoData, write_data
 from harness.build.job import Workload, hardware
 from harness.build.tasks import KIND, Task, Use
@@ -142,11 +142,12 @@ class _Step:
         if self.task.stage == "fit":
             return spec.fit(workload.params, job)
         if self.task.stage == "export":
-            return spec.export(self._incoming(), self.task.options, job)
+            return parts.export(lambda model, own: spec.export(model, self.task.options, own), self._incoming(), job)
         return spec.compress(self._incoming(), self._params(spec), job)
 
     def _lower(self, spec: Any, job: Job) -> Any:
-        return spec.lower(self._incoming(), self._params(spec), self.task.options, job)
+        given = self._params(spec)
+        return parts.lower(lambda model, own: spec.lower(model, given, self.task.options, own), self._incoming(), job)
 
     def _format(self, spec: Any, workload: Workload) -> str:
         if self.task.stage == "fit":

@@ -28,17 +28,20 @@ def content_sha256(path: Path) -> str:
 
 
 def pointed(value: Model | Artifact) -> tuple[Path, ...]:
-    """Return the files that a value points to."""
-    if isinstance(value, Model) and value.precision.encodings is not None:
-        return (value.path, value.precision.encodings)
-    return (value.path,)
+    """Return the files that a value points to, those of its parts too."""
+    found = [value.path, *(path for part in value.parts for path in pointed(part))]
+    if isinstance(value, Model):
+        found += [path for path in (value.precision.encodings, value.feeds) if path is not None]
+    return tuple(found)
 
 
 def _moved(value: Any, move: Any) -> Any:
-    changes: dict[str, Any] = {"path": move(value.path)}
+    changes: dict[str, Any] = {"path": move(value.path), "parts": tuple(_moved(part, move) for part in value.parts)}
     if isinstance(value, Model) and value.precision.encodings is not None:
         encodings = move(value.precision.encodings)
         changes["precision"] = dataclasses.replace(value.precision, encodings=encodings)
+    if isinstance(value, Model) and value.feeds is not None:
+        changes["feeds"] = move(value.feeds)
     return dataclasses.replace(value, **changes)
 
 

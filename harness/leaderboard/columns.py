@@ -185,6 +185,7 @@ _STAGES = (
     Column("own_speedup_low", "ratio", "lower end of its 95 % interval", HIGH),
     Column("own_speedup_high", "ratio", "upper end of its 95 % interval", HIGH),
     Column("own_compression", "ratio", "artifact_bytes one step before / this artifact_bytes", HIGH),
+    _text("parts", "of a split network, each part alone: `p50_ns/low/high/bytes/macs`, separated by spaces"),
 )
 
 COLUMNS = (*_WHAT, *_QUALITY, *_SPEED, *_COST, *_HOW, *_STAGES)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.leaderboard.control import beside_control
 from harness.leaderboard.gates import retained, standard_passes
 from harness.leaderboard.notes import all_flags, note
+from harness.leaderboard.parts import parts_text
 from harness.leaderboard.why import why_slow
 from harness.types import Interval, Latency, Quality, Record
 
@@ -33,6 +34,7 @@ def row(record: Record, run: Run) -> Row:
         **_how(record),
         "flags": " ".join(all_flags(record)),
         "why": "; ".join(why_slow(record, anchor, run.info.host_facts if run.info else {})),
+        "parts": parts_text(record),
         "note": "; ".join(text for text in (note(record), beside_control(record, run)) if text),
     }
     found |= retained(found)

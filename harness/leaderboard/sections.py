@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged, unknown
 from harness.leaderboard.extras import Extra, chosen
 from harness.leaderboard.notes import meaning
+from harness.leaderboard.parts import header, part_lines
 from harness.leaderboard.ranking import rank_text
 from harness.leaderboard.stages import stage_lines
 from harness.leaderboard.table import GROUP
@@ -84,6 +85,7 @@ class Section:
         quality_name, drop_unit, time_unit, memory_unit, size_unit: What the columns are given in.
         remarks: "method on target" -> what the figures come to, where that is little.
         stages: What each step of a pipeline contributed, of runs that were asked for it.
+        parts: What each part of a split network takes, under a header.
         crossed: The fastest cells over all targets: a line for each reference that link sets compare with.
         extras: Headers of the optional columns.
     """
@@ -102,6 +104,7 @@ class Section:
     legend: tuple[str, ...]
     stages: tuple[tuple[str, ...], ...] = ()
     extras: tuple[tuple[str, str], ...] = ()
+    parts: tuple[tuple[str, ...], ...] = ()
 
 
 def sections(frame: pd.DataFrame) -> list[Section]:
@@ -128,6 +131,7 @@ def _section(rows: Sequence[Row], asked: Sequence[str], *, several_hosts: bool) 
     letters = _letters(okay)
     extras = chosen(okay, asked)
     shown = tuple(_shown(item, units, letters, extras) for item in okay)
+    parts = part_lines(okay, units.time, units.size)
     return Section(
         title=_title(rows, several_hosts=several_hosts),
         quality_name=units.quality,
@@ -143,6 +147,7 @@ def _section(rows: Sequence[Row], asked: Sequence[str], *, several_hosts: bool) 
         legend=(*_legend(okay, letters), *(extra.legend for extra in extras)),
         stages=stage_lines(okay, units.drop),
         extras=tuple(extra.header for extra in extras),
+        parts=(header(units.time, units.size), *parts) if parts else (),
     )
 
 

@@ -52,6 +52,9 @@ def _parts(section: Section) -> Iterable[RenderableType]:
     if section.stages:
         yield ""
         yield _list(STAGES_HEADER, section.stages)
+    if section.parts:
+        yield ""
+        yield _list(section.parts[0], section.parts[1:])
     if section.remarks:
         yield ""
         yield _list(["remark on", "what the figures come to"], section.remarks)

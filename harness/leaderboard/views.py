@@ -93,6 +93,8 @@ def _markdown_section(section: Section) -> Iterable[str]:
     yield ""
     if section.stages:
         yield from _grid(STAGES_HEADER, section.stages)
+    if section.parts:
+        yield from _grid(section.parts[0], section.parts[1:])
     if section.remarks:
         yield from _grid(("remark on", "what the figures come to"), section.remarks)
     if section.lost:

@@ -33,6 +33,7 @@ class Player:
     warmed: Warmed | None = None
     batches: list[Batch] = field(default_factory=list)
     compute: list[Batch] = field(default_factory=list)
+    parts: list[Batch] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -189,6 +190,22 @@ class Crew:
                 reply = player.worker.ask("compute", round=number, position=position)
                 if reply["batch"] is not None:
                     player.compute.append(codec.from_data(Batch, reply["batch"], where="a worker's answer"))
+                player.worker.pause()
+
+    def parts(self, order: Sequence[str], number: int) -> None:
+        """Run one batch of each part of the members that are split networks.
+
+        Args:
+            order: By cell_id.
+            number: Of the round that these batches count as.
+        """
+        for player in [self.players[name] for name in order if name in self.players]:
+            if not player.member.artifact.parts:
+                continue
+            with self._guard(player):
+                player.worker.proceed()
+                reply = player.worker.ask("parts", round=number)
+                player.parts += [codec.from_data(Batch, item, where="a worker's answer") for item in reply["batches"]]
                 player.worker.pause()
 
     def probe(self) -> Probe:

@@ -158,6 +158,12 @@ class Loop:
             steady = enough and len(windows) > 1 and agree(windows[-2], windows[-1])
         return Warmed(count, clock() - start, steady or self._halves(windows), self.inner, cost)
 
+    def settle(self, whole: Loop) -> None:
+        """Warm a part of what another loop has warmed: its budget holds here too."""
+        self.budget, cost = whole.budget, clock_cost_ns()
+        self._fit_inner(quantile(self.sample(MIN_WINDOW, INNER_SAMPLE_NS * MIN_WINDOW), 0.5), cost)
+        self._fit_inner(quantile(self.sample(MIN_WINDOW, INNER_SAMPLE_NS * MIN_WINDOW), 0.5), cost)
+
     def _halves(self, windows: Sequence[Sequence[int]]) -> bool:
         """Judge a model so slow that the cap came within its first two windows."""
         series = [value for window in windows for value in window]

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import codec, params
 from harness.errors import HarnessError
-from harness.measure import inputs, isolate
+from harness.measure import chain, inputs, isolate
 from harness.measure.loops import Loop
 from harness.measure.member import Opened, Setup, WarmUp
 from harness.plugins import load_registry
@@ -59,7 +59,7 @@ class Bench:
         self.shut()
         member = self.setup.member
         start = time.perf_counter_ns()
-        self.session = self.spec.open(member.artifact, self.params, member.options, purpose)  # type: ignore[arg-type]  # checked by the decoder of Setup's sender
+        self.session = chain.opened(self.spec, member.artifact, self.params, member.options, purpose)
         return self.session, time.perf_counter_ns() - start
 
     def batch_size(self, session: Session) -> int:
@@ -95,6 +95,18 @@ class Bench:
         bound.inner, bound.typical_ns, bound.budget = loop.inner, loop.typical_ns, loop.budget
         bound.run(None)
         return {"batch": codec.to_data(bound.batch(message["round"], message["position"]))}
+
+    def parts(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Run one timed batch of each part of a split network alone, on what the parts before give it."""
+        session, loop = self.opened()
+        if not isinstance(session, chain.Chain):
+            return {"batches": []}
+        found = []
+        for place, (run, pool) in enumerate(session.alone(loop.pool)):
+            own = Loop(run, pool)
+            own.settle(loop)
+            found.append(codec.to_data(own.batch(message["round"], place)))
+        return {"batches": found}
 
     def loadgen(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Let LoadGen drive the session for one run."""

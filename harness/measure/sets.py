@@ -137,6 +137,7 @@ def _attempt(plan: _Plan, members: Sequence[Member]) -> dict[str, Failure]:
             before = crew.probe()
             window = disturbance(crew.rounds(order, first_round))
             crew.compute(order[-1], first_round + plan.profile.rounds - 1)
+            crew.parts(order[-1], first_round + plan.profile.rounds - 1)
             after = crew.probe()
         except WorkerLost as lost:  # only the probe's own: members are guarded one by one
             return {member.cell_id: lost.failure for member in members}
@@ -172,4 +173,5 @@ def _launch(
         noise,
         batch_size=member.options.batch,
         compute=tuple(player.compute),
+        parts=tuple(player.parts),
     )

@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
         "warm",
         "batch",
         "compute",
+        "parts",
         "floor",
         "infer",
         "drive",

@@ -86,6 +86,7 @@ def summarise(cell_id: str, anchor_id: str | None, sets: Sequence[LaunchSet], pr
         start_ns=_median_of(used, lambda launch: launch.first_ns),
         ratio_hodges_lehmann=_typical_ratio(kept, cell_id, anchor_id) if ratios else None,
         cliffs_delta=_delta(kept, medians, anchor_id) if ratios else None,
+        parts_ns=_parts(used),
     )
 
 
@@ -123,6 +124,18 @@ def _compute(used: Sequence[Launch]) -> Interval | None:
         statistics.median(ns for batch in launch.compute for ns in batch.ns) for launch in used if launch.compute
     ]
     return median_interval(medians) if medians else None
+
+
+def _parts(used: Sequence[Launch]) -> tuple[Interval, ...] | None:
+    """Return each part's p50 over the launches: the median of its medians, like that of the whole."""
+    places = sorted({batch.position for launch in used for batch in launch.parts})
+    found = tuple(
+        median_interval(
+            [statistics.median(batch.ns) for launch in used for batch in launch.parts if batch.position == place]
+        )
+        for place in places
+    )
+    return found or None
 
 
 def _typical_ratio(sets: Sequence[LaunchSet], cell_id: str, anchor_id: str | None) -> float | None:

@@ -53,7 +53,7 @@ HEAVY = frozenset(
 MOST_MODULES = 300  # of a plugin's own import; numpy alone is about 120
 SUMMARY_CHARS = 120
 NEEDS = frozenset({"training", "calibration", "torch-model"})
-CHANGES = frozenset({"parameters", "nonzero_parameters", "macs", "precision", "weights"})
+CHANGES = frozenset({"parameters", "nonzero_parameters", "macs", "precision", "weights", "parts"})
 OPTIONS = frozenset({"batch", "threads", "scenario"})
 _LOAD = """
 import sys

@@ -252,6 +252,8 @@ def _claim(
     if claim == "precision":
         same = model.precision == incoming.precision
         return not same, "asks for another arithmetic or storage", f"{model.precision.name}, as before"
+    if claim == "parts":
+        return len(model.parts) > 1, "more than one", str(len(model.parts) or 1)
     if claim == "weights":
         got, wanted = arrays(seen.outputs), arrays(material.reference)
         same = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.api import MethodSpec, NoParams, hookimpl
-from harness_decomposition import convolutions, folding, lowrank, ranks
+from harness_decomposition import convolutions, folding, lowrank, ranks, splitting
 
 _BEFORE = frozenset({"quantization", "binarization"})  # which would be undone by layers made anew
 
@@ -17,7 +17,7 @@ def _training(params: Any) -> frozenset[str]:
 
 @hookimpl
 def harness_methods() -> Iterator[MethodSpec[Any]]:
-    """Offer ``low-rank``, ``tucker``, ``cp`` and ``batchnorm-folding``."""
+    """Offer ``low-rank``, ``tucker``, ``cp``, ``batchnorm-folding`` and ``split``."""
     offers: tuple[tuple[str, str, Any, Any, Any], ...] = (
         (
             "low-rank",
@@ -65,5 +65,17 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         compress=folding.compress,
         before=_BEFORE,
         conflicts=frozenset({"none"}),
+        defaults=(),
+    )
+    yield MethodSpec(
+        name="split",
+        techniques=("L02",),
+        family="restructuring",
+        summary="a network cut into parts that run one after another, each timed alone",
+        params=splitting.SplitParams,
+        compress=splitting.compress,
+        after=frozenset({"pruning", "quantization", "binarization", "distillation", "decomposition"}),
+        conflicts=frozenset({"none", "split"}),
+        changes=frozenset({"parts"}),
         defaults=(),
     )

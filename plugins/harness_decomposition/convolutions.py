@@ -24,6 +24,9 @@ class CpParams:
 
     budget: float = param(BUDGET, "share of a layer's parameters that may stay", gt=0, lt=1)
     rank: int | None = param(None, "number of components, instead of a budget", ge=1)
+    energy: float | None = param(
+        None, "share of the kernel's squared norm that the components explain, instead of a budget", gt=0, lt=1
+    )
     iterations: int = param(100, "passes of alternating least squares", ge=1)
     epochs: int = param(4, "fine-tuning epochs; 0 for none", ge=0)
     lr: float = param(2e-3, "peak learning rate of fine-tuning", gt=0)
@@ -33,8 +36,10 @@ class CpParams:
 
 def check_cp(params: CpParams) -> str | None:
     """Say what is wrong with a combination of parameters."""
-    if params.rank is not None and params.budget != BUDGET:
-        return "budget and rank both say how many components a layer gets; give one of them"
+    said = {"budget": params.budget != BUDGET, "rank": params.rank is not None, "energy": params.energy is not None}
+    given = [name for name, is_given in said.items() if is_given]
+    if len(given) > 1:
+        return f"{' and '.join(given)} each say how many components a layer gets; give one of them"
     if params.distill and not params.epochs:
         return "distill acts in fine-tuning, so it needs epochs of at least 1"
     return None
@@ -171,11 +176,15 @@ def cp(layer: Any, params: CpParams, multiple: int = 1, seed: int = 0) -> nn.Mod
     places, stride = math.prod(layer.kernel_size), math.prod(layer.stride)
     cost = layer.in_channels * stride + layer.out_channels + places  # products per output place and component
     dense = layer.weight.numel()
+    weight = layer.weight.detach().double()
     wanted = params.rank or max(1, int(params.budget * dense / (layer.in_channels + layer.out_channels + places)))
+    if params.energy is not None:
+        most = (dense - 1) // cost
+        wanted = cp_rank(weight, params.energy, most, iterations=params.iterations, seed=seed) if most else dense
     rank = smaller(wanted, multiple, dense, cost, dense)
     if rank is None:
         return None
-    out, into, kernel = cp_parts(layer.weight.detach().double(), rank, iterations=params.iterations, seed=seed)
+    out, into, kernel = cp_parts(weight, rank, iterations=params.iterations, seed=seed)
     depthwise = kernel.T.reshape(rank, 1, *layer.kernel_size)
     return nn.Sequential(
         _pointwise(layer, into.T, None), _core(layer, depthwise, None, groups=rank), _pointwise(layer, out, layer.bias)
@@ -202,6 +211,38 @@ def cp_parts(weight: Tensor, rank: int, *, iterations: int = 100, seed: int = 0)
         warnings.filterwarnings("ignore", message="Trying to compute SVD")  # more components than a mode has: meant
         found = parafac(weight.flatten(2), rank=rank, n_iter_max=iterations, init="svd", tol=1e-6, random_state=seed)
     return _balanced([found.factors[0] * found.weights, *found.factors[1:]])
+
+
+def cp_rank(weight: Tensor, energy: float, most: int, *, iterations: int = 100, seed: int = 0) -> int:
+    """Return the fewest components that explain a share of a kernel's squared norm, by bisection over fits.
+
+    A kernel has no spectrum from which this could be read: the best r components are not among the best r + 1
+    (Kolda & Bader, 2009, section 3.3), so each rank that is asked about is fitted.
+
+    Args:
+        weight: Kernel [out, in, *places].
+        energy: 1 - |W - W_r|² / |W|², 0..1.
+        most: The largest rank of interest.
+        iterations: Of alternating least squares.
+        seed: Of the starting factors beyond the singular vectors.
+
+    Returns:
+        A rank of at most ``most``, or ``most + 1`` where that many explain less.
+    """
+    low, high = 0, most + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        reached = explained(weight, cp_parts(weight, middle, iterations=iterations, seed=seed)) >= energy
+        low, high = (low, middle) if reached else (middle, high)
+    return high
+
+
+def explained(weight: Tensor, factors: tuple[Tensor, Tensor, Tensor]) -> float:
+    """Return the share of a kernel's squared norm that CP factors explain."""
+    import torch
+
+    error = weight.flatten(2) - torch.einsum("or,ir,pr->oip", *factors)
+    return 1 - float(error.square().sum() / weight.square().sum())
 
 
 def _balanced(factors: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,7 +19,7 @@ EFFECT_FILE = "effect.json"
 
 
 def load(model: Model) -> nn.Module:
-    """Return the module of a model in format "torch", on the CPU and in evaluation mode.
+    """Return the module of a model in format "torch", on the CPU and in evaluation mode; of parts, their chain.
 
     Raises:
         Unsupported: The model has another format.
@@ -28,6 +28,10 @@ def load(model: Model) -> nn.Module:
         raise Unsupported(f"a step in PyTorch cannot read a model of format {model.format!r}")
     import torch
 
+    if model.parts:
+        from harness_torch.parts import Chain
+
+        return Chain([load(part) for part in model.parts], list(model.inputs), model.parts).eval()
     # the whole module is pickled; such files come from the cache alone, never from a user
     module: nn.Module = torch.load(model.path, map_location="cpu", weights_only=False)
     return module.eval()

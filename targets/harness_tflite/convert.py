@@ -29,7 +29,7 @@ def export(model: Model, options: Options, job: Job) -> Model:
     litert_torch = _import_converter(job.log)
     job.progress(0.2, "converting to TFLite")
     module = harness_torch.load(model)
-    sample = harness_torch.example_inputs(job, options.batch)
+    sample = harness_torch.example_inputs(model.inputs, options.batch)
     path = job.out / "model.tflite"
     _convert(litert_torch, module, sample, path, job.log)
     flatbuffer.rename_signature(path, _new_names(model))
