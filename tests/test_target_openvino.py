@@ -351,3 +351,20 @@ def test_what_multiplies_tells_its_output_channels(tmp_path):
     found = placed(SPEC, lowered(model, tmp_path, Precision()), model)
     assert sorted(item.channels for item in found if item.macs) == [8, 10, 13]
     assert all(item.channels is None for item in found if not item.macs)
+
+
+def test_a_fused_chain_whose_inner_layer_is_quantized_again_is_int8(tmp_path: Path) -> None:
+    """The middle layer's dequantization goes into the next quantization: its name is gone, its integer weights tell."""
+    from onnx_files import DENSE_MACS, dense_net
+    from onnx_files import items as onnx_items
+
+    model = dense_net(tmp_path)
+    for wanted, expected in ((Precision("int8", "int8", "static"), "int8"), (Precision(), "float32")):
+        asked = dataclasses.replace(model, precision=wanted)
+        (spec,) = harness_targets()
+        artifact = spec.lower(asked, Params(), Options(), make_job(tmp_path / expected, model, 8))
+        session = spec.open(artifact, Params(), Options(), "placement")
+        session.run(onnx_items(model, 1))
+        rows = [row for row in session.placements() if row.macs]
+        assert {row.precision for row in rows} == {expected}
+        assert sum(row.macs or 0 for row in rows) == sum(DENSE_MACS.values())

@@ -41,7 +41,7 @@ def lowered(
     model: Model, tmp_path: Path, wanted: Precision, kind: str = "cnn", params: Params | None = None
 ) -> Artifact:
     given = dataclasses.replace(model, precision=wanted)
-    return SPEC.lower(given, params or Params(), Options(), make_job(tmp_path / "lowered", kind))
+    return SPEC.lower(given, params or Params(loops=True), Options(), make_job(tmp_path / "lowered", kind))
 
 
 def images(count: int) -> dict[str, np.ndarray]:
@@ -185,3 +185,15 @@ def test_a_gpu_trace_is_timed_by_its_kernels() -> None:
     assert [(row.op, row.device, row.precision, row.macs, row.time_share) for row in rows] == [
         ("linear", "cuda", "float16", 32, 0.75), ("relu", "cuda", "float16", None, 0.25),
     ]  # fmt: skip
+
+
+def test_half_floats_without_kernels_are_not_run_unless_asked_for(
+    models: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bf16", "fp16"):
+        monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", lambda: False, raising=False)
+    gaps = SPEC.capabilities(Params()).gaps
+    assert "torch:loops=true runs them" in gaps["float16"]
+    assert not {"float16", "bfloat16"} & set(SPEC.capabilities(Params(loops=True)).gaps)
+    with pytest.raises(Unsupported, match="oneDNN has no bfloat16 kernels"):
+        lowered(models["cnn"], tmp_path, PRECISIONS["bfloat16"], params=Params())

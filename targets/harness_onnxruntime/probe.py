@@ -88,12 +88,18 @@ def capabilities(params: Params) -> Capabilities:
         gaps={
             "bfloat16": "the CPU provider has no bfloat16 kernels",
         },
+        op_gaps={
+            "GRU": "no int8 kernel: stays float32 in static, dynamic and weight-only int8",
+            "LSTM": "no static int8 kernel: float32 there; dynamic int8 has DynamicQuantizeLSTM",
+            "Conv": "weight-only: unpacked and computed in float32; dynamic int8 has one scale for all channels",
+        },
         devices=(params.provider,),
         channel_multiple=16 if "avx512" in found else 8,
         isa=found,
         evidence={
             "isa": "flags of /proc/cpuinfo",
             "precisions": "placements of a convolution net, tests/test_target_onnxruntime.py",
+            "op_gaps": "placements, tests/test_op_gaps.py",
             "channel_multiple": "block of MLAS' NCHWc kernels: 16 floats with AVX-512, else 8",
         },
     )

@@ -43,7 +43,7 @@ def read_runtime_model(runtime: Any, model: Any, *, batch: int) -> tuple[Placeme
                 name=node.get_friendly_name(),
                 kernel=facts["primitiveType"],
                 device="CPU",
-                precision="int8" if _is_lowered(facts, layers, names) else _precision(facts),
+                precision="int8" if _is_lowered(node, facts, layers, names) else _precision(facts),
                 macs=sum(macs) // batch if macs else None,
                 time_share=_microseconds(facts) / total if total else None,
                 channels=_channels(node, facts) if macs else None,
@@ -66,14 +66,19 @@ def _has_weights(node: Any) -> bool:
     return bool(weights.get_type_name() == "Constant")
 
 
-def _is_lowered(facts: dict[str, str], layers: list[str], names: set[str]) -> bool:
+def _is_lowered(node: Any, facts: dict[str, str], layers: list[str], names: set[str]) -> bool:
     """Tell whether a fused subgraph multiplies integers; its kernel's name tells its input's dtype only.
 
     The low-precision passes move a layer's dequantization behind it, as "<layer>/DequantizationMultiply", when and
-    only when they leave it integer inputs.
+    only when they leave it integer inputs. Where the layer's own output is quantized next, as "<layer>/fq_output_0",
+    that takes the dequantization in, and the integer weights that the subgraph is given tell.
     """
-    marked = all(f"{layer}/DequantizationMultiply" in names for layer in layers)
-    return facts["layerType"] == "Subgraph" and bool(layers) and marked
+    if facts["layerType"] != "Subgraph" or not layers:
+        return False
+    absorbed = [layer for layer in layers if f"{layer}/DequantizationMultiply" not in names]
+    given = [_facts(port.get_source_output().get_node()) for port in node.inputs()] if absorbed else []
+    integers = sum(item["layerType"] == "Const" and item["outputPrecisions"] in {"i8", "u8"} for item in given)
+    return len(absorbed) <= integers and all(f"{layer}/fq_output_0" in names for layer in absorbed)
 
 
 def _own_macs(node: Any, facts: dict[str, str]) -> list[int]:

@@ -90,6 +90,12 @@ def capabilities(params: Params) -> Capabilities:
             **({"bfloat16": "INFERENCE_PRECISION_HINT bf16"} if "BF16" in units else {}),
         },
         gaps={} if "BF16" in units else {"bfloat16": "this CPU has no bfloat16 units"},
+        op_gaps={
+            "GRU": "no int8 kernel (RNNSeq): stays float32 in static, dynamic and weight-only int8",
+            "LSTM": "no int8 kernel (RNNSeq): stays float32 in static, dynamic and weight-only int8",
+            "Convolution": "weight-only: unpacked at load and computed in float32",
+            "BinaryConvolution": "1-bit kernels take input channels that are a multiple of 8, and no free batch",
+        },
         devices=tuple(name.lower() for name in openvino.Core().available_devices)
         if params.device == "AUTO"
         else (params.device.lower(),),
@@ -98,6 +104,7 @@ def capabilities(params: Params) -> Capabilities:
         evidence={
             "isa": "flags of /proc/cpuinfo",
             "precisions": f"OPTIMIZATION_CAPABILITIES {' '.join(sorted(units))}; tests/test_target_openvino.py",
+            "op_gaps": "placements, tests/test_op_gaps.py",
             "channel_multiple": "lanes of a float32 vector",
         },
     )

@@ -9,7 +9,7 @@ from typing import Any
 from harness.api import Availability, Capabilities, HarnessError
 from harness_tensorrt.cuda import Buffer, Cuda, CudaError
 from harness_tensorrt.engine import make_logger, why
-from harness_tensorrt.flavors import Flavor, Params, import_library
+from harness_tensorrt.flavors import RTX, Flavor, Params, import_library
 from harness_tensorrt.lowering import GAPS
 
 _DRIVER_HINT = "an NVIDIA GPU and a driver for this CUDA release are needed; see nvidia-smi"
@@ -92,6 +92,15 @@ def capabilities(flavor: Flavor, params: Params) -> Capabilities:
             ),
         },
         gaps={**GAPS, **({"float8": old} if old else {})},
+        op_gaps={
+            "Conv": "int4 is for matrix products alone: convolutions stay float",
+            "MatMul": "int4 takes whole blocks of 64 rows: others stay float",
+            **(
+                {"Conv (float8)": "TensorRT for RTX has float8 kernels for matrix products alone"}
+                if flavor is RTX
+                else {}
+            ),
+        },
         symmetric_only=True,
         channel_multiple=16,
         sparsity=("2:4",) if flavor.name == "tensorrt" and capability is not None and capability >= (8, 0) else (),
@@ -101,6 +110,7 @@ def capabilities(flavor: Flavor, params: Params) -> Capabilities:
         evidence={
             "device": device,
             "precisions": "documentation of TensorRT 10 and 11; parsed by TensorRT for RTX 1.7.1 on a CPU",
+            "op_gaps": "NVIDIA's documentation of quantized types",
             "channel_multiple": "documentation: int8 tensor-core kernels take channels in steps of 16",
             "isa": source,
         },

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported
 from harness_torchrt import program
-from harness_torchrt.probe import EAGER
+from harness_torchrt.probe import EAGER, capabilities
 from harness_torchrt.program import HINT
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
         raise Unsupported("torch: PT2E int8 has kernels on x86 CPUs; on cuda its operators would stay float")
     if "int8" in wanted.name and params.mode == "eager":
         raise Unsupported(f"torch: {EAGER}")
+    if wanted.name in {"float16", "bfloat16"} and params.device == "cpu":
+        refused = capabilities(params).gaps.get(wanted.name)
+        if refused:
+            raise Unsupported(f"torch: {refused}")
     if wanted.overrides and wanted.name not in {"int8", "dynamic-int8"}:
         raise Unsupported("torch: overrides by parameter are placed for int8 only")
     import harness_torch

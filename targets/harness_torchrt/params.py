@@ -16,5 +16,9 @@ class Params:
     device: Literal["cpu", "cuda"] = param("cpu", "where it runs")
     channels_last: bool = param(False, "weights and 4-D inputs with the channels innermost")
     freezing: bool = param(True, "compile only: fold constants and pack weights; int8 always does")
+    loops: bool = param(
+        False,
+        "cpu only: run half floats that oneDNN has no kernels for, by loops ten and more times slower than float32",
+    )
     cuda_graphs: bool = param(False, "cuda only: capture a run once and replay it")
     tf32: bool = param(False, "cuda only: let float32 products run in TensorFloat-32")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from harness_torchrt.params import Params
 
 EAGER = "in eager mode PT2E's operators compute in float between conversions; write torch:mode=compile"
+LOOPS = (
+    "oneDNN has no {} kernels on this CPU; native loops ran a fifteenth as fast as float32, torch:loops=true runs them"
+)
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
@@ -81,13 +84,15 @@ def _cpu(torch: Any, params: Params) -> Capabilities:
     onednn = torch.ops.mkldnn
     has_bfloat16 = bool(torch.backends.mkldnn.is_available() and onednn._is_mkldnn_bf16_supported())
     has_float16 = bool(torch.backends.mkldnn.is_available() and onednn._is_mkldnn_fp16_supported())
-    slow = "runs, but oneDNN has no {} kernels on this CPU: native loops, slower than float32"
     precisions = {
-        "float32": "exported operators" if params.mode == "eager" else f"inductor, {compiler() or 'no compiler'}",
-        "bfloat16": "oneDNN kernels" if has_bfloat16 else slow.format("bfloat16"),
-        "float16": "oneDNN kernels" if has_float16 else slow.format("float16"),
+        "float32": "exported operators" if params.mode == "eager" else f"inductor, {compiler() or 'no compiler'}"
     }
     gaps = {"weight-only-int8": "torchao's weight-only int8 is for bfloat16 on CPU; this target offers none"}
+    for name, kernels in (("bfloat16", has_bfloat16), ("float16", has_float16)):
+        if kernels or params.loops:
+            precisions[name] = "oneDNN kernels" if kernels else "native loops: oneDNN has no such kernels on this CPU"
+        else:
+            gaps[name] = LOOPS.format(name)
     why = _no_int8(torch, params)
     if why:
         gaps |= {"int8": why, "dynamic-int8": why}
@@ -101,6 +106,13 @@ def _cpu(torch: Any, params: Params) -> Capabilities:
         version="2026.11",
         precisions=precisions,
         gaps=gaps,
+        op_gaps={
+            "GRU": "no int8 kernel: stays float32 in static and dynamic int8",
+            "LSTM": "no int8 kernel: stays float32 in static and dynamic int8",
+            "Conv": "dynamic int8 is for linear layers alone: convolutions stay float32",
+        }
+        if params.mode == "compile" and not why
+        else {},
         granularity=("per-channel",),
         channel_multiple=16 if "avx512" in found else 8,
         isa=found,
@@ -108,6 +120,7 @@ def _cpu(torch: Any, params: Params) -> Capabilities:
             "isa": f"CPU flags; torch uses {torch.backends.cpu.get_cpu_capability()}",
             "precisions": "mkldnn._is_mkldnn_bf16_supported and _fp16_supported; tests/test_target_torch.py",
             "channel_multiple": "block of oneDNN's convolutions: 16 floats with AVX-512, else 8",
+            "op_gaps": "placements, tests/test_op_gaps.py",
         },
     )
 

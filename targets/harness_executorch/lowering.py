@@ -1,0 +1,245 @@
+"""Models of PyTorch in, ExecuTorch programs out; int8 by PT2E with XNNPACK's own quantizer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported
+from harness_executorch import runtime
+from harness_executorch.probing import GAPS, PORTABLE
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from harness_executorch.params import Params
+
+FACTS = "harness_facts"  # a method of the program that returns what the program does not say itself
+_BATCH = 32  # calibration items per run
+_OBSERVERS = {
+    "minmax": "MinMaxObserver", "moving-average": "MovingAverageMinMaxObserver", "mse": "HistogramObserver",
+}  # fmt: skip
+
+
+def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
+    """Write a program of one batch size into ``job.out``.
+
+    Raises:
+        Unsupported: ExecuTorch cannot realise the precision, or the model.
+    """
+    check_supported(model, params)
+    import harness_torch
+
+    wanted = model.precision
+    module = harness_torch.load(model).eval()
+    job.progress(0.1, f"exporting for {wanted.name}")
+    example = harness_torch.example_inputs(model.inputs, batch=options.batch)
+    with runtime.quiet():
+        if "int8" in wanted.name:
+            module, how = _quantized(module, model, example, job)
+        elif wanted.name == "float16":
+            module, how = _halved(module), "module in float16, float32 inputs and outputs"
+        else:
+            how = "torch.export of the module"
+        job.progress(0.6, "lowering")
+        program = _program(export(module, example), model, options, xnnpack=params.xnnpack)
+    path = job.out / "model.pte"
+    path.write_bytes(program)
+    by = "XNNPACK" if params.xnnpack else "portable kernels"
+    digest = hashlib.sha256(program).hexdigest()
+    return Artifact(path, "pte", digest, wanted.name, f"{how}; {by}", len(program), len(program))
+
+
+def check_supported(model: Model, params: Params) -> None:
+    """Refuse what no program of ours can be.
+
+    Raises:
+        Unsupported: With the reason.
+    """
+    wanted = model.precision
+    known = ("float32", "float16", "int8", "dynamic-int8")
+    if wanted.name not in known:
+        why = GAPS.get(wanted.name, f"it realises {', '.join(known)}")
+        raise Unsupported(f"executorch does not realise {wanted.name} here: {why}")
+    if wanted.realise == "exact" and wanted.encodings is not None:
+        raise Unsupported("executorch: given encodings are not placed, only native scales")
+    if "int8" not in wanted.name:
+        if wanted.overrides:
+            raise Unsupported("executorch: overrides by parameter are placed for int8 only")
+        return
+    if not params.xnnpack:
+        raise Unsupported(f"executorch: {PORTABLE}")
+    if not wanted.weights_symmetric:
+        raise Unsupported("executorch: XNNPACK's int8 weights are symmetric")
+    if wanted.activations_symmetric:
+        raise Unsupported("executorch: XNNPACKQuantizer gives activations a zero point")
+    method = (wanted.calibration or Calibration()).method
+    if wanted.scheme == "static" and method not in _OBSERVERS:
+        raise Unsupported(f"executorch: PT2E has no calibration {method!r}", hint=f"known: {', '.join(_OBSERVERS)}")
+
+
+def export(module: nn.Module, example: tuple[Tensor, ...], *, free: bool = False) -> Any:
+    """Return the program of a module at the batch of the example, or at any.
+
+    Raises:
+        Unsupported: torch.export cannot follow the module.
+    """
+    import torch
+
+    shapes = ({0: torch.export.Dim("batch", min=1)},) * len(example) if free else None
+    failures = []
+    for strict in (False, True):
+        try:
+            with torch.no_grad():
+                return torch.export.export(module, example, dynamic_shapes=shapes, strict=strict)
+        except Exception as error:  # noqa: BLE001  torch raises of many classes; the other way is tried, both are told
+            failures.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
+    raise Unsupported(f"torch.export gives no program: {'; '.join(dict.fromkeys(failures))}")
+
+
+def _program(exported: Any, model: Model, options: Options, *, xnnpack: bool) -> bytes:
+    try:
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+    except (ImportError, OSError) as error:
+        raise MissingDependency(f"executorch cannot be imported: {error}", hint=runtime.HINT) from error
+    facts = json.dumps({
+        "inputs": {name: [spec.dtype, [options.batch, *spec.shape[1:]]] for name, spec in model.inputs.items()},
+        "outputs": list(model.outputs),
+    })  # fmt: skip
+    try:
+        edge = to_edge_transform_and_lower(
+            exported,
+            partitioner=[XnnpackPartitioner()] if xnnpack else None,
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+            constant_methods={FACTS: facts},
+        )
+        return bytes(edge.to_executorch().buffer)
+    except Exception as error:  # its passes raise of many classes; the model cannot be had, and this says why
+        text = " ".join(str(error).split())[:300]
+        raise Unsupported(f"executorch cannot lower this model: {type(error).__name__}: {text}") from error
+
+
+def _halved(module: nn.Module) -> nn.Module:
+    import torch
+
+    class Half(torch.nn.Module):
+        """Computes in float16 between float32 inputs and outputs."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = module.half()
+
+        def forward(self, *inputs: Tensor) -> Any:
+            given = [value.half() if value.is_floating_point() else value for value in inputs]
+            result = self.inner(*given)
+            several = isinstance(result, (tuple, list))
+            outputs = tuple(value.float() for value in (result if several else (result,)))
+            return outputs if several else outputs[0]
+
+    half: nn.Module = Half().eval()
+    return half
+
+
+def _quantized(module: nn.Module, model: Model, example: tuple[Tensor, ...], job: Job) -> tuple[Any, str]:
+    """Quantize by PT2E: signed activations with a zero point, symmetric weights."""
+    import torch
+
+    quantizing = _pt2e()
+    wanted = model.precision
+    dynamic, per_channel = wanted.scheme == "dynamic", wanted.granularity == "per-channel"
+    method = (wanted.calibration or Calibration()).method
+    quantizer = quantizing.XNNPACKQuantizer()
+    config = quantizing.get_symmetric_quantization_config(is_per_channel=per_channel, is_dynamic=dynamic)
+    quantizer.set_global(config if dynamic else _observed(config, _OBSERVERS[method]))
+    kept = [quantizing.inside(name) for name in _kept(module, wanted.overrides)]
+    quantizer.set_filter_function(lambda node: not any(inside(node) for inside in kept))
+    feeds = list(_feeds(model, job))
+    prepared = quantizing.prepare_pt2e(_graph(module, model, example, feeds), quantizer)
+    items = 0
+    with torch.no_grad():
+        for feed in feeds:
+            prepared(*feed)
+            items += len(feed[0])
+    converted = quantizing.convert_pt2e(prepared)
+    if not any("quantized_decomposed.quantize" in str(node.target) for node in converted.graph.nodes):
+        raise Unsupported("executorch: XNNPACKQuantizer finds no layer of this model to quantize")
+    grain = f"PT2E, XNNPACKQuantizer, {wanted.granularity} int8 weights"
+    return converted, f"{grain}, {'dynamic' if dynamic else f'{method} over {items} items'}"
+
+
+def _graph(module: nn.Module, model: Model, example: tuple[Tensor, ...], feeds: list[Any]) -> Any:
+    """Return the graph to quantize: of any batch where torch.export gives one, so that calibration takes few runs."""
+    import harness_torch
+
+    try:
+        return export(module, harness_torch.example_inputs(model.inputs, batch=2), free=True).module(check_guards=False)
+    except Unsupported:
+        size = len(example[0])
+        whole = [tuple(item[at : at + size] for item in feed) for feed in feeds for at in range(0, len(feed[0]), size)]
+        feeds[:] = [feed for feed in whole if len(feed[0]) == size]
+        return export(module, example).module(check_guards=False)
+
+
+def _feeds(model: Model, job: Job) -> Any:
+    """Yield calibration batches; dynamic ranges are found at run time, and two items only shape the observers."""
+    import harness_torch
+
+    arrays = job.data.split("calibration").inputs
+    count = len(next(iter(arrays.values()))) if arrays else 0
+    wanted = model.precision
+    count = min(count, (wanted.calibration or Calibration()).samples if wanted.scheme == "static" else 2)
+    if not count:
+        raise Unsupported("int8 needs calibration items and there are none")
+    named = {name: arrays[name] for name in model.inputs}
+    for start in range(0, count, _BATCH):
+        yield harness_torch.tensors(named, slice(start, min(start + _BATCH, count)))
+
+
+def _observed(config: Any, observer: str) -> Any:
+    """Return the quantizer's settings with another observer of activations."""
+    import dataclasses
+
+    from torchao.quantization.pt2e import observer as observers
+
+    ranges = getattr(observers, observer).with_args(eps=2**-12)  # the quantizer's own eps
+    changed = {
+        name: dataclasses.replace(getattr(config, name), observer_or_fake_quant_ctr=ranges)
+        for name in ("input_activation", "output_activation")
+        if getattr(config, name) is not None
+    }
+    return dataclasses.replace(config, **changed)
+
+
+def _kept(module: nn.Module, overrides: Any) -> list[str]:
+    """Return the layers whose weights an override keeps in float32.
+
+    Raises:
+        Unsupported: It names no parameter, or another dtype.
+    """
+    known = dict(module.named_parameters())
+    for name, dtype in overrides.items():
+        if name not in known:
+            raise Unsupported(f"override of {name!r} matches no parameter of the model")
+        if dtype != "float32":
+            raise Unsupported(f"override of {name!r} asks for {dtype}; a quantized program can only leave it float32")
+    return [name.rpartition(".")[0] for name in overrides]
+
+
+class _Pt2e:
+    def __init__(self) -> None:
+        from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
+        from torchao.quantization.pt2e import quantize_pt2e, quantizer
+
+        self.inside = quantizer.get_module_name_filter
+        self.prepare_pt2e, self.convert_pt2e = quantize_pt2e.prepare_pt2e, quantize_pt2e.convert_pt2e
+        self.XNNPACKQuantizer = xnnpack_quantizer.XNNPACKQuantizer
+        self.get_symmetric_quantization_config = xnnpack_quantizer.get_symmetric_quantization_config
+
+
+def _pt2e() -> _Pt2e:
+    try:
+        return _Pt2e()
+    except (ImportError, OSError) as error:
+        raise MissingDependency(f"int8 for executorch needs torchao: {error}", hint=runtime.HINT) from error
