@@ -15,7 +15,8 @@ from harness.selftest.lab import Lab, judge, launches, line, samples
 from harness.selftest.values import Line
 from harness.stats import mcnemar_exact, paired_ratio, summarise
 from harness.stats.ranks import certainly_less, rank_sets
-from harness.stats.ratio import batch_median, set_log_ratio
+from harness.stats.ratio import MARGINS, batch_median, set_log_ratio
+from harness.stats.ratio import verdict as verdict_of
 from harness.types import Failure, LaunchSet, Memory
 
 MIB = 2**20
@@ -138,10 +139,15 @@ def least_by_chance(trials: int, rate: float) -> int:
 
 
 def power(lab: Lab) -> Iterator[Line]:
-    """A small difference is resolved as often as the protocol promises, and a tiny one is not claimed."""
+    """A small difference is resolved as often as the protocol promises, and a tiny one is not claimed.
+
+    Resolved means that the interval excludes 1. A spin is exact, so that on a calm host it excludes 1 for half a
+    percent too, and rightly; what must not happen is that a board calls half a percent slower.
+    """
     disturbed, trials = lab.calm(), lab.trials(2, 50)
     at_once = 1 if not lab.full else 5  # trials that share a set; each has an anchor of its own
     found: dict[str, list[tuple[bool, bool]]] = {name: [] for name in STEPS}
+    called = 0
     every: list[LaunchSet] = []
     for number in range(trials // at_once):
         members = [
@@ -153,6 +159,7 @@ def power(lab: Lab) -> Iterator[Line]:
         for trial, name in itertools.product(range(at_once), STEPS):
             ten, whole = (_slower(part, f"t{trial}{name}", f"t{trial}anchor") for part in (sets[:SETS], sets))
             found[name].append((ten, whole))
+            called += name == "+0.5 %" and _called_slower(sets, f"t{trial}{name}", f"t{trial}anchor")
     hits = {name: sum(pair[0 if name == "+5 %" else 1] for pair in pairs) for name, pairs in found.items()}
     bounds = {"+5 %": least_by_chance(trials, 0.95), "+2 %": least_by_chance(trials, 0.70)}
     for name, bound in bounds.items():
@@ -160,14 +167,21 @@ def power(lab: Lab) -> Iterator[Line]:
         verdict = judge(hits[name] >= bound, seen, disturbed=disturbed, sets=every)
         yield line(f"{name} is resolved", verdict, {"trials": trials, "resolved": hits[name]}, every)
     most = most_by_chance(trials, 0.15)
-    seen = f"resolved as slower in {hits['+0.5 %']} of {trials} trials (up to {most})"
-    verdict = judge(hits["+0.5 %"] <= most, seen, disturbed=disturbed, sets=every)
-    yield line("+0.5 % is not claimed", verdict, {"trials": trials, "resolved": hits["+0.5 %"]}, every)
+    seen = f"called slower in {called} of {trials} trials (up to {most}), resolved in {hits['+0.5 %']}"
+    verdict = judge(called <= most, seen, disturbed=disturbed, sets=every)
+    figures = {"trials": trials, "called": called, "resolved": hits["+0.5 %"]}
+    yield line("+0.5 % is not claimed", verdict, figures, every)
 
 
 def _slower(sets: Sequence[LaunchSet], cell: str, anchor: str) -> bool:
     ratio, _low = paired_ratio(sets, cell, anchor)
     return ratio.low is not None and ratio.low > 1
+
+
+def _called_slower(sets: Sequence[LaunchSet], cell: str, anchor: str) -> bool:
+    """Say whether a published board would call the cell slower."""
+    word, _why = verdict_of(*paired_ratio(sets, cell, anchor), "ok", MARGINS["publish"])
+    return word == "slower"
 
 
 def memory(lab: Lab) -> Iterator[Line]:
