@@ -11,7 +11,7 @@ from launches import QUIET, launch_set
 from harness.cli.main import call
 from harness.measure.loadgen import read_summary
 from harness.plugins import load_registry
-from harness.selftest import GROUPS, run_selftest, simulated
+from harness.selftest import GROUPS, again, floor, run_selftest, simulated
 from harness.selftest import run as runner
 from harness.selftest.known import flips, least_by_chance, most_by_chance
 from harness.selftest.lab import Lab, judge
@@ -23,7 +23,15 @@ DISTURBED = [launch_set(index, {"a": [[100] * 9]}, noise=NOISY) for index in ran
 
 
 @pytest.mark.parametrize(
-    "make", [simulated.known_truth, simulated.same_things, simulated.power, simulated.evidence, simulated.determinism]
+    "make",
+    [
+        simulated.known_truth,
+        simulated.same_things,
+        simulated.power,
+        simulated.evidence,
+        simulated.determinism,
+        floor.planted,
+    ],
 )
 def test_simulated_lines_pass(make):
     lines = list(make())
@@ -62,6 +70,38 @@ def test_planted_flips_are_found_exactly(tmp_path):
     assert (line.verdict, line.figures["flips"]) == ("pass", 7)
 
 
+def test_a_thousandfold_claim_is_rejected_and_the_same_product_told_honestly_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(floor, "SIZE", 256)
+    monkeypatch.setattr(floor, "model_member", lambda lab, target: "not tried here")
+    lab = Lab(load_registry(only={"null"}), tmp_path, full=False, calm_s=0, note=print)
+    monkeypatch.setattr(Lab, "trials", lambda self, plain, full: 1)
+    product, cheat, *networks = floor.physical_floor(lab)
+    if product.figures:  # where there are kernels for this CPU
+        assert 0 < product.figures["percent_of_roofline"] < 120
+        assert cheat.verdict == "pass"
+    assert {line.verdict for line in networks} == {"not-evaluable"}
+
+
+def test_known_work_is_calibrated_once_and_reproduced_against_the_last_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(Lab, "trials", lambda self, plain, full: 6)
+    monkeypatch.setattr(Lab, "calm", lambda self: "")
+    slower = {"factor": 1.0}
+
+    def sets(self, group, members, count, **_more):
+        ns = round(1_000_000 * slower["factor"])
+        times = {member.cell_id: [[ns + index] * 9] for index, member in enumerate(members)}
+        return [launch_set(number, times) for number in range(count)]
+
+    monkeypatch.setattr(Lab, "sets", sets)
+    lab = Lab(load_registry(only={"null"}), tmp_path, full=False, calm_s=0, note=print)
+    assert [line.verdict for line in again.known_work(lab)] == ["pass"] * 3
+    assert [line.verdict for line in again.known_work(lab)] == ["pass"] * 3
+    slower["factor"] = 1.2  # a slower clock that no launch flags is a failure, and equal work stays equal
+    assert [line.verdict for line in again.known_work(lab)] == ["fail", "pass", "fail"]
+
+
 def test_a_full_self_test_keeps_what_was_decided_and_tries_again_what_was_not(tmp_path, monkeypatch):
     asked = []
 
@@ -78,20 +118,20 @@ def test_a_full_self_test_keeps_what_was_decided_and_tries_again_what_was_not(tm
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     lines = []
 
-    def again(**changes):
+    def once_more(**changes):
         lines.clear()
         return run_selftest(
             load_registry(only={"null"}), out=tmp_path, full=True, note=print, on_line=lines.append, **changes
         )
 
-    again()
+    once_more()
     assert [line.verdict for line in lines] == ["pass", "not-evaluable"]
-    report, path = again()
+    report, path = once_more()
     assert [line.verdict for line in lines] == ["pass", "pass"]
     assert asked == ["sure", "later", "later"]
     assert json.loads(path.read_text())["lines"][0]["name"] == "sure"
     assert report.failed == ()
-    again(fresh=True)
+    once_more(fresh=True)
     assert asked.count("sure") == 2
 
 

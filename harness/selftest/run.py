@@ -16,7 +16,7 @@ from harness.bench.run import package_lock
 from harness.errors import HarnessError, PlanError
 from harness.measure import clean, fingerprint, slots
 from harness.plugins import Registry
-from harness.selftest import detectors, known, simulated, vendor
+from harness.selftest import again, detectors, floor, known, simulated, vendor
 from harness.selftest.lab import Lab
 from harness.selftest.values import Line, Report
 from harness.store.layout import host_folder
@@ -36,8 +36,12 @@ GROUPS: Mapping[str, Group] = {
     "simulated-coverage": _pure(simulated.coverage),
     "simulated-noise": _pure(simulated.evidence),
     "simulated-determinism": _pure(simulated.determinism),
+    "simulated-floor": _pure(floor.planted),
     "known": known.known_times,
+    "work": again.known_work,
+    "floor": floor.physical_floor,
     "memory": known.memory,
+    "weights": floor.known_weights,
     "flips": known.flips,
     "noise": detectors.detectors,
     "silent": detectors.silent,

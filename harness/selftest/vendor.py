@@ -46,7 +46,7 @@ def _seconds(lab: Lab) -> float:
 
 def _line(lab: Lab, name: str, target: str, theirs: Callable[[Member], float | str]) -> Line:
     """Alternate our launch-set and their tool; the median log-ratio over rounds decides."""
-    member = _member(lab, target)
+    member = model_member(lab, target)
     if isinstance(member, str):
         return line(name, ("not-evaluable", member))
     disturbed = lab.calm()
@@ -75,13 +75,13 @@ def _verdict(name: str, logs: Sequence[float], ours_ns: float, sets: Sequence[La
     return line(name, judge(ok, seen, disturbed=unstable, sets=sets), figures, sets)
 
 
-def _member(lab: Lab, target: str) -> Member | str:
-    """Build the default workload's baseline for a target, or say why it cannot be."""
+def model_member(lab: Lab, target: str, method: str = "baseline") -> Member | str:
+    """Build the default workload for a target, or say why it cannot be."""
     if target not in lab.registry.targets:
         return f"no plugin offers target {target!r}"
-    request = Request(methods=("baseline",), targets=(target,), batches=(BATCH,))
+    request = Request(methods=(method,), targets=(target,), batches=(BATCH,))
     plan, states = prepare(request, lab.registry)
-    planned = plan.cells[0]
+    planned = next(item for item in plan.cells if item.labels["method"] == method)
     if planned.impossible is not None:
         return planned.impossible.reason
     built: dict[str, Built | Failure] = dict(

@@ -24,6 +24,7 @@ from harness.api import (
     Job,
     Model,
     Options,
+    Placement,
     Purpose,
     TargetSpec,
     TensorSpec,
@@ -72,6 +73,14 @@ class WorkParams:
     """Parameters of ``work``."""
 
     blocks: int = param(40, "blocks of 64 KiB that one inference hashes: a fixed amount of computing", ge=1)
+
+
+@dataclass(frozen=True)
+class GemmParams:
+    """Parameters of ``gemm``."""
+
+    size: int = param(512, "rows and columns of the float32 matrices that one inference multiplies", ge=8, le=8192)
+    claims: float = param(1.0, "times the multiplications that it really does, in what it says of itself", gt=0)
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,30 @@ class KnownSession(NullSession):
     def effective(self) -> Mapping[str, str]:
         """Say that one thread runs."""
         return {"threads": "1", "device": "cpu"}
+
+
+class GemmSession(KnownSession):
+    """Multiplies two matrices with numpy's own library, and says how much it multiplied."""
+
+    def __init__(
+        self, inputs: Mapping[str, TensorSpec], outputs: tuple[str, ...], batch: int, params: GemmParams
+    ) -> None:
+        import numpy as np
+
+        chance = np.random.default_rng(0)
+        shape = (params.size, params.size)
+        left, right = (chance.standard_normal(shape, dtype=np.float32) for _ in range(2))
+        out = np.empty_like(left)
+
+        def multiply() -> None:
+            np.matmul(left, right, out=out)
+
+        super().__init__(inputs, outputs, batch, multiply)
+        self._macs = round(params.size**3 * params.claims)
+
+    def placements(self) -> tuple[Placement, ...]:
+        """Return the one product."""
+        return (Placement("MatMul", "gemm", "numpy", "CPU", "float32", self._macs),)
 
 
 class HoardSession(KnownSession):
@@ -287,6 +320,10 @@ def _open_work(artifact: Artifact, params: WorkParams, options: Options, _purpos
     return KnownSession(*declared(artifact, options), lambda: _hash(params.blocks))
 
 
+def _open_gemm(artifact: Artifact, params: GemmParams, options: Options, _purpose: Purpose) -> GemmSession:
+    return GemmSession(*declared(artifact, options), params)
+
+
 def _open_noisy(artifact: Artifact, params: NoisyParams, options: Options, _purpose: Purpose) -> KnownSession:
     return KnownSession(*declared(artifact, options), _noise(params))
 
@@ -329,6 +366,7 @@ SPECS = (
     _spec("spin", "runs no model: spins to a wall-clock deadline", SpinParams, _open_spin),
     _spec("sleep", "runs no model: blocks without computing", SleepParams, _open_sleep),
     _spec("work", "runs no model: computes a fixed amount", WorkParams, _open_work),
+    _spec("gemm", "runs no model: multiplies matrices of a known size", GemmParams, _open_gemm),
     _spec("noisy", "runs no model: spins for times that jitter within and between processes", NoisyParams, _open_noisy),
     dataclasses.replace(
         _spec("failing", "runs no model: fails where and how it is told", FailingParams, _open_failing),
