@@ -25,11 +25,11 @@ from harness_decomposition.convolutions import (
     tucker_parts,
     tucker_ranks,
 )
-from harness_decomposition.folding import fold
 from harness_decomposition.lowrank import factored, split
 from harness_decomposition.ranks import RankParams, by_energy, in_vectors, smaller
 from harness_onnx import export
 from harness_torch import call, load, macs, parameters
+from harness_torch.flow import fold_batch_norms
 from harness_torch.replacing import replace_layers
 
 SPECS = {spec.name: spec for spec in harness_decomposition.harness_methods()}
@@ -294,14 +294,15 @@ class _Shared(nn.Module):
         (TinyCnn(), IMAGE[0], {"norm", "inner_norm"}),
         (nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU()), torch.randn(3, 6), {"1"}),
         (nn.Sequential(nn.ConvTranspose2d(1, 4, 3), nn.BatchNorm2d(4)), IMAGE[0], {"1"}),
+        (nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(8)), IMAGE[0][:, 0], set()),
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), IMAGE[0], set()),
         (_Shared(), IMAGE[0], set()),
     ],
-    ids=["cnn", "linear", "transposed", "relu-between", "read-twice"],
+    ids=["cnn", "linear", "transposed", "other-dimension", "relu-between", "read-twice"],
 )
 def test_folding_keeps_the_function(module: nn.Module, x: torch.Tensor, gone: set[str]) -> None:
     before = _settled(module)(x)
-    assert set(fold(module)) == gone
+    assert set(fold_batch_norms(module, (x,))) == gone
     assert torch.allclose(module(x), before, atol=1e-4)
     left = [name for name, layer in module.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     assert not gone & set(left)
@@ -315,8 +316,7 @@ def test_folding_says_when_there_is_nothing_or_no_way(tmp_path: Path) -> None:
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image if image.sum() > 0 else -image
 
-    with pytest.raises(Unsupported, match="cannot follow the code"):
-        fold(Branching())
+    assert fold_batch_norms(Branching(), (IMAGE[0],)) == ()
 
 
 def _macs_of_file(path: Path) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _LAYERS = {f"aten.{kind}.default" for kind in ("conv1d", "conv2d", "conv3d", "linear")}
+_TRANSPOSED = {"aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input"}
+_LINEAR = "aten.linear.default"
+_CONVOLUTIONS = (_LAYERS | _TRANSPOSED) - {_LINEAR}
 _NORM = "aten.batch_norm.default"
 # f(s * x) = s * f(x) for s > 0, channel by channel
 _HOMOGENEOUS = {"aten.relu.default", "aten.relu_.default", "aten.dropout.default", "aten.max_pool2d.default"}
 log = logging.getLogger("harness")
 
 
-def fold_batch_norms(module: nn.Module, inputs: Sequence[Tensor]) -> int:
-    """Fold each batch norm that directly follows a convolution into it, in place, for evaluation mode.
+def fold_batch_norms(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[str, ...]:
+    """Fold each batch norm that directly follows a convolution or linear layer into it, in place, for evaluation mode.
 
     w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta; the norm becomes an identity.
 
@@ -26,39 +30,48 @@ def fold_batch_norms(module: nn.Module, inputs: Sequence[Tensor]) -> int:
         inputs: Of one call, by position.
 
     Returns:
-        How many were folded; 0 where the module cannot be exported.
+        Names of the norms that were folded; none where the module cannot be exported.
     """
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
     from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-    folded = 0
-    for conv_name, norm_name in _normalised(module, inputs):
-        conv, norm = module.get_submodule(conv_name), module.get_submodule(norm_name)
+    folded = []
+    for layer_name, norm_name in _normalised(module, inputs):
+        layer, norm = module.get_submodule(layer_name), module.get_submodule(norm_name)
         if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
             continue
-        conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight,
-            conv.bias,
+        layer.weight, layer.bias = fuse_conv_bn_weights(
+            layer.weight,
+            layer.bias,
             norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
+            transpose=bool(getattr(layer, "transposed", False)),
         )  # fmt: skip
         module.set_submodule(norm_name, nn.Identity())
-        folded += 1
-    return folded
+        folded.append(norm_name)
+    return tuple(folded)
 
 
 def _normalised(module: nn.Module, inputs: Sequence[Tensor]) -> list[tuple[str, str]]:
-    """Return (convolution, batch norm) by name where the second is the only reader of the first."""
+    """Return (layer, batch norm) by name where the second is the only reader of the first, each called once."""
     nodes, names = _program(module, inputs)
+    norms = [node for node in nodes if str(node.target) == _NORM]
+    times = Counter(names.get(node.args[3].name) for node in norms)
     pairs = []
-    for node in nodes:
-        if str(node.target) != _NORM or node.args[5]:
+    for node in norms:
+        source, held = node.args[0], names.get(node.args[3].name)
+        if node.args[5] or held is None or times[held] != 1 or not _one_channel_dim(source):
             continue
-        source = node.args[0]
-        convolution = str(source.target) in _LAYERS and "conv" in str(source.target)
-        if convolution and len(source.users) == 1 and _used_once(source, nodes, names):
-            pairs.append((_owner(names[source.args[1].name]), _owner(names[node.args[3].name])))
+        if len(source.users) == 1 and _used_once(source, nodes, names):
+            pairs.append((_owner(names[source.args[1].name]), _owner(held)))
     return pairs
+
+
+def _one_channel_dim(node: Any) -> bool:
+    """Tell whether what a norm sees as channels, the second dimension, is what the layer before it makes."""
+    if str(node.target) in _CONVOLUTIONS:
+        return True
+    return str(node.target) == _LINEAR and node.meta["val"].dim() == 2
 
 
 def chained_weights(module: nn.Module, inputs: Sequence[Tensor]) -> list[tuple[str, str]]:
@@ -103,7 +116,8 @@ def _program(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[Any], di
 
 def _used_once(node: Any, nodes: Sequence[Any], names: dict[str, str]) -> bool:
     weight = getattr(node.args[1], "name", "")
-    uses = sum(str(other.target) in _LAYERS and getattr(other.args[1], "name", "") == weight for other in nodes)
+    layers = _LAYERS | _TRANSPOSED
+    uses = sum(str(other.target) in layers and getattr(other.args[1], "name", "") == weight for other in nodes)
     return weight in names and uses == 1
 
 
