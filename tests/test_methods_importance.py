@@ -294,3 +294,57 @@ def test_a_small_network_comes_closer_to_the_dense_one_that_teaches_it(taught: M
         return float(np.abs(call(load(result), inputs)["output0"] - dense).mean())
 
     assert away(distill=1.0, T=2.0) < away()
+
+
+class Joint(nn.Module):
+    """Attention with one layer for queries, keys and values, in either order of rows; with something more if asked."""
+
+    def __init__(self, width: int = 16, heads: int = 4, *, by_head: bool = False, more: str = "", bias: bool = True):
+        super().__init__()
+        self.num_heads, self.by_head, self.more = heads, by_head, more
+        self.qkv, self.proj = nn.Linear(width, 3 * width, bias=bias), nn.Linear(width, width)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        sizes = (self.num_heads, 3, -1) if self.by_head else (3, self.num_heads, -1)
+        joint = self.qkv(tokens).unflatten(-1, sizes)
+        query, key, value = (part.transpose(1, 2) for part in joint.unbind(-2 if self.by_head else -3))
+        if self.more == "norm":
+            query = nn.functional.normalize(query, dim=-1)
+        made = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.proj(made.transpose(1, 2).reshape(tokens.shape))
+
+
+class JointNet(nn.Module):
+    def __init__(self, **how: Any) -> None:
+        super().__init__()
+        self.embed, self.attention, self.head = nn.Linear(8, 16), Joint(**how), nn.Linear(16, 10)
+        self.masked = how.get("more") == "mask"
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(image.squeeze(1))
+        mask = torch.ones(8, 8, dtype=torch.bool) if self.masked else None
+        return self.head(self.attention(tokens, mask).mean(1) if self.masked else self.attention(tokens).mean(1))
+
+
+@pytest.mark.parametrize("by_head", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_heads_of_one_joint_layer_leave_as_if_they_had_been_silent(by_head: bool, bias: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = JointNet(by_head=by_head, bias=bias).eval()
+    inputs = (torch.randn(3, 1, 8, 8),)
+    silent = JointNet(by_head=by_head, bias=bias).eval()
+    silent.load_state_dict(module.state_dict())
+    gone = heads.remove_heads(module, inputs, Params(ratio=0.5, importance="l1"), make_job(tmp_path))
+    (removed,) = gone.values()
+    assert len(removed) == 2
+    columns = silent.attention.proj.weight.data.view(16, 4, 4)
+    columns[:, list(removed)] = 0  # what a head gives reaches nothing
+    assert torch.allclose(module(*inputs), silent(*inputs), atol=1e-5)
+    assert parameters(module) < parameters(silent)
+
+
+@pytest.mark.parametrize("more", ["norm", "mask"])
+def test_a_joint_layer_that_does_more_than_attention_is_refused_by_name(more: str, tmp_path: Path) -> None:
+    module = JointNet(more=more)
+    with pytest.raises(Unsupported, match="attention computes something else with it, or takes more than tokens"):
+        heads.remove_heads(module, (torch.randn(3, 1, 8, 8),), Params(ratio=0.5), make_job(tmp_path))

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from harness_pruning.importance import Evidence
 
 COUNTS = ("heads", "num_heads", "n_heads", "num_attention_heads")
+JOINT = ("qkv", "qkv_proj", "query_key_value", "Wqkv", "in_proj")  # one layer for queries, keys and values
+OUTS = ("proj", "out_proj", "o_proj", "out", "dense", "proj_out")
+CLOSE = 1e-4  # relative to the largest output: float32 sums in another order
 PARTS = (("query", "key", "value", "out"), ("q_proj", "k_proj", "v_proj", "out_proj"), ("q", "k", "v", "o"))
 
 
@@ -107,13 +110,15 @@ def remove_heads(module: nn.Module, inputs: Sequence[Tensor], params: Params, jo
     from harness_pruning.importance import gather
 
     written_out(module)
+    unknown = _unjoined(module, inputs)
     found = {item.name: item for item in attentions(module)}
     if not found:
         raise Unsupported(
-            "head-pruning found no attention: it reads torch's MultiheadAttention, and layers with a number of heads "
-            f"({', '.join(COUNTS)}) and four linear layers ({'; '.join(', '.join(parts) for parts in PARTS)})"
+            "head-pruning found no attention: it reads torch's MultiheadAttention, layers with a number of heads "
+            f"({', '.join(COUNTS)}) and four linear layers ({'; '.join(', '.join(parts) for parts in PARTS)}), and "
+            f"such with one for queries, keys and values ({', '.join(JOINT)})"
+            + (f"; {', '.join(unknown)} computes something else with it, or takes more than tokens" if unknown else "")
         )
-    del inputs
     evidence = gather(module, params.importance, job)
     ratios = _ratios(module, found, job) if params.importance == "snr" else {}
     scores = {name: item.scores(evidence, ratios) for name, item in found.items()}
@@ -148,6 +153,79 @@ def written_out(module: nn.Module) -> None:
                     setattr(parent, name, HeadAttention.of(layer))
                 except ValueError as error:
                     raise Unsupported(f"head-pruning cannot take attention layer {name!r} apart: {error}") from None
+
+
+def _unjoined(module: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
+    """Take layers with one linear layer for queries, keys and values apart, in place; return names of those that stay.
+
+    A layer is replaced where plain attention with its weights gives its outputs on the tokens that it sees: whatever
+    its code does beside (norms of queries, rotations, masks, a window) would show there.
+    """
+    from harness_torch.attention import SelfAttention
+
+    stay = []
+    for name, layer, joint, out, heads in list(_joint(module)):
+        made = _same_function(_seen(module, layer, inputs), joint, out, heads)
+        if made is None:
+            stay.append(name)
+        else:
+            module.set_submodule(name, SelfAttention(made).train(layer.training))
+    return stay
+
+
+def _joint(module: nn.Module) -> Iterator[tuple[str, nn.Module, Any, Any, int]]:
+    from torch import nn
+
+    for name, layer in module.named_modules():
+        count = next((word for word in COUNTS if isinstance(getattr(layer, word, None), int)), None)
+        joint, out = (
+            next((item for word in words if isinstance(item := getattr(layer, word, None), nn.Linear)), None)
+            for words in (JOINT, OUTS)
+        )
+        if not name or count is None or joint is None or out is None:
+            continue
+        heads = int(getattr(layer, count))
+        if joint.out_features == 3 * out.in_features and out.in_features % heads == 0:
+            yield name, layer, joint, out, heads
+
+
+def _seen(module: nn.Module, layer: nn.Module, inputs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return (tokens, output) of each call of a layer; nothing where a call has more than tokens."""
+    import torch
+
+    calls: list[tuple[Tensor, Tensor] | None] = []
+
+    def note(_layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        given = [item for item in (*args, *kwargs.values()) if item is not None]
+        plain = len(given) == len(args) == 1 and isinstance(result, torch.Tensor) and given[0].dim() == 3
+        calls.append((given[0].clone(), result.clone()) if plain else None)
+
+    hook = layer.register_forward_hook(note, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            module.eval()(*inputs)
+    finally:
+        hook.remove()
+    found = [item for item in calls if item is not None]
+    return found if len(found) == len(calls) else []
+
+
+def _same_function(calls: Sequence[tuple[Tensor, Tensor]], joint: Any, out: Any, heads: int) -> Any:
+    """Return plain attention with a layer's weights where it gives what the layer gave, else ``None``."""
+    import torch
+
+    from harness_torch.attention import HeadAttention
+
+    for by_head in (False, True):
+        made = HeadAttention.fused(joint, out, heads, by_head=by_head).eval()
+        with torch.no_grad():
+            alike = [
+                torch.allclose(made(tokens, tokens, tokens)[0], wanted, rtol=0, atol=CLOSE * float(wanted.abs().max()))
+                for tokens, wanted in calls
+            ]
+        if alike and all(alike):
+            return made
+    return None
 
 
 def attentions(module: nn.Module) -> Iterator[Attention]:

@@ -71,6 +71,42 @@ class HeadAttention(nn.Module):
             made.out.weight.copy_(layer.out_proj.weight)
         return made.train(layer.training)
 
+    @classmethod
+    def fused(cls, joint: nn.Linear, out: nn.Linear, heads: int, *, by_head: bool = False) -> HeadAttention:
+        """Return attention of tokens to themselves from one linear layer that makes queries, keys and values.
+
+        Args:
+            joint: Its rows are all queries, all keys, all values, each head after head.
+            out: The layer after the heads.
+            heads: How many.
+            by_head: The rows are queries, keys and values of the first head, then of the next.
+        """
+        size = joint.out_features // (3 * heads)
+        biased = joint.bias is not None or out.bias is not None
+        made = cls(
+            joint.in_features, heads, size, keys=joint.in_features, values=joint.in_features, bias=biased,
+            batch_first=True,
+        )  # fmt: skip
+
+        def three(rows: Tensor) -> tuple[Tensor, ...]:
+            if not by_head:
+                return rows.chunk(3)
+            return tuple(part.flatten(0, 1) for part in rows.unflatten(0, (heads, 3, size)).unbind(1))
+
+        with torch.no_grad():
+            for part in (made.query, made.key, made.value, made.out):
+                if part.bias is not None:
+                    part.bias.zero_()
+            for part, weight in zip((made.query, made.key, made.value), three(joint.weight), strict=True):
+                part.weight.copy_(weight)
+            made.out.weight.copy_(out.weight)
+            if joint.bias is not None:
+                for part, bias in zip((made.query, made.key, made.value), three(joint.bias), strict=True):
+                    part.bias.copy_(bias)
+            if out.bias is not None:
+                made.out.bias.copy_(out.bias)
+        return made
+
     def _split(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
@@ -103,6 +139,23 @@ class HeadAttention(nn.Module):
         weights = nn.functional.dropout(scores.softmax(-1), self.dropout, self.training)
         result = self.out((weights @ values).transpose(1, 2).flatten(2))
         return result if self.batch_first else result.transpose(0, 1), None
+
+
+class SelfAttention(nn.Module):
+    """Attention of tokens to themselves, in the place of a layer of one input and one output.
+
+    Args:
+        attention: What it computes with.
+    """
+
+    def __init__(self, attention: HeadAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens [n, tokens, width] to tokens."""
+        result: Tensor = self.attention(tokens, tokens, tokens)[0]
+        return result
 
 
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:
