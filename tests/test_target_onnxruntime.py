@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -250,3 +251,51 @@ def test_binary_is_stored_small_and_said_to_run_in_float(tmp_path: Path) -> None
     assert (artifact.realised, artifact.stored_as) == ("float32", "1-bit packed")
     assert "no 1-bit kernel" in artifact.how
     assert artifact.stored_bytes < artifact.artifact_bytes / 3
+
+
+def test_compute_only_runs_of_a_gpu_provider_read_and_write_its_memory_and_wait(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from harness_onnxruntime.session import OnnxRuntimeSession
+
+    seen: list[Any] = []
+    binding = SimpleNamespace(
+        bind_ortvalue_input=lambda name, value: seen.append((name, value)),
+        bind_output=lambda name, place: seen.append((name, place)),
+        synchronize_outputs=lambda: seen.append("wait"),
+    )
+    session = SimpleNamespace(
+        get_outputs=lambda: [SimpleNamespace(name="y")], io_binding=lambda: binding,
+        run_with_iobinding=lambda _binding: seen.append("run"),
+    )  # fmt: skip
+    runtime = SimpleNamespace(
+        OrtValue=SimpleNamespace(ortvalue_from_numpy=lambda array, place, number: (place, number))
+    )
+    for memory, expected in (("cuda", ["run", "wait"]), ("cpu", ["run"])):
+        call = OnnxRuntimeSession(session, runtime, tmp_path, Options(), None, memory).bind({"x": np.zeros(1)})
+        assert seen == [("x", (memory, 0)), ("y", memory)]
+        seen.clear()
+        call()
+        assert seen == expected
+        seen.clear()
+
+
+def test_the_real_runtime_takes_what_the_gpu_path_hands_over() -> None:
+    import onnxruntime
+
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(2, np.float32), "cpu", 0)
+    assert value.device_name() == "cpu"
+    binding = onnxruntime.SessionIOBinding
+    assert all(hasattr(binding, name) for name in ("bind_ortvalue_input", "bind_output", "synchronize_outputs"))
+
+
+def test_another_provider_is_asked_for_float32_proper_and_claims_no_kernels_of_the_cpu() -> None:
+    from harness_onnxruntime.probe import providers
+
+    assert providers(Params(provider="cuda")) == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+    assert providers(Params()) == ["CPUExecutionProvider"]
+    (spec,) = harness_targets()
+    can = spec.capabilities(Params(provider="cuda"))
+    assert can.devices == ("cuda",)
+    assert "TF32 off" in can.precisions["float32"]
+    assert {"dynamic-int8", "weight-only-int4"} <= set(can.gaps)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,3 +200,42 @@ def test_half_floats_without_kernels_are_not_run_unless_asked_for(
     assert not {"float16", "bfloat16"} & set(SPEC.capabilities(Params(loops=True)).gaps)
     with pytest.raises(Unsupported, match="oneDNN has no bfloat16 kernels"):
         lowered(models["cnn"], tmp_path, PRECISIONS["bfloat16"], params=Params())
+
+
+class GraphStandIn:
+    """What torch.cuda offers around captures, noting the order; captured calls run again at a replay."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.body: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        @contextlib.contextmanager
+        def around(*_arguments: object) -> Any:
+            self.seen.append(f"{name} begins")
+            yield
+            self.seen.append(f"{name} ends")
+
+        if name in {"stream", "graph"}:
+            return around
+        return lambda: SimpleNamespace(wait_stream=lambda _other: self.seen.append("wait"), replay=lambda: self.body())
+
+
+def test_a_capture_is_warmed_on_a_side_stream_and_replays_on_new_inputs() -> None:
+    from harness_torchrt.session import capture
+
+    cuda = GraphStandIn()
+
+    def double(item: torch.Tensor) -> torch.Tensor:
+        cuda.seen.append("run")
+        out = getattr(double, "out", None)
+        double.out = torch.empty_like(item) if out is None else out  # type: ignore[attr-defined]  # a fixed buffer
+        torch.mul(item, 2, out=double.out)  # type: ignore[attr-defined]  # likewise
+        cuda.body = lambda: double(item)
+        return double.out  # type: ignore[attr-defined]  # likewise
+
+    replay = capture(SimpleNamespace(cuda=cuda), double, (torch.zeros(2),))
+    assert cuda.seen == ["wait", "stream begins", "run", "run", "run", "stream ends", "wait",
+                         "graph begins", "run", "graph ends"]  # fmt: skip
+    for value in ([1.0, 2.0], [3.0, 4.0]):
+        assert replay(torch.tensor(value)).tolist() == [2 * item for item in value]

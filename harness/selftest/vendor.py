@@ -116,7 +116,8 @@ def _shape(member: Member) -> str:
     files = sorted(member.evaluation.glob("*.npy"))
     shapes = [np.load(file, mmap_mode="r", allow_pickle=False).shape[1:] for file in files]
     return ",".join(
-        f"{file.stem}[{','.join(map(str, (BATCH, *shape)))}]" for file, shape in zip(files, shapes, strict=True)
+        f"{file.stem}[{','.join(map(str, (member.options.batch, *shape)))}]"
+        for file, shape in zip(files, shapes, strict=True)
     )
 
 

@@ -53,6 +53,8 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     if wanted.name not in ways:
         known = f"known: {', '.join(ways)}"
         raise Unsupported(f"onnxruntime's CPU provider does not realise {wanted.name}", hint=known)
+    if params.provider != "cpu" and wanted.name not in {"float32", "float16", "int8"}:
+        raise Unsupported(f"onnxruntime: {wanted.name} has kernels in the CPU provider alone, not in {params.provider}")
     return _written(model, params, job, ways[wanted.name])
 
 

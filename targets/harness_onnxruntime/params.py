@@ -23,4 +23,5 @@ class Params:
     provider: Literal["cpu", "cuda", "tensorrt", "migraphx", "coreml", "qnn", "dml", "openvino", "xnnpack"] = param(
         "cpu", "execution provider: the device that runs it"
     )
+    tf32: bool = param(False, "provider cuda only: let float32 products run in TensorFloat-32")
     spinning: bool = param(False, "let waiting threads spin; off, because several sessions are alive in a set")

@@ -47,6 +47,14 @@ def provider_names(provider: str) -> list[str]:
     return list(dict.fromkeys(f"{names[name]}ExecutionProvider" for name in (provider, "cpu")))
 
 
+def providers(params: Params) -> list[Any]:
+    """Return the providers of a session with their options; CUDA's own default is TF32, which is no float32."""
+    names: list[Any] = list(provider_names(params.provider))
+    if params.provider == "cuda":
+        names[0] = (names[0], {"use_tf32": "1" if params.tf32 else "0"})
+    return names
+
+
 def _run_relu(onnxruntime: Any, provider: str) -> None:
     import numpy as np
     from onnx import TensorProto, helper
@@ -67,7 +75,9 @@ def _run_relu(onnxruntime: Any, provider: str) -> None:
 
 
 def capabilities(params: Params) -> Capabilities:
-    """Return what the CPU provider realises on this host."""
+    """Return what the provider realises on this host."""
+    if params.provider != "cpu":
+        return _elsewhere(params)
     found = cpu_features()
     dot = int8_dot_product(found)
     scheme = f"QDQ, {params.activations} activations, int8 weights"
@@ -102,4 +112,27 @@ def capabilities(params: Params) -> Capabilities:
             "op_gaps": "placements, tests/test_op_gaps.py",
             "channel_multiple": "block of MLAS' NCHWc kernels: 16 floats with AVX-512, else 8",
         },
+    )
+
+
+def _elsewhere(params: Params) -> Capabilities:
+    """Return what is handed to another provider; which of it that takes is known from placements alone."""
+    name = provider_names(params.provider)[0]
+    handed = f"handed to {name}, and to the CPU what it does not take; placements tell which"
+    why = f"its kernels are the CPU provider's: write onnxruntime without provider={params.provider}"
+    return Capabilities(
+        version="2026.11",
+        precisions={
+            "float32": f"{handed}{'; TF32 off unless tf32=true' if params.provider == 'cuda' else ''}",
+            "float16": f"float16 graph, {handed}",
+            "int8": f"Q/DQ graph, {params.activations} activations, {handed}",
+        },
+        gaps={
+            "dynamic-int8": why,
+            "weight-only-int8": why,
+            "weight-only-int4": why,
+            "bfloat16": "no such graph is written",
+        },
+        devices=(params.provider,),
+        evidence={"precisions": "none on this provider: it was probed by one Relu, and its placements are read"},
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.api import Artifact, MissingDependency, Options, Placement, Purpose, TensorSpec
 from harness_onnx import BATCH, macs_by_node
 from harness_onnxruntime.placement import read_profile
-from harness_onnxruntime.probe import HINT, provider_names
+from harness_onnxruntime.probe import HINT, providers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +23,7 @@ _LEVELS = {
     "all": "ORT_ENABLE_ALL", "extended": "ORT_ENABLE_EXTENDED", "basic": "ORT_ENABLE_BASIC", "off": "ORT_DISABLE_ALL",
 }  # fmt: skip
 _DTYPES = {"float": "float32", "double": "float64"}
+_MEMORY = {"cuda": "cuda", "tensorrt": "cuda", "dml": "dml"}  # where a provider's compute-only runs read and write
 
 
 def open_session(artifact: Artifact, params: Params, options: Options, purpose: Purpose) -> OnnxRuntimeSession:
@@ -43,8 +44,9 @@ def open_session(artifact: Artifact, params: Params, options: Options, purpose: 
         folder = tempfile.TemporaryDirectory(prefix="harness-ort-")
         settings.enable_profiling = True
         settings.profile_file_prefix = str(Path(folder.name) / "profile")
-    session = onnxruntime.InferenceSession(str(artifact.path), settings, providers=provider_names(params.provider))
-    return OnnxRuntimeSession(session, onnxruntime, artifact.path, options, folder)
+    session = onnxruntime.InferenceSession(str(artifact.path), settings, providers=providers(params))
+    memory = _MEMORY.get(params.provider, "cpu")
+    return OnnxRuntimeSession(session, onnxruntime, artifact.path, options, folder, memory)
 
 
 def _settings(onnxruntime: Any, params: Params, options: Options) -> Any:
@@ -79,12 +81,14 @@ class OnnxRuntimeSession:
         path: Path,
         options: Options,
         folder: tempfile.TemporaryDirectory[str] | None,
+        memory: str = "cpu",
     ) -> None:
         self._session = session
         self._runtime = onnxruntime
         self._path = path
         self._options = options
         self._folder = folder
+        self._memory = memory
         self._names = [item.name for item in session.get_outputs()]
 
     @property
@@ -102,17 +106,21 @@ class OnnxRuntimeSession:
         return dict(zip(self._names, self._session.run(None, inputs), strict=True))
 
     def bind(self, inputs: Arrays) -> Callable[[], None]:
-        """Return a call on inputs that were handed over before; outputs stay in the runtime's memory."""
+        """Return a call on inputs that lie in the device's memory already; outputs stay there."""
         binding = self._session.io_binding()
         for name, array in inputs.items():
-            binding.bind_ortvalue_input(name, self._runtime.OrtValue.ortvalue_from_numpy(array))
+            binding.bind_ortvalue_input(name, self._runtime.OrtValue.ortvalue_from_numpy(array, self._memory, 0))
         for name in self._names:
-            binding.bind_output(name)
+            binding.bind_output(name, self._memory)
 
         def call() -> None:
             self._session.run_with_iobinding(binding)
 
-        return call
+        def call_and_wait() -> None:
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return call if self._memory == "cpu" else call_and_wait
 
     def placements(self) -> tuple[Placement, ...]:
         """Return what the profiler saw in the runs so far; only with purpose "placement"."""
@@ -129,6 +137,7 @@ class OnnxRuntimeSession:
             "inter_op_threads": str(settings.inter_op_num_threads),
             "graph_optimization": str(settings.graph_optimization_level).rpartition(".")[2],
             "providers": ",".join(self._session.get_providers()),
+            "provider_options": _told(self._session.get_provider_options()),
             "arena": str(settings.enable_cpu_mem_arena).lower(),
             "spinning": settings.get_session_config_entry("session.intra_op.allow_spinning"),
             "version": str(self._runtime.__version__),
@@ -140,6 +149,13 @@ class OnnxRuntimeSession:
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+
+
+def _told(options: Mapping[str, Mapping[str, str]]) -> str:
+    """Return what other providers than the CPU's say of their options that change results or speed."""
+    wanted = ("use_tf32", "device_id", "enable_cuda_graph", "trt_fp16_enable", "trt_int8_enable")
+    found = [f"{key}={held[key]}" for held in options.values() for key in wanted if key in held]
+    return " ".join(found) or "none"
 
 
 def _spec(item: Any) -> TensorSpec:

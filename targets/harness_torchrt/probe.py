@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.api import Availability, Capabilities, MissingDependency, cpu_features, int8_dot_product
 from harness_torchrt import program
 from harness_torchrt.program import HINT
+from harness_torchrt.session import capture
 
 if TYPE_CHECKING:
     from harness_torchrt.params import Params
@@ -67,8 +68,11 @@ def _run_relu(torch: Any, params: Params) -> None:
         inductor.compile_threads = 1
     module = torch.nn.ReLU().to(params.device)
     run = torch.compile(module) if params.mode == "compile" else module
+    value = torch.tensor([-1.0, 2.0], device=params.device)
     with torch.inference_mode(), program.quiet():
-        result = run(torch.tensor([-1.0, 2.0], device=params.device)).tolist()
+        if params.cuda_graphs:
+            run = capture(torch, run, (torch.zeros_like(value),))
+        result = run(value).tolist()
     if result != [0.0, 2.0]:
         raise RuntimeError(f"Relu of [-1, 2] gave {result}")
 

@@ -167,6 +167,29 @@ class TorchSession:
         self._module, self._ready, self._last = None, {}, None
 
 
+def capture(torch: Any, function: Callable[..., Any], given: tuple[Any, ...]) -> Callable[..., Any]:
+    """Capture a run into a CUDA graph; a replay reads the captured buffers, so inputs are copied into them."""
+    cuda = torch.cuda
+    held = tuple(item.clone() for item in given)
+    side = cuda.Stream()
+    side.wait_stream(cuda.current_stream())
+    with cuda.stream(side):
+        for _ in range(_WARM_CAPTURE):
+            function(*held)
+    cuda.current_stream().wait_stream(side)
+    graph = cuda.CUDAGraph()
+    with cuda.graph(graph):
+        results = function(*held)
+
+    def replay(*inputs: Any) -> Any:
+        for buffer, item in zip(held, inputs, strict=True):
+            buffer.copy_(item)
+        graph.replay()
+        return results
+
+    return replay
+
+
 class CudaSession(TorchSession):
     """The same on an NVIDIA GPU: synchronous, and with graphs where they are asked for."""
 
@@ -175,29 +198,7 @@ class CudaSession(TorchSession):
 
     def _prepare(self, given: tuple[Any, ...]) -> Callable[..., Any]:
         function = super()._prepare(given)
-        return self._captured(function, given) if self._params.cuda_graphs else function
-
-    def _captured(self, function: Callable[..., Any], given: tuple[Any, ...]) -> Callable[..., Any]:
-        """Capture a run; a replay reads the buffers that were captured, so inputs are copied into them."""
-        cuda = self._torch.cuda
-        held = tuple(item.clone() for item in given)
-        side = cuda.Stream()
-        side.wait_stream(cuda.current_stream())
-        with cuda.stream(side):
-            for _ in range(_WARM_CAPTURE):
-                function(*held)
-        cuda.current_stream().wait_stream(side)
-        graph = cuda.CUDAGraph()
-        with cuda.graph(graph):
-            results = function(*held)
-
-        def replay(*inputs: Any) -> Any:
-            for buffer, item in zip(held, inputs, strict=True):
-                buffer.copy_(item)
-            graph.replay()
-            return results
-
-        return replay
+        return capture(self._torch, function, given) if self._params.cuda_graphs else function
 
     def device_memory_bytes(self) -> int:
         """Return the most that torch's allocator has reserved on the GPU in this process."""
