@@ -17,6 +17,7 @@ from harness.types import (
     Placement,
     Precision,
     Purpose,
+    RunsOn,
     SplitName,
     TensorSpec,
 )
@@ -306,6 +307,9 @@ class TargetSpec(Generic[P]):
         ranked: False for targets that run no model, such as ``null``.
         default: Whether "all" includes it.
         known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
+        runs_on: Params -> where models run; ``None`` for "here". What an "emulator" ran has outputs and placements,
+            no latency and no memory. A "device" is another machine: its session takes the time (``SupportsClock``),
+            this host's memory says nothing of it, and it is never linked to targets here.
     """
 
     name: str
@@ -322,11 +326,12 @@ class TargetSpec(Generic[P]):
     ranked: bool = True
     default: bool = True
     known_gaps: Mapping[str, str] = field(default_factory=dict)
+    runs_on: Callable[[P], RunsOn] | None = None
 
 
 @runtime_checkable
 class Session(Protocol):
-    """A loaded model. ``bind``, ``placements``, ``device_memory_bytes`` and ``effective`` are optional."""
+    """A loaded model; what the ``Supports…`` protocols ask for is optional."""
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
@@ -371,6 +376,15 @@ class SupportsEffective(Protocol):
 
     def effective(self) -> Mapping[str, str]:
         """Return option -> value in force (threads, precision hints, device)."""
+        ...
+
+
+@runtime_checkable
+class SupportsClock(Protocol):
+    """A session on another machine, whose clock takes the time: the way there and back does not count."""
+
+    def clocked_ns(self, inputs: Arrays, runs: int) -> int:
+        """Run some times on these inputs and return the mean nanoseconds of one run."""
         ...
 
 

@@ -14,6 +14,7 @@ Stage = Literal["plan", "fit", "compress", "export", "lower", "memory", "accurac
 SplitName = Literal["train", "calibration", "selection", "test"]
 Purpose = Literal["latency", "memory", "accuracy", "placement"]
 Kind = Literal["measured", "estimated", "simulated", "inferred"]
+RunsOn = Literal["here", "device", "emulator"]
 NoiseVerdict = Literal["ok", "suspect", "noisy"]
 SpeedVerdict = Literal["faster", "slower", "equivalent", "unresolved", "anchor", "no anchor"]
 
@@ -201,6 +202,8 @@ class Availability:
         hint: What to do about it, such as a command.
         runtime, version: Of what runs, such as "onnxruntime" and "1.31.1".
         seconds: That the probe took.
+        device: Stable facts of the machine that runs it where that is not this host, such as a phone's model; they
+            stand among the host's facts, and a stored result of another device is not reused.
     """
 
     available: bool
@@ -209,6 +212,7 @@ class Availability:
     runtime: str = ""
     version: str = ""
     seconds: float = 0.0
+    device: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,7 @@ class Capabilities:
         granularity: Kinds of weight scales that it has.
         symmetric_only: Whether zero must be the middle of the grid of activations.
         channel_multiple: Channel counts that are a multiple of this use full vector lanes.
-        sparsity: Patterns that have a kernel, such as "2:4".
+        sparsity: Patterns that have a kernel, such as "2:4"; "unstructured" for zeros anywhere.
         devices: Such as "cpu", "cuda".
         dynamic_batch: Whether one artifact takes any batch.
         op_gaps: Operator -> what is known not to work.

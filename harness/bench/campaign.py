@@ -69,7 +69,7 @@ class Campaign:
         self.ui.stage("memory and accuracy", len(self.cells))
         for number, block in enumerate(blocks):
             self._untimed(block, sum(len(other.cells) for other in blocks[:number]))
-        self._sets(blocks)
+        self._sets(tuple(block for block in blocks if block.cells[0].runs_on != "emulator"))
         self._scenarios()
         self._energy()
         self.floors = Floors(self.context.host_id, self.ui.note)
@@ -85,9 +85,7 @@ class Campaign:
             for offset, planned in enumerate(block.cells):
                 cell_id = planned.cell.cell_id
                 self.ui.advance("memory and accuracy", before + offset, _title(planned))
-                self.memory[cell_id] = self._part(
-                    planned, "memory", MemoryPart, partial(self._memory, planned), self._inputs(planned)
-                )
+                self.memory[cell_id] = self._memory_part(planned)
                 if self.memory[cell_id].failure is None:
                     make = partial(self._check, judge, planned, block)
                     against = sha256([self._inputs(planned), self._inputs(block.cells[0])])
@@ -116,6 +114,11 @@ class Campaign:
 
     def _check(self, judge: Judge, planned: PlannedCell, block: Block) -> CheckPart:
         return judge.check(planned, self.member(planned), self.built[planned.cell.cell_id], block)
+
+    def _memory_part(self, planned: PlannedCell) -> MemoryPart:
+        if planned.runs_on != "here":
+            return MemoryPart()  # this host's memory says nothing about a model that is elsewhere
+        return self._part(planned, "memory", MemoryPart, partial(self._memory, planned), self._inputs(planned))
 
     def _memory(self, planned: PlannedCell) -> MemoryPart:
         started = time.monotonic()
@@ -185,7 +188,8 @@ class Campaign:
         for block in blocks:
             done = self.store.sets(block.block_id)
             plans += set_plans(block, self._alive(block), replication, self.profile, seed, room, done)
-        ranked = [block for block in blocks if self.registry.targets[block.cells[0].target.name].spec.ranked]
+        here = [block for block in blocks if block.cells[0].runs_on == "here"]
+        ranked = [block for block in here if self.registry.targets[block.cells[0].target.name].spec.ranked]
         alive = {cell_id for block in ranked for cell_id in self._alive(block)} - self.unlinked
         stored = {(item.group, item.index) for item in self.store.sets() if item.purpose == "link"}
         return plans + link_plans(ranked, alive, replication, room, stored)
@@ -224,7 +228,8 @@ class Campaign:
 
     def _scenarios(self) -> None:
         """Let the load generator drive each living cell; each result is kept as it comes."""
-        alive = [planned for planned in self.cells if planned.cell.cell_id not in self.failures]
+        here = [planned for planned in self.cells if planned.runs_on == "here"]
+        alive = [planned for planned in here if planned.cell.cell_id not in self.failures]
         todo = [(planned, name) for planned in alive for name in self.request.scenarios]
         if todo:
             self.ui.stage("scenarios", len(todo))
@@ -242,7 +247,8 @@ class Campaign:
 
     def _energy(self) -> None:
         """Read the energy of each living cell, in a process of its own; each result is kept as it comes."""
-        alive = [planned for planned in self.cells if planned.cell.cell_id not in self.failures]
+        here = [planned for planned in self.cells if planned.runs_on == "here"]
+        alive = [planned for planned in here if planned.cell.cell_id not in self.failures]
         if not self.request.energy or not alive:
             return
         self.ui.stage("energy", len(alive))
@@ -282,17 +288,17 @@ class Campaign:
         reason = planned.anchor_reason or ("" if anchor else self._why_no_anchor(planned))
         sets = self.store.sets(block.block_id)
         own = [item for item in sets if any(launch.cell_id == cell_id for launch in item.launches)]
-        if not own:
+        if not own and planned.runs_on != "emulator":
             lost = Failure("failed", "latency", "harness", "no launch-set of this cell finished")
             return failed_record(planned, lost, self.context, built)
-        latency = summarise(cell_id, anchor, sets, self.profile)
+        latency = summarise(cell_id, anchor, sets, self.profile) if own else None
         done = Finished(
             planned=planned,
             built=built,
             memory=self.memory[cell_id],
             check=self.checks[cell_id],
             latency=latency,
-            roofline=self._floor(planned, latency),
+            roofline=self._floor(planned, latency) if latency and planned.runs_on == "here" else None,
             sets=tuple(self.store.set_name(item) for item in own),
             anchor=anchor,
             anchor_precision=self.built[anchor].artifact.realised if anchor else None,

@@ -81,7 +81,9 @@ class Context:
         state = self.state(planned)
         runtime = (state.availability.runtime, state.availability.version) if state else ("", "")
         plugin = self.plugin_sources.get(planned.target.plugin, "")
-        return sha256([artifact.sha256 if artifact else "", runtime, plugin, harness.__version__, self.host_id])
+        known = [artifact.sha256 if artifact else "", runtime, plugin, harness.__version__, self.host_id]
+        device = dict(state.availability.device) if state else {}
+        return sha256([*known, device] if device else known)
 
 
 def utc_now() -> str:
@@ -122,7 +124,7 @@ class Finished:
     built: Built
     memory: MemoryPart
     check: CheckPart
-    latency: Latency
+    latency: Latency | None
     sets: tuple[str, ...]
     anchor: str | None
     anchor_precision: str | None
@@ -153,6 +155,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         host_id=context.host_id,
         profile=context.profile,
         labels=planned.labels,
+        kind="simulated" if planned.runs_on == "emulator" else "measured",
         anchor=done.anchor,
         anchor_precision=done.anchor_precision,
         anchor_reason=done.anchor_reason or None,
@@ -197,11 +200,11 @@ def _flags(done: Finished) -> tuple[str, ...]:
     found += [*done.built.artifact.flags, *done.check.flags]
     if done.check.quality is not None and done.check.quality.underpowered:
         found.append("underpowered")
-    words = (reason.partition(":")[0] for reason in done.latency.reasons)
+    words = (reason.partition(":")[0] for reason in done.latency.reasons) if done.latency else ()
     found += [word for word in words if word in {"ci_disagree", "estimator_disagree"}]
     found += floor_flags(done.roofline, done.latency)
     found += ["host_unfit"] if "host_verdict" in done.host else []
-    if done.latency.noise != "ok":
+    if done.latency is not None and done.latency.noise != "ok":
         found.append(done.latency.noise)
     return tuple(dict.fromkeys(found))
 
@@ -215,6 +218,8 @@ def _provenance(state: TargetState | None, context: Context, planned: PlannedCel
         "target_plugin": planned.target.plugin,
         **({"channel_multiple": str(state.capabilities.channel_multiple)} if state.capabilities else {}),
         **({"control": planned.control} if planned.control else {}),
+        **({"runs_on": planned.runs_on} if planned.runs_on != "here" else {}),
+        **{f"device {name}": value for name, value in state.availability.device.items()},
     }
 
 

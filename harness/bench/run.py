@@ -120,7 +120,7 @@ def run(
         raise PlanError("nothing to measure: the request names no cell", hint="see 'harness bench --dry-run'")
     ui.advance("probing targets", 1, "")
     host = fingerprint()
-    info = _info(request, plan, host, registry, pack)
+    info = _info(request, plan, states, host, registry, pack)
     with open_run(out, info, fresh=fresh) as store:
         ui.note(f"{'resuming' if store.resumed else 'results in'} {store.folder}")
         try:
@@ -133,7 +133,20 @@ def run(
     return RunResult(store.folder, exit_code(records, strict=request.strict))
 
 
-def _info(request: Request, plan: Plan, host: Fingerprint, registry: Registry, pack: Path | None) -> RunInfo:
+def _devices(states: Mapping[str, TargetState]) -> dict[str, str]:
+    """Return the facts of other machines that run models, by the target that reaches them."""
+    found = {text: state.availability.device for text, state in states.items()}
+    return {f"{text} {name}": value for text, facts in found.items() for name, value in facts.items()}
+
+
+def _info(
+    request: Request,
+    plan: Plan,
+    states: Mapping[str, TargetState],
+    host: Fingerprint,
+    registry: Registry,
+    pack: Path | None,
+) -> RunInfo:
     lock = package_lock()
     sources = sources_of(registry)
     return RunInfo(
@@ -147,7 +160,7 @@ def _info(request: Request, plan: Plan, host: Fingerprint, registry: Registry, p
         seed=request.seed,
         started_utc=utc_now(),
         host_id=host.host_id,
-        host_facts=host.facts,
+        host_facts={**host.facts, **_devices(states)},
         host_state=host.state,
         packages=lock,
         plugins={info.name: f"{info.distribution} {info.version}" for info in registry.plugins},

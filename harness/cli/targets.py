@@ -41,18 +41,20 @@ def command(app: App, *, name: str | None, as_json: bool, pythons: tuple[str, ..
     """List the targets, whether they run here, and what they can do.
 
     Those that run no model and are not part of "all" serve 'harness selftest' and plugin authors.
+    NAME may hold parameters: 'tflite:xnnpack=false' is probed with them.
     """
     registry = app.registry()
     if name is not None:
-        registry.find("target", name)
+        registry.find("target", name.partition(":")[0])
     names = (name,) if name is not None else tuple(registry.targets)
-    states = probe(registry, names, parse_pythons(pythons))
-    offers = [registry.targets[item] for item in names]
+    found = probe(registry, names, parse_pythons(pythons))
+    offers = [registry.targets[item.partition(":")[0]] for item in names]
+    states = dict(zip((offer.spec.name for offer in offers), found.values(), strict=True))
     if as_json:
         rows = [data(offer, states[offer.spec.name]) for offer in offers]
         print_json(rows if name is None else rows[0])
     elif name is not None:
-        show(offers[0], states[name])
+        show(offers[0], states[offers[0].spec.name])
     else:
         print_table(
             ("target", "here", "runtime", "precisions", "summary, or why not"),
@@ -121,6 +123,7 @@ def show(offer: Offer[TargetSpec[Any]], state: TargetState) -> None:
         ("available here", here),
         ("install", _hint(offer, state)),
         ("runtime", f"{found.runtime} {found.version}".strip()),
+        *((f"device {fact}", value) for fact, value in found.device.items()),
         ("plugin", f"{offer.plugin} ({offer.distribution} {offer.version})"),
         ("takes", ", ".join(sorted(spec.accepts))),
         ("ranked", "" if spec.ranked else "no: it runs no model"),

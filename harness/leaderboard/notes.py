@@ -56,12 +56,19 @@ def all_flags(record: Record) -> tuple[str, ...]:
 
 def note(record: Record) -> str:
     """Say in words what a method brings where that is nothing, or less than its name says."""
+    if record.status == "ok" and record.kind == "simulated":
+        return f"simulated: no latency{_told(record)}"
     if record.status != "ok" or record.latency is None or record.anchor == record.cell_id:
         return ""
     said = list(_on_paper(record))
     speed = _speed(record)
     told = any(text.startswith(_NO_GAIN) for text in said) and speed.startswith(_NO_GAIN)
     return "; ".join([*said, speed] if speed and not told else said)
+
+
+def _told(record: Record) -> str:
+    """Return what the session of an emulated cell found."""
+    return f"; {record.effective['remark']}" if "remark" in record.effective else ""
 
 
 def _on_paper(record: Record) -> Iterable[str]:

@@ -20,7 +20,10 @@ MAX_WINDOW_NS = 250_000_000
 TOLERANCE = {"median": 0.02, "quartile": 0.05, "mad": 0.10}  # between two windows (MEASUREMENT 1.5)
 MAD_NOISE = 0.01  # MADs that differ by less than this share of the median agree: theirs is sampling noise
 
+DEVICE_SAMPLE_NS = 100_000_000  # of runs on another machine: it starts a process for each sample
+
 Run = Callable[[Any], Any]
+Clocked = Callable[[Any, int], int]
 clock = time.perf_counter_ns
 
 
@@ -104,11 +107,13 @@ class Loop:
     Args:
         run: One synchronous inference.
         pool: Prepared inputs in the order in which they are rotated.
+        clocked: Takes the time in place of this clock: inputs and runs -> mean nanoseconds of one run.
     """
 
-    def __init__(self, run: Run, pool: Sequence[Any]) -> None:
+    def __init__(self, run: Run, pool: Sequence[Any], clocked: Clocked | None = None) -> None:
         self.run = run
         self.pool = pool
+        self.clocked = clocked
         self.cursor = 0
         self.inner = 1
         self.typical_ns = 1.0
@@ -126,6 +131,8 @@ class Loop:
 
     def sample(self, samples: int, max_ns: int) -> list[int]:
         """Time ``samples`` samples with garbage collection off."""
+        if self.clocked is not None:
+            return self._elsewhere(self.clocked, samples, max_ns)
         feed = self.feed(samples)
         collecting = gc.isenabled()
         gc.disable()
@@ -134,6 +141,14 @@ class Loop:
         finally:
             if collecting:
                 gc.enable()
+
+    def _elsewhere(self, clocked: Clocked, samples: int, max_ns: int) -> list[int]:
+        deadline = clock() + max_ns
+        found: list[int] = []
+        while len(found) < samples and (not found or clock() < deadline):
+            found.append(clocked(self.pool[self.cursor], self.inner))
+            self.cursor = (self.cursor + 1) % len(self.pool)
+        return found
 
     def samples_for(self, ns: float) -> int:
         """Return how many samples fill ``ns``."""
@@ -173,6 +188,9 @@ class Loop:
 
     def _fit_inner(self, typical_ns: float, cost_ns: float) -> None:
         self.typical_ns = max(typical_ns, 1.0)
+        if self.clocked is not None:
+            self.inner = math.ceil(DEVICE_SAMPLE_NS / self.typical_ns)
+            return
         short = typical_ns < CLOCK_FACTOR * cost_ns
         self.inner = math.ceil(INNER_SAMPLE_NS / self.typical_ns) if short else 1
 
@@ -185,7 +203,7 @@ class Loop:
 
         if self.budget is None:
             raise RuntimeError("a batch was asked for before the warm-up")
-        if self.typical_ns < SETTLE_BELOW_NS:
+        if self.typical_ns < SETTLE_BELOW_NS and self.clocked is None:
             self.run(self.pool[self.cursor])
         samples = max(self.budget.batch_iterations, self.samples_for(self.budget.batch_ns))
         before, cpu, wall = resource.getrusage(resource.RUSAGE_SELF), time.process_time_ns(), clock()

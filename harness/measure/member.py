@@ -75,9 +75,14 @@ class Warmed:
 
 @dataclass(frozen=True)
 class Opened:
-    """A session after its first inference."""
+    """A session after its first inference.
+
+    Attributes:
+        own_clock: Another machine runs the model and takes the time.
+    """
 
     load_ns: int
     first_ns: int
     affinity: tuple[int, ...]
     effective: Mapping[str, str] = field(default_factory=dict)
+    own_clock: bool = False

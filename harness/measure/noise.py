@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.measure.counters import Disturbance
@@ -127,6 +127,11 @@ def assess(
         host.psi_io,
         host.thermal,
     )
+
+
+def unwatched(noise: Noise) -> Noise:
+    """Return the verdict on a launch on another machine: what disturbed this one says nothing about that one."""
+    return replace(noise, verdict="suspect", reasons=("suspect: timed on a device that nothing watches",))
 
 
 def _reason(name: str, value: float | None, verdict: NoiseVerdict) -> str:

@@ -13,7 +13,15 @@ from harness.measure import chain, inputs, isolate
 from harness.measure.loops import Loop
 from harness.measure.member import Opened, Setup, WarmUp
 from harness.plugins import load_registry
-from harness.specs import Session, SupportsBind, SupportsDeviceMemory, SupportsEffective, SupportsPlacements, TargetSpec
+from harness.specs import (
+    Session,
+    SupportsBind,
+    SupportsClock,
+    SupportsDeviceMemory,
+    SupportsEffective,
+    SupportsPlacements,
+    TargetSpec,
+)
 
 
 class Bench:
@@ -50,8 +58,9 @@ class Bench:
         start = time.perf_counter_ns()
         session.run(pool[0])
         first_ns = time.perf_counter_ns() - start
-        self.loop = Loop(session.run, pool)
-        opened = Opened(load_ns, first_ns, isolate.affinity(), effective(session))
+        clocked = session.clocked_ns if isinstance(session, SupportsClock) else None
+        self.loop = Loop(session.run, pool, clocked)
+        opened = Opened(load_ns, first_ns, isolate.affinity(), effective(session), own_clock=clocked is not None)
         return {"opened": codec.to_data(opened)}
 
     def load(self, purpose: str) -> tuple[Session, int]:

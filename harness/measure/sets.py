@@ -13,7 +13,7 @@ from harness.measure import clean, cpus, host
 from harness.measure.counters import Disturbance
 from harness.measure.crew import Crew, Player, aside, disturbance, effective_threads
 from harness.measure.member import Member
-from harness.measure.noise import Probe, assess
+from harness.measure.noise import Probe, assess, unwatched
 from harness.measure.order import generator, schedule
 from harness.measure.process import WorkerLost
 from harness.profiles import Profile
@@ -155,6 +155,8 @@ def _launch(
         raise RuntimeError(f"member {member.cell_id} ran without being opened and warmed")
     threads = member.options.threads
     noise = assess(player.batches, before, after, window, threads=threads, clean_gflops=clean_gflops)
+    if opened.own_clock:
+        noise = unwatched(noise)
     return Launch(
         member.cell_id,
         plan.index,

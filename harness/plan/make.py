@@ -87,7 +87,7 @@ def _row(
     labels = {"workload": workload.text, "method": pipeline.text, "target": target.text}
     planned = PlannedCell(
         cell, workload.resolved, steps, target.resolved, labels, exporters,
-        is_anchor=pipeline.text == ANCHOR, impossible=impossible, added=added,
+        is_anchor=pipeline.text == ANCHOR, impossible=impossible, added=added, runs_on=target.ask("runs_on") or "here",
     )  # fmt: skip
     return _Row(workload, pipeline, target, planned)
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.codec import sha256
-from harness.types import SCHEMA, Availability, Capabilities, Cell, Failure, Step
+from harness.types import SCHEMA, Availability, Capabilities, Cell, Failure, RunsOn, Step
 
 ANCHOR = "baseline"  # the method whose cells everything is compared with
 
@@ -83,6 +83,7 @@ class PlannedCell:
         predicted_s: Seconds this cell adds to the run; a step that cells share counts in the first of them.
         added: Not asked for; there because others are compared with it.
         control: cell_id of the cell of this plan that does the same by chance; empty where there is none.
+        runs_on: Where its target runs models.
     """
 
     cell: Cell
@@ -98,6 +99,7 @@ class PlannedCell:
     predicted_s: float = 0.0
     added: bool = False
     control: str = ""
+    runs_on: RunsOn = "here"
 
     @cached_property
     def cell_id(self) -> str:

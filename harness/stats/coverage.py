@@ -98,7 +98,7 @@ def flags(
         result.append(f"stored_1bit_executed_{executed_as(placements) or 'dense'}")
     if precision.storage == "codebook":
         result.append(f"stored_codebook_executed_{executed_as(placements) or 'dense'}")
-    if precision.storage == "sparse" and precision.pattern not in sparsity:
+    if precision.storage == "sparse" and (precision.pattern or "unstructured") not in sparsity:
         result.append("stored_sparse_executed_dense")
     if len({item.device for item in placements}) > 1:
         result.append("fallback")

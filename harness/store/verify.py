@@ -83,7 +83,7 @@ def _record(run: Run, record: Record) -> Iterator[str]:
 
 def _latency(run: Run, record: Record) -> Iterator[str]:
     if record.latency is None:
-        if record.status == "ok":
+        if record.status == "ok" and record.kind == "measured":
             yield "is ok and has no latency"
         return
     missing = [name for name in record.sets if name not in run.sets]

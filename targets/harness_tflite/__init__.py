@@ -13,6 +13,7 @@ from harness.api import (
     Model,
     Options,
     Purpose,
+    RunsOn,
     Session,
     TargetSpec,
     hookimpl,
@@ -31,6 +32,14 @@ def export(model: Model, options: Options, job: Job) -> Model:
 
 def probe(params: Params) -> Availability:
     """Run a one-operator model."""
+    if params.android:
+        from harness_tflite import android
+
+        return android.probe(params)
+    if params.arm64:
+        from harness_tflite import aarch64
+
+        return aarch64.probe(params.arm64)
     from harness_tflite import probing
 
     return probing.probe(params)
@@ -53,10 +62,25 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
 
 def open_session(artifact: Artifact, params: Params, options: Options, purpose: Purpose) -> Session:
     """Load the artifact; what is measured does not change with the purpose."""
+    del purpose
+    if params.android:
+        from harness_tflite.android import AndroidSession
+
+        return AndroidSession(artifact, params, options)
+    if params.arm64:
+        from harness_tflite.aarch64 import Aarch64Session
+
+        return Aarch64Session(artifact, params, options)
     from harness_tflite.session import TfliteSession
 
-    del purpose
     return TfliteSession(artifact, params, options)
+
+
+def runs_on(params: Params) -> RunsOn:
+    """Say whether models run here."""
+    if params.android:
+        return "device"
+    return "emulator" if params.arm64 else "here"
 
 
 @hookimpl
@@ -88,4 +112,5 @@ def harness_targets() -> Iterator[TargetSpec[Params]]:
         open=open_session,
         packages=("ai-edge-litert", "ai-edge-quantizer"),
         extra="tflite",
+        runs_on=runs_on,
     )

@@ -92,7 +92,7 @@ def weight_spans(path: Path) -> tuple[Span, ...]:
     spans: dict[int, Span] = {}
     for index, tensor, offset, length in _constants(model):
         shape = tuple(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))
-        if len(shape) >= 2:
+        if len(shape) >= 2 and tensor.Sparsity() is None:
             axis = len(shape) - 1 if index in channels_last else 0
             # Tensors may share a buffer: it is packed once.
             spans.setdefault(offset, Span(offset, length, _DTYPES.get(tensor.Type(), "other"), shape, axis))

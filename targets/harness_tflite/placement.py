@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.api import Placement, Unsupported
@@ -19,25 +20,44 @@ _NAMES = {
 _WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"})
 
 
-def placements(interpreter: Any, *, batch: int) -> tuple[Placement, ...]:
-    """Return one entry per operator that runs, in the order of the file.
+@dataclass(frozen=True)
+class Graph:
+    """What an interpreter says of a loaded model.
 
-    The interpreter lists the operators of the file, then one DELEGATE node per partition that XNNPACK took over.
+    Attributes:
+        nodes: The operators of the file, then one DELEGATE node per partition that XNNPACK took over.
+        tensors: Details by index: name, shape, dtype (a numpy type or its name).
+        inputs: Indices of the inputs.
+    """
 
-    Args:
-        interpreter: Allocated.
-        batch: Of its inputs; multiply-accumulates are given per item.
+    nodes: Sequence[Mapping[str, Any]]
+    tensors: Mapping[int, Mapping[str, Any]]
+    inputs: frozenset[int]
+
+
+def graph_of(interpreter: Any) -> Graph:
+    """Read an allocated interpreter.
 
     Raises:
         Unsupported: This release of LiteRT does not list operators.
     """
-    listed = list_nodes(interpreter)
-    operators = [entry for entry in listed if entry["op_name"] != "DELEGATE"]
-    taken = delegated(operators, [entry for entry in listed if entry["op_name"] == "DELEGATE"])
-    at_load = unpacked_at_load(operators, taken, {int(entry["index"]) for entry in interpreter.get_input_details()})
     tensors = {entry["index"]: entry for entry in interpreter.get_tensor_details()}
+    inputs = frozenset(int(entry["index"]) for entry in interpreter.get_input_details())
+    return Graph(list_nodes(interpreter), tensors, inputs)
+
+
+def placements(graph: Graph, *, batch: int) -> tuple[Placement, ...]:
+    """Return one entry per operator that runs, in the order of the file.
+
+    Args:
+        graph: Of the loaded model.
+        batch: Of its inputs; multiply-accumulates are given per item.
+    """
+    operators = [entry for entry in graph.nodes if entry["op_name"] != "DELEGATE"]
+    taken = delegated(operators, [entry for entry in graph.nodes if entry["op_name"] == "DELEGATE"])
+    at_load = unpacked_at_load(operators, taken, set(graph.inputs))
     return tuple(
-        _placement(entry, tensors, batch, xnnpack=entry["index"] in taken)
+        _placement(entry, graph.tensors, batch, xnnpack=entry["index"] in taken)
         for entry in operators
         if entry["index"] not in at_load
     )
@@ -107,7 +127,7 @@ def arithmetic(op: str, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[M
     That of its data input; but int8 where float data meets int8 weights: LiteRT and XNNPACK quantize the data then,
     while weights of a weight-only model pass a DEQUANTIZE first.
     """
-    types = [entry["dtype"].__name__ for entry in (*inputs, *outputs)]
+    types = [_dtype(entry) for entry in (*inputs, *outputs)]
     if op in _WEIGHTED and len(inputs) > 1:
         data, weights = _dtype(inputs[0]), _dtype(inputs[1])
         return weights if data == "float32" and weights in {"int8", "int4"} else data
@@ -115,8 +135,8 @@ def arithmetic(op: str, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[M
 
 
 def _dtype(entry: Mapping[str, Any]) -> str:
-    name: str = entry["dtype"].__name__
-    return name
+    found = entry["dtype"]
+    return found if isinstance(found, str) else str(found.__name__)
 
 
 def multiply_accumulates(

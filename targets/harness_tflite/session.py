@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, Options, Placement, TensorSpec, Unsupported
 from harness_tflite import flatbuffer
-from harness_tflite.placement import list_nodes, placements
+from harness_tflite.placement import graph_of, list_nodes, placements
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +53,18 @@ class TfliteSession:
         """Outputs by name."""
         return {name: _spec(entry) for name, entry in self._outputs.items()}
 
+    @property
+    def indices(self) -> Mapping[str, int]:
+        """Tensor index of every input and output."""
+        return {name: int(entry["index"]) for name, entry in {**self._inputs, **self._outputs}.items()}
+
+    def in_order(self, indices: Mapping[str, int]) -> tuple[list[str], list[str]]:
+        """Return the names of inputs and outputs in the order of the file, which a signature need not keep."""
+        listed = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        names = tuple({indices[name]: name for name in side} for side in (self._inputs, self._outputs))
+        found = [[names[side][int(entry["index"])] for entry in listed[side]] for side in (0, 1)]
+        return found[0], found[1]
+
     def run(self, inputs: Arrays) -> Arrays:
         """Copy the inputs in, run, and copy the outputs out."""
         self._set(inputs)
@@ -67,7 +79,7 @@ class TfliteSession:
 
     def placements(self) -> tuple[Placement, ...]:
         """Return one entry per operator of the file, in order; LiteRT's Python package has no profiler."""
-        return placements(self._interpreter, batch=_batch(self._interpreter))
+        return placements(graph_of(self._interpreter), batch=_batch(self._interpreter))
 
     def effective(self) -> Mapping[str, str]:
         """Return the threads that the runtime started, counted, and whether XNNPACK took part."""
