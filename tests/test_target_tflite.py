@@ -14,9 +14,11 @@ import pytest
 from harness.api import (
     BadModel,
     Calibration,
+    HarnessError,
     Job,
     Model,
     Options,
+    Placement,
     PlanError,
     Precision,
     Split,
@@ -34,9 +36,9 @@ import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
 import harness_tflite
-from harness_tflite import flatbuffer, quantize
+from harness_tflite import flatbuffer, profiling, quantize
 from harness_tflite.params import Params
-from harness_tflite.placement import delegated, list_nodes, multiply_accumulates
+from harness_tflite.placement import delegated, graph_of, list_nodes, multiply_accumulates, placements
 
 BATCH, WIDE, MIDDLE, OUT = 2, 48, 32, 8
 RANDOM = np.random.default_rng(0)
@@ -274,17 +276,67 @@ def test_placements_name_kernel_precision_and_macs(model: Model, job: Job) -> No
     assert isinstance(session, SupportsPlacements)
     layers = [place for place in session.placements() if place.op == "MatMul"]
     assert [place.macs for place in layers] == [WIDE * MIDDLE, MIDDLE * OUT]
-    assert {(place.precision, place.kernel) for place in layers} == {("int8", "XNNPACK FULLY_CONNECTED")}
+    assert {(place.precision, place.kernel) for place in layers} == {
+        ("int8", "XNNPACK Fully Connected (NC, QS8, QC8W) GEMM")
+    }
 
 
 def test_dynamic_int8_computes_in_int8(model: Model, job: Job) -> None:
     placed = _open(_lower(model, job, Precision("int8", "int8", "dynamic"))).placements()
-    assert {place.precision for place in placed} == {"int8"}
+    assert {place.precision for place in placed if place.macs} == {"int8"}
 
 
 def test_weight_only_computes_in_float32_and_dequantizes_at_load(model: Model, job: Job) -> None:
     placed = _open(_lower(model, job, Precision("int8", "float32", "weight-only"))).placements()
-    assert [(place.op, place.precision) for place in placed] == [("MatMul", "float32")] * 2
+    assert [(place.op, place.precision) for place in placed if place.macs] == [("MatMul", "float32")] * 2
+    assert "Dequantize" not in {place.op for place in placed}
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [
+        Precision(),
+        INT8,
+        Precision("int8", "int8", "dynamic"),
+        Precision("int4", "float32", "weight-only"),
+        Precision("float16", "float16"),
+    ],
+    ids=lambda precision: precision.name,
+)
+def test_the_profiler_agrees_with_what_the_file_tells(model: Model, job: Job, precision: Precision) -> None:
+    session = _open(_lower(model, job, precision))
+    ran, listed = session.placements(), placements(graph_of(session._interpreter), batch=BATCH)
+    told = [
+        [(place.op, place.name, place.precision, place.macs) for place in places if place.macs]
+        for places in (ran, listed)
+    ]
+    assert told[0] == told[1]
+
+
+def test_a_profile_that_does_not_fit_the_file_is_no_proof() -> None:
+    listed = [Placement("Conv", "c", "XNNPACK CONV_2D", "cpu", "int8", 10)]
+    told = [{"kernel": "Convolution (NHWC, QS8, QC8W) IGEMM", "delegated": True, "us": 3}]
+    assert profiling.profiled(listed, told)[0].precision == "int8"
+    assert profiling.profiled(listed, told)[0].time_share is None  # 3 us in all runs is nothing
+    assert profiling.profiled(listed, [{**told[0], "us": 3000}])[0].time_share == 1
+    with pytest.raises(HarnessError, match="fits no operator"):
+        profiling.profiled(listed, [*told, *told])
+    with pytest.raises(HarnessError, match="Conv c is not in the profile"):
+        profiling.profiled(listed, [])
+    wrong = [dataclasses.replace(listed[0], op="MatMul")]
+    with pytest.raises(HarnessError, match="DWConv fits no operator"):
+        profiling.profiled(wrong, [{**told[0], "kernel": "Convolution (NHWC, QS8, QC8W) DWConv"}])
+
+
+def test_without_a_profile_the_file_still_tells(
+    model: Model, job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("import os\nos.abort()\n")
+    monkeypatch.setattr(profiling, "CHILD", broken)
+    placed = _open(_lower(model, job, INT8)).placements()
+    assert [place.precision for place in placed if place.macs] == ["int8", "int8"]
+    assert {place.time_share for place in placed} == {None}
 
 
 def test_xnnpack_off_runs_the_builtin_kernels(model: Model, job: Job) -> None:

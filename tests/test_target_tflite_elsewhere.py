@@ -46,6 +46,17 @@ def _run(path: Path, *, xnnpack: bool = True) -> np.ndarray:
 # -- sparse tensors
 
 
+def test_shares_of_time_are_the_profilers(tmp_path: Path) -> None:
+    path = separable(tmp_path / "m.tflite", 0.0, channels=64, size=28)
+    session = harness_tflite.open_session(_artifact(path), Params(), Options(), "placement")
+    placed = session.placements()
+    assert sum(place.time_share for place in placed) == pytest.approx(1)
+    work = [place for place in placed if place.macs]
+    assert [place.op for place in work] == ["Conv", "Conv", "DepthwiseConv", "Conv", "DepthwiseConv"]
+    assert sum(place.time_share for place in work) > 0.8
+    assert all(place.kernel.startswith("XNNPACK ") for place in placed)
+
+
 @pytest.mark.parametrize("xnnpack", [True, False])
 def test_sparse_rows_compute_what_the_dense_kernels_do(tmp_path: Path, *, xnnpack: bool) -> None:
     dense = separable(tmp_path / "dense.tflite", 0.8)
@@ -246,7 +257,10 @@ def test_the_other_kernels_outputs_are_compared(tmp_path: Path) -> None:
         session.run({"x": image[None]})
     assert session.effective()["remark"].endswith("outputs bit for bit those of this host over 6 items")
     here = harness_tflite.open_session(_artifact(path), Params(), Options(), "accuracy")
-    assert session.placements() == here.placements()
+    assert [(place.kernel, place.macs) for place in session.placements()] == [
+        (place.kernel, place.macs) for place in here.placements()
+    ]
+    assert {place.time_share for place in session.placements()} == {None}  # emulated time is no time
     session.close()
 
 
@@ -358,3 +372,8 @@ def test_aarch64_takes_the_sparse_kernels(tmp_path: Path, arm_python: str) -> No
     )
     first, second = json.loads(done.stdout)
     assert first / second > 2
+    for path, kernel in ((dense, "GEMM"), (tmp_path / "sparse.tflite", "SPMM")):
+        session = harness_tflite.open_session(_artifact(path), Params(arm64=arm_python), Options(), "placement")
+        placed = session.placements()
+        session.close()
+        assert sum(kernel in place.kernel for place in placed) >= 4

@@ -141,7 +141,7 @@ def finished_record(done: Finished, context: Context) -> Record:
     planned, built = done.planned, done.built
     state = context.state(planned)
     flags = _flags(done)
-    broken = violation(done.roofline, done.latency)
+    broken = violation(done.roofline, done.latency) if done.latency else None
     doubt = broken or (doubtful(flags, done.check.coverage) if context.strict else None)
     return Record(
         schema=SCHEMA,

@@ -23,6 +23,7 @@ FLAGS = {
     "floor_violation": "faster than this host can compute it: rejected",
     "ceiling_stale": "faster than the ceiling that was measured: an algorithm saved multiplications, or the clock rose",
     "synthetic_weights": "random weights: for speed and memory, no claim about accuracy",
+    "unrolled_rnn": "recurrent layers are written out step by step in the file",
     "random_calibration": "calibrated on random data: no claim about accuracy",
 }
 

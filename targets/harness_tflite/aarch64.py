@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.api import Artifact, Availability, HarnessError, Options, Placement, TensorSpec
 from harness_tflite import flatbuffer
 from harness_tflite.placement import Graph, placements
+from harness_tflite.profiling import as_run
 from harness_tflite.session import TfliteSession
 
 if TYPE_CHECKING:
@@ -121,6 +123,7 @@ class Aarch64Session:
         self._here = TfliteSession(artifact, params, options)
         asked = {"threads": options.threads, "batch": options.batch, "xnnpack": params.xnnpack}
         self._child = Child(params.arm64, artifact.path, asked)
+        self._path, self._python, self._xnnpack = artifact.path, params.arm64, params.xnnpack
         self._limit = TOLERANCE["float" if "float" in artifact.realised else "integer"]
         self._batch, self._items, self._same = options.batch, 0, True
         self._worst = 0.0
@@ -167,10 +170,12 @@ class Aarch64Session:
             )
 
     def placements(self) -> tuple[Placement, ...]:
-        """Return one entry per operator of the file, as the aarch64 runtime placed it."""
+        """Return one entry per kernel that ran on aarch64, as LiteRT's profiler names it; emulated time is no time."""
         about = self._child.about
         tensors = {item["index"]: item for item in about["tensors"]}
-        return placements(Graph(about["nodes"], tensors, frozenset(about["inputs"])), batch=self._batch)
+        listed = placements(Graph(about["nodes"], tensors, frozenset(about["inputs"])), batch=self._batch)
+        found = as_run(self._path, listed, self._python) if self._xnnpack else listed
+        return tuple(dataclasses.replace(item, time_share=None) for item in found)
 
     def effective(self) -> Mapping[str, str]:
         """Return which runtime ran, and how far its outputs are from this host's."""

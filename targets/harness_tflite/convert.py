@@ -35,7 +35,15 @@ def export(model: Model, options: Options, job: Job) -> Model:
     flatbuffer.rename_signature(path, _new_names(model))
     job.progress(0.9, "checking against torch")
     _check(module, sample, model, path)
-    return dataclasses.replace(model, format="tflite", path=path, names=weight_names(module, path))
+    flags = (*model.flags, "unrolled_rnn") if _recurrent(module) else model.flags
+    return dataclasses.replace(model, format="tflite", path=path, names=weight_names(module, path), flags=flags)
+
+
+def _recurrent(module: Any) -> bool:
+    """Tell whether a module has a recurrent layer: litert-torch writes each of its steps out."""
+    from torch import nn
+
+    return any(isinstance(part, nn.RNNBase) for part in module.modules())
 
 
 def _import_converter(log: logging.Logger) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.api import Artifact, Options, Placement, TensorSpec, Unsupported
 from harness_tflite import flatbuffer
 from harness_tflite.placement import graph_of, list_nodes, placements
+from harness_tflite.profiling import as_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +39,8 @@ class TfliteSession:
         self._interpreter: Any = Interpreter(
             model_path=str(artifact.path), num_threads=options.threads, experimental_op_resolver_type=resolver
         )
-        _fit_batch(self._interpreter, options.batch)
+        self._path, self._xnnpack = artifact.path, params.xnnpack
+        self._resized = _fit_batch(self._interpreter, options.batch)
         self._interpreter.allocate_tensors()
         self._inputs, self._outputs = _details(self._interpreter, artifact.path)
         self._pool = _os_threads() - before  # XNNPACK starts its threads while tensors are allocated
@@ -78,8 +80,13 @@ class TfliteSession:
         return invoke
 
     def placements(self) -> tuple[Placement, ...]:
-        """Return one entry per operator of the file, in order; LiteRT's Python package has no profiler."""
-        return placements(graph_of(self._interpreter), batch=_batch(self._interpreter))
+        """Return one entry per kernel that ran, as LiteRT's profiler names it, with its share of time.
+
+        Without XNNPACK, for another batch than the file's, and where the profiler does not tell, it is one entry per
+        operator of the file, in order, and no times.
+        """
+        listed = placements(graph_of(self._interpreter), batch=_batch(self._interpreter))
+        return as_run(self._path, listed) if self._xnnpack and not self._resized else listed
 
     def effective(self) -> Mapping[str, str]:
         """Return the threads that the runtime started, counted, and whether XNNPACK took part."""
@@ -96,16 +103,19 @@ class TfliteSession:
             self._interpreter.set_tensor(entry["index"], inputs[name].astype(entry["dtype"], copy=False))
 
 
-def _fit_batch(interpreter: Any, batch: int) -> None:
-    """Resize the first dimension of every input where the file was made for another batch."""
+def _fit_batch(interpreter: Any, batch: int) -> bool:
+    """Resize the first dimension of every input where the file was made for another batch; tell whether it was."""
+    resized = False
     for entry in interpreter.get_input_details():
         shape = [int(size) for size in entry["shape"]]
         if shape and shape[0] != batch:
             interpreter.resize_tensor_input(entry["index"], [batch, *shape[1:]])
+            resized = True
     try:
         interpreter.allocate_tensors()
     except RuntimeError as error:
         raise Unsupported(f"the file cannot be resized to batch {batch}: {str(error).splitlines()[0]}") from error
+    return resized
 
 
 def _details(interpreter: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
