@@ -305,6 +305,7 @@ class TargetSpec(Generic[P]):
         packages: Distributions whose versions decide whether a stored result may be reused.
         extra: The extra of our distribution that installs it.
         ranked: False for targets that run no model, such as ``null``.
+        framework: It runs the model in the framework that trained it: what other runtimes add is told against it.
         default: Whether "all" includes it.
         known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
         runs_on: Params -> where models run; ``None`` for "here". What an "emulator" ran has outputs and placements,
@@ -325,6 +326,7 @@ class TargetSpec(Generic[P]):
     extra: str = ""
     ranked: bool = True
     default: bool = True
+    framework: bool = False
     known_gaps: Mapping[str, str] = field(default_factory=dict)
     runs_on: Callable[[P], RunsOn] | None = None
 

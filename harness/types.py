@@ -558,7 +558,8 @@ class Quality:
         p_value: Exact McNemar for classification.
         underpowered: The interval is wider than half the drop that a 99 % gate allows.
         evaluation_batch: Items per inference while judging.
-        fidelity: Agreement with the anchor's outputs: ``top1_agreement``, ``sqnr_db``, ``cosine``.
+        fidelity: Agreement with the anchor's outputs: ``top1_agreement``, ``sqnr_db``, ``cosine`` …; names that begin
+            with ``framework_`` compare with the float model in the framework itself: of an anchor, its runtime's drift.
     """
 
     metric: str
@@ -574,6 +575,53 @@ class Quality:
     underpowered: bool = False
     evaluation_batch: int = 1
     fidelity: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How far a classifier's probabilities can be believed, on the test split; changes are cell minus anchor, paired.
+
+    Attributes:
+        ece: Expected calibration error over bins of equal mass, 0..1; biased upwards where it is small.
+        ece_debiased: The same less what chance adds to each bin.
+        nll: Mean negative log-likelihood of the right class, in nats.
+        brier: Mean over items of the squared error summed over classes, 0..2.
+        probabilities: How outputs became probabilities: "softmax", or "as given".
+    """
+
+    items: int
+    bins: int
+    probabilities: str
+    ece: Interval
+    ece_debiased: float
+    nll: Interval
+    brier: Interval
+    ece_change: Interval | None = None
+    nll_change: Interval | None = None
+    brier_change: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The task metric on corrupted copies of test images, mean over the corruptions, in the metric's own unit.
+
+    Attributes:
+        items: Test items that were corrupted in each way.
+        corrupted: Corruption and severity, such as "defocus-blur:3" -> metric.
+        value: Mean over these, with its interval over items.
+        difference: Cell minus anchor, paired by item.
+        extra: The same less their difference on the same items uncorrupted: what compression adds under corruption.
+        relative_error: Mean over corruptions of the cell's error over the anchor's (shares of right items only).
+        reason: Why there is nothing; empty where there is.
+    """
+
+    items: int = 0
+    corrupted: Mapping[str, float] = field(default_factory=dict)
+    value: Interval | None = None
+    difference: Interval | None = None
+    extra: Interval | None = None
+    relative_error: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -759,3 +807,5 @@ class Record:
     model_sha256: str | None = None
     roofline: Roofline | None = None
     energy: Energy | None = None
+    confidence: Confidence | None = None
+    robustness: Robustness | None = None

@@ -10,6 +10,7 @@ import pytest
 from records import record
 
 from harness.bench.scenarios import measure, summaries
+from harness.leaderboard.beyond import beyond, sustained_order
 from harness.measure import Member
 from harness.measure.scenarios import run_scenario
 from harness.profiles import PROFILES
@@ -85,10 +86,34 @@ def made(method: str, p50_ns: float, sustained_ns: float, batch: int = 1, rate: 
 
 
 def test_the_order_under_lasting_load_is_compared_with_that_of_bursts():
-    lines = list(summaries([made("baseline", 2e6, 2e6), made("int8", 1e6, 1.5e6), made("fp16", 1.2e6, 1.4e6)]))
-    (order,) = [line for line in lines if "order of the bursts" in line]
-    assert "2 of 3 pairs" in order
-    assert "int8" in order.partition("turned")[2]
+    shapes = [("baseline", 2e6, 2e6), ("int8", 1e6, 1.5e6), ("fp16", 1.2e6, 1.3e6), ("int8-dynamic", 1.01e6, 1.51e6)]
+    rows = [
+        {"method": method, "target": "onnxruntime", "p50_ns": burst, "sustained_p50_ns": lasting}
+        for method, burst, lasting in shapes
+    ]
+    (order,) = sustained_order(rows)
+    assert "3 of 5 pairs keep the order of the bursts; 1 more are within 5%" in order
+    assert order.endswith(
+        "turned: int8 on onnxruntime / fp16 on onnxruntime, fp16 on onnxruntime / int8-dynamic on onnxruntime"
+    )
+    assert list(sustained_order(rows[:1])) == []
+
+
+def test_scenarios_are_columns_with_their_validity():
+    driven = dataclasses.replace(
+        record("int8", "onnxruntime"),
+        scenarios=(
+            ScenarioResult("offline", {"samples_per_s": 500.0, "valid": 1.0}),
+            ScenarioResult("server", {"qps": 0.0, "p99_limit_ns": 5e6}),
+            ScenarioResult("single_stream", {}, reason="crashed: asked to fail"),
+            ScenarioResult("sustained", {"p50_ns": 1e6, "slowdown": 1.2, "valid": 0.0}),
+        ),
+    )
+    found = beyond(driven)
+    assert (found["offline_per_s"], found["sustained_slowdown"], found["server_p99_limit_ns"]) == (500.0, 1.2, 5e6)
+    for part in ("no rate keeps the limit", "asked to fail", "sustained: LoadGen calls the run invalid"):
+        assert part in found["scenarios_doubt"]
+    assert "offline:" not in found["scenarios_doubt"]
 
 
 def test_the_best_batch_of_a_sweep_is_named():

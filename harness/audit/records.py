@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness import codec, stats
-from harness.audit import energy, floor
+from harness.audit import energy, extras, floor
 from harness.audit.launches import Breach
 from harness.bench.records import CheckPart, MemoryPart
 from harness.codec import sha256
@@ -39,6 +39,7 @@ def breaches(run: Run, record: Record) -> Iterator[Breach]:
     yield from floor.breaches(record)
     yield from energy.breaches(run, record)
     yield from _quality(run, record)
+    yield from extras.breaches(run, record)
 
 
 def _request(run: Run, record: Record) -> Iterator[Breach]:
@@ -112,6 +113,7 @@ def _parts(run: Run, record: Record) -> Iterator[Breach]:
         stored["quality"] = (record.quality, check[1].quality)
         stored["placements"] = (record.placements, check[1].placements)
         stored["coverage"] = (record.coverage, check[1].coverage)
+        stored["confidence"] = (record.confidence, check[1].confidence)
         anchor = run.by_cell.get(record.anchor or record.cell_id)
         if anchor is not None and check[0] != sha256([record.inputs_sha256, anchor.inputs_sha256]):
             yield "inputs", "quality and placement were taken of other inputs"

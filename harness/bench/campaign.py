@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from harness.bench.fitness import Fitness
 from harness.bench.floor import Floors
 from harness.bench.quality import Judge
 from harness.bench.records import CheckPart, Context, Finished, MemoryPart, failed_record, finished_record
+from harness.bench.robust import RobustnessPart, Spoiler, due
 from harness.bench.scenarios import ScenarioPart, measure
 from harness.bench.ui import Ui
 from harness.build import Built
@@ -59,6 +61,8 @@ class Campaign:
     unlinked: set[str] = field(default_factory=set)
     sets_done: Counter[str] = field(default_factory=Counter)
     scenarios: dict[str, list[ScenarioResult]] = field(default_factory=dict)
+    robustness: dict[str, RobustnessPart] = field(default_factory=dict)
+    framework: dict[str, Callable[[], Mapping[str, Path]]] = field(default_factory=dict)
     fitness: Fitness = field(default_factory=lambda: Fitness(0.0))
     floors: Floors | None = None
     energy: dict[str, EnergyPart] = field(default_factory=dict)
@@ -67,8 +71,11 @@ class Campaign:
         """Measure every cell and write its record; what a resumed run finds on disk is not repeated."""
         blocks = blocks_of(self.cells, {item.cell.cell_id: self._inputs(item) for item in self.cells})
         self.ui.stage("memory and accuracy", len(self.cells))
-        for number, block in enumerate(blocks):
-            self._untimed(block, sum(len(other.cells) for other in blocks[:number]))
+        with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
+            untimed = sorted(blocks, key=lambda block: not self._framework(block))  # the others are compared with it
+            for number, block in enumerate(untimed):
+                self._untimed(block, sum(len(other.cells) for other in untimed[:number]), Path(scratch))
+        self._robustness(blocks)
         self._sets(tuple(block for block in blocks if block.cells[0].runs_on != "emulator"))
         self._scenarios()
         self._energy()
@@ -77,23 +84,56 @@ class Campaign:
 
     # -- untimed launches
 
-    def _untimed(self, block: Block, before: int) -> None:
+    def _framework(self, block: Block) -> bool:
+        return self.registry.targets[block.cells[0].target.name].spec.framework and block.anchor is not None
+
+    def _untimed(self, block: Block, before: int, kept: Path) -> None:
+        workload = block.cells[0].labels.get("workload", "")
         with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
             judge = Judge(self.registry, self.store, self.context, self.request, Path(scratch))
             if block.anchor is not None:
                 judge.recall = partial(self._recall, judge, block.cells[0])
+            judge.framework = self.framework.get(workload)
             for offset, planned in enumerate(block.cells):
                 cell_id = planned.cell.cell_id
                 self.ui.advance("memory and accuracy", before + offset, _title(planned))
                 self.memory[cell_id] = self._memory_part(planned)
                 if self.memory[cell_id].failure is None:
                     make = partial(self._check, judge, planned, block)
-                    against = sha256([self._inputs(planned), self._inputs(block.cells[0])])
+                    against = self._against(block, cell_id)
                     self.checks[cell_id] = self._part(planned, "check", CheckPart, make, against)
                 failure = self.memory[cell_id].failure or self.checks[cell_id].failure
                 if failure is not None:
                     self.failures[cell_id] = failure
         self.ui.advance("memory and accuracy", before + len(block.cells), "")
+        if self._framework(block) and workload not in self.framework:
+            judge = Judge(self.registry, self.store, self.context, self.request, kept)
+            self.framework[workload] = functools.cache(partial(self._recall, judge, block.cells[0]))
+
+    def _robustness(self, blocks: tuple[Block, ...]) -> None:
+        """Run the living cells on corrupted copies of the test images, where that was asked for."""
+        if not self.request.robustness:
+            return
+        self.ui.stage("robustness", len(blocks))
+        for number, block in enumerate(blocks):
+            self.ui.advance("robustness", number, _title(block.cells[0]))
+            stored: dict[str, RobustnessPart] = {}
+            for cell_id in self._alive(block):
+                against = self._against(block, cell_id)
+                found = self.store.part(cell_id, "robustness", RobustnessPart, inputs_sha256=against)
+                stored |= {} if found is None else {cell_id: found}
+            cells = [item for item in due(block, self._alive(block)) if item.cell.cell_id not in stored]
+            with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
+                spoiler = Spoiler(self.registry, self.store, self.context, self.request, Path(scratch), self.member)
+                made = spoiler.block(block, cells, self.built) if cells else {}
+            for cell_id, part in made.items():
+                self.store.write_part(cell_id, "robustness", part, inputs_sha256=self._against(block, cell_id))
+            self.robustness |= stored | made
+            self.ui.advance("robustness", number + 1, "")
+
+    def _against(self, block: Block, cell_id: str) -> str:
+        mine = next(planned for planned in block.cells if planned.cell.cell_id == cell_id)
+        return sha256([self._inputs(mine), self._inputs(block.cells[0])])
 
     def _inputs(self, planned: PlannedCell) -> str:
         return self.context.inputs_sha256(planned, self.built[planned.cell.cell_id].artifact)
@@ -305,6 +345,8 @@ class Campaign:
             anchor_reason=reason,
             scenarios=tuple(self.scenarios.get(cell_id, ())),
             energy=self.energy[cell_id].result if cell_id in self.energy else None,
+            robustness=self.robustness[cell_id].robustness if cell_id in self.robustness else None,
+            robustness_seconds=self.robustness[cell_id].seconds if cell_id in self.robustness else 0.0,
             host=self.fitness.facts(self.store.sets(), self.context.host_id),
             latency_seconds=sum(item.seconds / max(1, len(item.members)) for item in own),
         )

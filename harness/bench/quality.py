@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.bench.blocks import Block
-from harness.bench.records import NO_DATA, CheckPart, Context, placement_flags
+from harness.bench.records import NO_DATA, PRECISION_LEAK, CheckPart, Context, placement_flags
 from harness.build import Built
 from harness.errors import Unsupported
 from harness.measure import Member, Untimed, run_untimed
 from harness.plan import PlannedCell, Request, TargetState
 from harness.plugins import Registry
 from harness.stats import fidelity, quality
+from harness.stats.confidence import confidence, item_confidences
 from harness.store import RunStore
-from harness.types import Failure, Quality
+from harness.store.layout import extra_scores
+from harness.types import Confidence, Failure, Quality
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+CONFIDENCE = "confidence"  # name of the per-item statistics in the store
+DRIFT_DB = 60.0  # float32 on another runtime stays above 90 dB; 40 to 60 means a narrower float (MEASUREMENT.md 3)
 EVALUATION_BATCH = 32  # where batching cannot change a result; dynamic scales are found per batch, so never there
 
 
@@ -37,6 +41,7 @@ class Judge:
     scratch: Path
     anchor_outputs: Mapping[str, Path] = field(default_factory=dict)
     recall: Callable[[], Mapping[str, Path]] | None = None
+    framework: Callable[[], Mapping[str, Path]] | None = None
 
     def check(self, planned: PlannedCell, member: Member, built: Built, block: Block) -> CheckPart:
         """Run the test split once, reduce the outputs to per-item scores, and read the placement."""
@@ -54,6 +59,7 @@ class Judge:
         try:
             claims = ranked and NO_DATA not in built.model.flags
             judged = self._quality(planned, built, result, block) if claims else None
+            sure = self._confidence(planned, built, result, block) if claims else None
         except Unsupported as error:
             failure = Failure("failed", "accuracy", f"target {planned.target.name}", error.message)
             return CheckPart(failure=failure, seconds=time.monotonic() - started)
@@ -67,8 +73,9 @@ class Judge:
             placements=result.placements,
             coverage=cover,
             effective=result.effective,
-            flags=flags,
+            flags=(*flags, *drifted(planned, built, judged)),
             seconds=time.monotonic() - started,
+            confidence=sure,
         )
 
     def outputs(self, planned: PlannedCell, member: Member, built: Built) -> Mapping[str, Path]:
@@ -106,6 +113,7 @@ class Judge:
             self.anchor_outputs, self.recall = self.recall(), None
         if not planned.is_anchor and self.anchor_outputs:
             found = dict(fidelity(outputs, load_outputs(self.anchor_outputs), task=spec.task))
+        found |= self._against_framework(planned, outputs, spec.task)
         scores = None
         if built.evaluation.labelled and spec.score is not None:
             scores = spec.score(outputs, load_labels(built))
@@ -128,8 +136,42 @@ class Judge:
                 raise ValueError(f"the metric {judged.metric} is {interval.point}")
         return judged
 
+    def _against_framework(
+        self, planned: PlannedCell, outputs: Mapping[str, NDArray[Any]], task: str
+    ) -> dict[str, float]:
+        """Compare with the float model in the framework itself: of an anchor, that is the runtime's own drift."""
+        if self.framework is None or (planned.is_anchor and self.registry.targets[planned.target.name].spec.framework):
+            return {}
+        reference = self.framework()
+        if not reference:
+            return {}
+        compared = fidelity(outputs, load_outputs(reference), task=task)
+        return {f"framework_{name}": value for name, value in compared.items()}
+
+    def _confidence(self, planned: PlannedCell, built: Built, result: Untimed, block: Block) -> Confidence | None:
+        """Judge the probabilities of a classifier's first output, where it has labels."""
+        spec = self.registry.workloads[planned.workload.name].spec
+        outputs = load_outputs(result.outputs)
+        if spec.task != "classification" or not built.evaluation.labelled or not outputs:
+            return None
+        found = item_confidences(next(iter(outputs.values())), load_labels(built))
+        if found is None:
+            return None
+        items, how = found
+        self.store.write_scores(extra_scores(planned.cell.cell_id, CONFIDENCE), items)
+        other = None if planned.is_anchor or block.anchor is None else extra_scores(block.anchor, CONFIDENCE)
+        anchor = None if other is None else self.store.scores(other)
+        return confidence(items, anchor, how=how, seed=self.request.seed)
+
     def _anchor_scores(self, block: Block) -> NDArray[Any] | None:
         return self.store.scores(block.anchor) if block.anchor is not None else None
+
+
+def drifted(planned: PlannedCell, built: Built, judged: Quality | None) -> tuple[str, ...]:
+    """Return the flag of a float32 anchor whose outputs are further from the framework's than float32 leaves them."""
+    sqnr = judged.fidelity.get("framework_sqnr_db") if judged is not None else None
+    leaks = planned.is_anchor and built.artifact.realised == "float32" and sqnr is not None and sqnr < DRIFT_DB
+    return (PRECISION_LEAK,) if leaks else ()
 
 
 def evaluation_batch(planned: PlannedCell, built: Built, state: TargetState | None) -> int:

@@ -17,6 +17,7 @@ from harness.stats import coverage as cover
 from harness.types import (
     SCHEMA,
     Artifact,
+    Confidence,
     Coverage,
     Energy,
     Failure,
@@ -26,12 +27,14 @@ from harness.types import (
     Precision,
     Quality,
     Record,
+    Robustness,
     Roofline,
     ScenarioResult,
 )
 
 # What makes a cell fail under --strict: it did not run what its label says.
-STRICT_FLAGS = ("not_actually_quantised", "precision_leak", "fallback")
+PRECISION_LEAK = "precision_leak"
+STRICT_FLAGS = ("not_actually_quantised", PRECISION_LEAK, "fallback")
 NO_DATA = "random_calibration"  # set where the user gave no data: outputs for seeded noise claim nothing
 
 
@@ -55,6 +58,7 @@ class CheckPart:
     flags: tuple[str, ...] = ()
     failure: Failure | None = None
     seconds: float = 0.0
+    confidence: Confidence | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ class Finished:
     scenarios: tuple[ScenarioResult, ...] = ()
     roofline: Roofline | None = None
     energy: Energy | None = None
+    robustness: Robustness | None = None
+    robustness_seconds: float = 0.0
 
 
 def finished_record(done: Finished, context: Context) -> Record:
@@ -174,11 +180,14 @@ def finished_record(done: Finished, context: Context) -> Record:
             "memory": done.memory.seconds,
             "accuracy": done.check.seconds,
             "latency": done.latency_seconds,
+            **({"robustness": done.robustness_seconds} if done.robustness_seconds else {}),
         },
         sets=done.sets,
         scenarios=done.scenarios,
         roofline=done.roofline,
         energy=done.energy,
+        confidence=done.check.confidence,
+        robustness=done.robustness,
         finished_utc=utc_now(),
         model_sha256=codec.file_sha256(built.model.path) if built.model.path.is_file() else None,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,29 +31,12 @@ def measure(member: Member, scenario: str, profile: Profile, *, seed: int, timeo
 
 
 def summaries(records: Sequence[Record]) -> Iterator[str]:
-    """Yield a line per scenario and cell, the best batch of an offline sweep, and what lasting load changes."""
-    for record in records:
-        for result in record.scenarios:
-            yield f"{result.scenario}: {_name(record)}, batch {record.cell.options.batch}: {_words(result)}"
+    """Yield the best batch of each offline sweep: what no section of a board shows, as it is of one batch."""
     yield from _best_batches(records)
-    yield from _sustained_order(records)
 
 
 def _name(record: Record) -> str:
     return f"{record.labels.get('workload')} {record.labels.get('method')} on {record.labels.get('target')}"
-
-
-def _words(result: ScenarioResult) -> str:
-    figures = result.figures
-    if result.reason:
-        return result.reason
-    if result.scenario == "offline":
-        return f"{figures['samples_per_s']:.4g} items/s"
-    if result.scenario == "server":
-        return f"{figures['qps']:.4g} queries/s with p99 under {figures['p99_limit_ns'] / 1e6:.3g} ms"
-    if result.scenario == "sustained":
-        return f"p50 {figures['p50_ns'] / 1e6:.4g} ms, at its end {figures['slowdown']:.3f} times that of its beginning"
-    return f"p50 {figures['p50_ns'] / 1e6:.4g} ms, p90 {figures['p90_ns'] / 1e6:.4g} ms"
 
 
 def _best_batches(records: Sequence[Record]) -> Iterator[str]:
@@ -65,23 +47,6 @@ def _best_batches(records: Sequence[Record]) -> Iterator[str]:
         if len(found) > 1:
             best, batch = max(found)
             yield f"offline: {name} is best at batch {batch}: {best:.4g} items/s"
-
-
-def _sustained_order(records: Sequence[Record]) -> Iterator[str]:
-    """Compare the order of cells under lasting load with their order in bursts, per workload and thread count."""
-    groups: dict[tuple[str, int], list[tuple[str, float, float]]] = {}
-    for record, result in _of(records, "sustained"):
-        if record.latency is not None:
-            key = (str(record.labels.get("workload")), record.cell.options.threads)
-            row = (_name(record), record.latency.p50_ns.point, result.figures["p50_ns"])
-            groups.setdefault(key, []).append(row)
-    for (workload, threads), rows in groups.items():
-        pairs = list(itertools.combinations(rows, 2))
-        turned = [(a[0], b[0]) for a, b in pairs if (a[1] - b[1]) * (a[2] - b[2]) < 0]
-        if pairs:
-            said = f"{len(pairs) - len(turned)} of {len(pairs)} pairs in the order of the bursts"
-            which = "; turned: " + ", ".join(f"{a} / {b}" for a, b in turned) if turned else ""
-            yield f"sustained: {workload}, {threads} threads: {said}{which}"
 
 
 def _of(records: Sequence[Record], scenario: str) -> Iterator[tuple[Record, ScenarioResult]]:

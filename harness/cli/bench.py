@@ -55,6 +55,9 @@ def _items(name: str, what: str) -> Callable[[F], F]:
 @click.option(
     "--stages", is_flag=True, default=None, help="Measure each prefix of a pipeline too: what every step contributes."
 )
+@click.option(
+    "--robustness", is_flag=True, default=None, help="Also the metric on corrupted copies of the test images."
+)
 @click.option("--seed", type=int, help="Of every random generator; default: 0.")
 @python_option
 @click.option(
@@ -179,6 +182,7 @@ def build_request(options: dict[str, Any], registry: Registry) -> Request:
         "python": parse_pythons(options["pythons"]),
         "strict": options["strict"],
         "stages": options.get("stages"),
+        "robustness": options.get("robustness"),
         "timeout_s": _finite(options["timeout"]),
         "memory_limit_bytes": parse_size(options["memory_limit"], "--memory-limit"),
     }

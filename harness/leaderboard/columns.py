@@ -188,7 +188,58 @@ _STAGES = (
     _text("parts", "of a split network, each part alone: `p50_ns/low/high/bytes/macs`, separated by spaces"),
 )
 
-COLUMNS = (*_WHAT, *_QUALITY, *_SPEED, *_COST, *_HOW, *_STAGES)
+
+def _ranged(name: str, unit: str, meaning: str, direction: Direction, kind: str = "") -> tuple[Column, ...]:
+    """Return a figure's column and those of its interval's ends."""
+    return (
+        Column(name, unit, f"{meaning}{kind}", direction),
+        Column(f"{name}_low", unit, "lower end of its 95 % interval", direction),
+        Column(f"{name}_high", unit, "upper end of its 95 % interval", direction),
+    )
+
+
+_TRUST = (
+    Column("top5_agreement", "share 0..1", "items whose first choice by the anchor is among the first five", HIGH),
+    Column("kl_mean", "nats", "KL(anchor, cell) between the softmaxes, mean over items", LOW),
+    Column("kl_p99", "nats", "its 99th percentile over items", LOW),
+    Column("cosine_p1", "", "1st percentile over items of the cosine to the anchor's outputs", HIGH),
+    Column("max_abs_error", "", "largest difference of an output from the anchor's", LOW),
+    Column("outside_share", "share 0..1", "of outputs further from the anchor's than 0.001 + 0.1 %", LOW),
+    Column(
+        "framework_sqnr_db",
+        "dB",
+        "outputs against the float model in the framework, where the run has it: of an anchor: its runtime's drift",
+        HIGH,
+    ),
+    *_ranged("ece", "share 0..1", "expected calibration error, 15 bins of equal mass; biased upwards where small", LOW),
+    Column("ece_debiased", "share 0..1", "the same less what chance adds to each bin", LOW),
+    *_ranged("ece_change", "share 0..1", "the error less the anchor's, paired by item", LOW),
+    *_ranged("nll", "nats", "mean negative log-likelihood of the right class", LOW),
+    *_ranged("nll_change", "nats", "the same less the anchor's, paired by item", LOW),
+    *_ranged("brier", "0..2", "Brier score, summed over classes", LOW),
+    *_ranged("brier_change", "0..2", "the same less the anchor's, paired by item", LOW),
+    *_ranged("corrupted_quality", "metric_unit", "with --robustness: the metric on corrupted test images", METRIC),
+    *_ranged("corrupted_drop", "metric_unit", "how much worse than the anchor on the same corrupted images", LOW),
+    *_ranged("corrupted_extra", "metric_unit", "that drop less the drop on the same images uncorrupted", LOW),
+    Column("corrupted_error_ratio", "ratio", "error over the anchor's error, mean over corruptions", LOW),
+    _count("corruptions", "", "corruptions times severities"),
+    _text("robustness_reason", "why there is no robustness"),
+)
+
+_SCENARIOS = (
+    Column("single_stream_p50_ns", "ns", "LoadGen SingleStream: median", LOW),
+    Column("single_stream_p90_ns", "ns", "LoadGen SingleStream: 90th percentile", LOW),
+    Column("offline_per_s", "items/s", "LoadGen Offline: throughput at this batch", HIGH),
+    Column("server_per_s", "queries/s", "LoadGen Server: highest Poisson rate whose p99 stays under the limit", HIGH),
+    Column("server_p99_ns", "ns", "p99 at that rate", LOW),
+    Column("server_p99_limit_ns", "ns", "the limit"),
+    Column("sustained_p50_ns", "ns", "median under load that lasts for minutes", LOW),
+    Column("sustained_slowdown", "ratio", "median at its end over that at its beginning", LOW),
+    _text("scenarios_doubt", "which scenarios are not valid or missing, and why"),
+    _text("host_tier", "T1: absolute times may be ranked; T2: cores are shared, only ratios; else not known"),
+)
+
+COLUMNS = (*_WHAT, *_QUALITY, *_SPEED, *_COST, *_HOW, *_STAGES, *_TRUST, *_SCENARIOS)
 
 
 def columns_markdown() -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from harness.leaderboard.beyond import beyond
 from harness.leaderboard.control import beside_control
 from harness.leaderboard.gates import retained, standard_passes
+from harness.leaderboard.intervals import bounds, mirrored
 from harness.leaderboard.notes import all_flags, note
 from harness.leaderboard.parts import parts_text
 from harness.leaderboard.why import why_slow
@@ -32,6 +34,7 @@ def row(record: Record, run: Run) -> Row:
         **_roofline(record),
         **_energy(record),
         **_how(record),
+        **beyond(record),
         "flags": " ".join(all_flags(record)),
         "why": "; ".join(why_slow(record, anchor, run.info.host_facts if run.info else {})),
         "parts": parts_text(record),
@@ -64,22 +67,14 @@ def _what(record: Record, run: Run) -> Row:
     }
 
 
-def _bounds(name: str, interval: Interval | None, scale: float = 1.0, end: str = "") -> Row:
-    if interval is None:
-        return {}
-    low = None if interval.low is None else interval.low * scale
-    high = None if interval.high is None else interval.high * scale
-    return {f"{name}{end}": interval.point * scale, f"{name}_low{end}": low, f"{name}_high{end}": high}
-
-
 def _quality(quality: Quality) -> Row:
     scale = 100.0 if quality.unit == "%" else 1.0  # "%" means that a workload gives a share, 0..1
     return {
         "metric": quality.metric,
         "metric_unit": quality.unit,
         "higher_is_better": quality.higher_is_better,
-        **_bounds("quality", quality.value, scale),
-        **_bounds("drop", _worse(quality), scale),
+        **bounds("quality", quality.value, scale),
+        **bounds("drop", (mirrored(quality.difference) if quality.higher_is_better else quality.difference), scale),
         "items": quality.items,
         "flips": quality.flips,
         "lost": quality.lost,
@@ -89,16 +84,6 @@ def _quality(quality: Quality) -> Row:
         "top1_agreement": quality.fidelity.get("top1_agreement"),
         "sqnr_db": quality.fidelity.get("sqnr_db"),
     }
-
-
-def _worse(quality: Quality) -> Interval | None:
-    """Turn cell minus anchor into how much worse the cell is."""
-    found = quality.difference
-    if found is None or not quality.higher_is_better:
-        return found
-    low = None if found.high is None else -found.high
-    high = None if found.low is None else -found.low
-    return Interval(0.0 - found.point, low, high, found.level, found.method)
 
 
 def inverse(interval: Interval | None) -> Interval | None:
@@ -112,12 +97,12 @@ def inverse(interval: Interval | None) -> Interval | None:
 
 def _latency(latency: Latency) -> Row:
     return {
-        **_bounds("p50", latency.p50_ns, end="_ns"),
+        **bounds("p50", latency.p50_ns, end="_ns"),
         "p90_ns": latency.p90_ns,
         "p99_ns": latency.p99_ns,
         "first_inference_ns": latency.first_inference_ns,
         "throughput_per_s": latency.throughput_per_s,
-        **_bounds("speedup", Interval(1.0, None, None) if latency.verdict == "anchor" else inverse(latency.ratio)),
+        **bounds("speedup", Interval(1.0, None, None) if latency.verdict == "anchor" else inverse(latency.ratio)),
         "verdict": latency.verdict,
         "noise": latency.noise,
         "noise_reasons": "; ".join(latency.reasons),
@@ -166,7 +151,7 @@ def _energy(record: Record) -> Row:
         return {}
     items = record.cell.options.batch
     return {
-        **_bounds("energy", found.joules, end="_j"),
+        **bounds("energy", found.joules, end="_j"),
         "energy_active_j": found.active_joules.point if found.active_joules else None,
         "watts": found.watts.point if found.watts else None,
         "idle_watts": found.idle_watts,

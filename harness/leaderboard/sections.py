@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.leaderboard.beyond import scenario_lines, sustained_order, trust_lines
 from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged, unknown
 from harness.leaderboard.extras import Extra, chosen
 from harness.leaderboard.notes import meaning
@@ -38,6 +39,7 @@ class Shown:
         marks: Letters of the flags, explained in the legend.
         key: Name of the row's page, for views that have pages.
         extras: Both lines of each optional column.
+        shared: The host's cores are shared (tier T2): absolute times are shown faint, ratios are what counts.
     """
 
     rank: str
@@ -64,6 +66,7 @@ class Shown:
     ranked: bool = True
     key: str = ""
     extras: tuple[tuple[str, str], ...] = ()
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Section:
         remarks: "method on target" -> what the figures come to, where that is little.
         stages: What each step of a pipeline contributed, of runs that were asked for it.
         parts: What each part of a split network takes, under a header.
+        scenarios: What a load generator measured, of runs that were asked for it.
+        trust: Robustness to corruption and calibration error, of runs that were asked for robustness.
         crossed: The fastest cells over all targets: a line for each reference that link sets compare with.
         extras: Headers of the optional columns.
     """
@@ -105,6 +110,8 @@ class Section:
     stages: tuple[tuple[str, ...], ...] = ()
     extras: tuple[tuple[str, str], ...] = ()
     parts: tuple[tuple[str, ...], ...] = ()
+    scenarios: tuple[tuple[str, ...], ...] = ()
+    trust: tuple[tuple[str, ...], ...] = ()
 
 
 def sections(frame: pd.DataFrame) -> list[Section]:
@@ -143,11 +150,13 @@ def _section(rows: Sequence[Row], asked: Sequence[str], *, several_hosts: bool) 
         lost=_lost([item for item in rows if item["status"] != "ok"]),
         overhead=_overhead([item for item in rows if item["status"] == "ok" and item["overhead"]]),
         remarks=tuple(_remarks(okay)),
-        crossed=tuple(_crossed(okay)),
         legend=(*_legend(okay, letters), *(extra.legend for extra in extras)),
         stages=stage_lines(okay, units.drop),
         extras=tuple(extra.header for extra in extras),
         parts=(header(units.time, units.size), *parts) if parts else (),
+        crossed=(*_crossed(okay), *sustained_order(okay)),
+        scenarios=scenario_lines(okay),
+        trust=trust_lines(okay, units.drop),
     )
 
 
@@ -250,6 +259,7 @@ def _shown(item: Row, units: _Units, letters: Mapping[str, str], extras: Sequenc
         marks=" ".join(letters[flag] for flag in (item["flags"] or "").split() if flag in letters),
         ranked=bool(item["ranked"]),
         extras=tuple(extra.cell(item) for extra in extras),
+        shared=item["host_tier"] == "T2",
     )
 
 
@@ -346,6 +356,8 @@ def _legend(rows: Sequence[Row], letters: Mapping[str, str]) -> Iterable[str]:
         yield f"{FRONT} on the Pareto front of its target: quality, p50, peak memory, artifact size"
     if any(item["verdict"] == "unresolved" for item in rows):
         yield "unresolved: the interval allows faster and slower; it does not mean the same"
+    if any(item["host_tier"] == "T2" for item in rows):
+        yield "times (faint) are of a host that shares its cores (tier T2): only ratios to the anchor count"
     if any(item["kind"] != "measured" for item in rows):
         yield "rows that were not measured are not ranked"
     for reason in dict.fromkeys(item["energy_reason"] for item in rows if item["energy_reason"]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from harness.leaderboard.beyond import SCENARIOS_HEADER, TRUST_HEADER
 from harness.leaderboard.digits import UNKNOWN
 from harness.leaderboard.escape import visible
 from harness.leaderboard.sections import Lost, Section, Shown, sections
@@ -55,6 +56,10 @@ def _parts(section: Section) -> Iterable[RenderableType]:
     if section.parts:
         yield ""
         yield _list(section.parts[0], section.parts[1:])
+    for header, lines in ((SCENARIOS_HEADER, section.scenarios), (TRUST_HEADER, section.trust)):
+        if lines:
+            yield ""
+            yield _list(header, lines)
     if section.remarks:
         yield ""
         yield _list(["remark on", "what the figures come to"], section.remarks)
@@ -111,14 +116,15 @@ def _headers(section: Section) -> tuple[tuple[str, int], ...]:
 
 def _cells(row: Shown) -> tuple[Text, ...]:
     faint = "" if row.ranked else "dim"
+    shared = "dim" if row.shared else faint
     speed = f"{row.speedup} {row.verdict}".strip()
     return (
         _two(row.rank, row.gate, faint or "bold"),
         _two(_broken(row.method), row.target, faint or "bold", "cyan"),
         _two(row.quality, row.quality_span, faint),
         _two(row.drop, row.flips if row.flips != UNKNOWN else "", faint),
-        _two(row.p50, row.p50_span, faint),
-        _two(row.p90, row.throughput, faint, ""),
+        _two(row.p50, row.p50_span, shared),
+        _two(row.p90, row.throughput, shared, "dim" if row.shared else ""),
         _two(speed, row.speedup_span, faint or _VERDICTS.get(row.verdict, "")),
         _two(row.memory, row.size, faint, ""),
         _two(row.stored, " ".join(part for part in (row.coverage, row.marks) if part != ""), faint, ""),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness import codec
 from harness.errors import MissingDependency, PlanError
 from harness.leaderboard import escape
+from harness.leaderboard.beyond import SCENARIOS_HEADER, TRUST_HEADER
 from harness.leaderboard.columns import COLUMNS
 from harness.leaderboard.digits import UNKNOWN, unknown
 from harness.leaderboard.sections import Section, Shown, sections
@@ -95,6 +96,9 @@ def _markdown_section(section: Section) -> Iterable[str]:
         yield from _grid(STAGES_HEADER, section.stages)
     if section.parts:
         yield from _grid(section.parts[0], section.parts[1:])
+    for header, lines in ((SCENARIOS_HEADER, section.scenarios), (TRUST_HEADER, section.trust)):
+        if lines:
+            yield from _grid(header, lines)
     if section.remarks:
         yield from _grid(("remark on", "what the figures come to"), section.remarks)
     if section.lost:

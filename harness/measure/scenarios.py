@@ -114,7 +114,11 @@ def _offline(ask: _Ask, member: Member, _profile: Profile, _bound: int | None) -
     taken_ns = ask.worker.ask("infer", count=PACE)["ns"]
     expected = 1e9 * PACE * member.options.batch / max(1, taken_ns)
     result = ask.run("offline", qps=max(1.0, expected))
-    return {"samples_per_s": result["numbers"]["Samples per second"], "batch": float(member.options.batch)}
+    return {
+        "samples_per_s": result["numbers"]["Samples per second"],
+        "batch": float(member.options.batch),
+        "valid": float(result["valid"]),
+    }
 
 
 def _server(ask: _Ask, _member: Member, profile: Profile, bound: int | None) -> Mapping[str, float]:
@@ -131,20 +135,28 @@ def _server(ask: _Ask, _member: Member, profile: Profile, bound: int | None) -> 
             confirmed += 1
         else:  # one miss takes the rate down and the confirmations begin anew
             rate, confirmed = (0.95 * rate if rate > 0.05 * high else 0.0), 0
-    last = _p99(ask, rate, limit) if rate else float("nan")
-    return {"qps": rate, "p99_limit_ns": float(limit), "p99_ns": last, "confirmations": float(confirmed)}
+    found = {"qps": rate, "p99_limit_ns": float(limit), "confirmations": float(confirmed)}
+    if not rate:
+        return found
+    last = ask.run("server", qps=rate, bound_ns=limit)
+    return found | {"p99_ns": float(last["numbers"][_P99]), "valid": float(last["valid"])}
+
+
+_P99 = "99.00 percentile latency (ns)"
 
 
 def _p99(ask: _Ask, rate: float, limit: int) -> float:
-    return float(ask.run("server", qps=rate, bound_ns=limit)["numbers"]["99.00 percentile latency (ns)"])
+    return float(ask.run("server", qps=rate, bound_ns=limit)["numbers"][_P99])
 
 
 def _sustained(ask: _Ask, _member: Member, profile: Profile, _bound: int | None) -> Mapping[str, float]:
     """Run single-stream for minutes, in slices: heat and power limits show as slices that get slower."""
     long = _Ask(ask.worker, SUSTAINED_S[profile.name] / SLICES, ask.seed)
-    medians = [_percentiles(long.run("single_stream"))["p50_ns"] for _ in range(SLICES)]
+    slices = [long.run("single_stream") for _ in range(SLICES)]
+    medians = [_percentiles(result)["p50_ns"] for result in slices]
     first, last = statistics.median(medians[:2]), statistics.median(medians[-3:])
-    return {"p50_ns": statistics.median(medians), "first_p50_ns": first, "last_p50_ns": last, "slowdown": last / first}
+    found = {"p50_ns": statistics.median(medians), "first_p50_ns": first, "last_p50_ns": last, "slowdown": last / first}
+    return found | {"valid": float(all(result["valid"] for result in slices))}
 
 
 _KINDS: Mapping[str, Callable[[_Ask, Member, Profile, int | None], Mapping[str, float]]] = {

@@ -28,6 +28,7 @@ class Request:
         stages: Each prefix of a pipeline is measured too.
         energy: The energy of an inference is read too, from the CPU's or GPU's counters or a meter's log.
         meter: Path of that log; empty for the counters.
+        robustness: The test images are corrupted too.
         scenarios: Measured by a load generator after the launch-sets: single_stream, offline, server, sustained.
     """
 
@@ -46,6 +47,7 @@ class Request:
     scenarios: tuple[str, ...] = ()
     energy: bool = False
     meter: str = ""
+    robustness: bool = False
 
 
 @dataclass(frozen=True)

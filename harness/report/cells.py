@@ -13,6 +13,7 @@ from harness.leaderboard.digits import UNKNOWN, fixed, plain
 from harness.leaderboard.escape import visible
 from harness.leaderboard.notes import meaning
 from harness.report import limits
+from harness.report.beyond import Grid, beyond_page
 
 if TYPE_CHECKING:
     from harness.store import Run
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
 
 MOST_LAUNCHES = 60
 MOST_OPERATORS = 400
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table: headers, rows of texts, and what to know about it."""
-
-    headers: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,7 @@ class CellPage:
     noise_reasons: tuple[str, ...]
     command: str
     replay: str
+    beyond: Grid
     extras: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -86,6 +79,7 @@ def cell_page(record: Record, run: Run) -> CellPage:
         noise=_noise(launches),
         noise_reasons=tuple(map(visible, record.latency.reasons)) if record.latency else (),
         command=visible(_command(record, run)),
+        beyond=beyond_page(record),
         replay=visible(f"harness bench -c {shlex.quote(str(run.path / 'bench.toml'))}"),
         extras=tuple(limits.figures(record)),
     )

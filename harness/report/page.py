@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from harness import __version__
 from harness.errors import MissingDependency
 from harness.leaderboard import mark_pareto, overall, table
+from harness.leaderboard.beyond import SCENARIOS_HEADER, TRUST_HEADER
 from harness.leaderboard.digits import unknown
 from harness.leaderboard.escape import visible
 from harness.leaderboard.gates import Gate
 from harness.leaderboard.overall_views import HEADERS, NOTE, overall_cells
 from harness.leaderboard.sections import Section, section_frames, sections
 from harness.report.answers import Answer, answers
-from harness.report.cells import CellPage, Grid, cell_page, key_of
+from harness.report.beyond import Grid
+from harness.report.cells import CellPage, cell_page, key_of
 from harness.report.plots import AXES, point, safe_json, samples
 from harness.store import Run
 
@@ -38,6 +40,8 @@ class Part:
     section: Section
     rows: tuple[tuple[str, Row], ...]
     answers: tuple[Answer, ...]
+    scenarios: Grid | None = None
+    trust: Grid | None = None
 
 
 def report(runs: Sequence[Run], *, gate: Gate | None = None, sort: str = "speedup", title: str = "") -> bytes:
@@ -137,8 +141,14 @@ def _parts(frame: pd.DataFrame) -> list[Part]:
             if item["status"] == "ok" and not item["overhead"]
         ]
         keyed = _with_keys(section, [key for key, _row in okay])
-        found.append(Part(number, keyed, tuple(okay), tuple(answers([row for _key, row in okay]))))
+        said = tuple(answers([row for _key, row in okay]))
+        scenarios = _lines(SCENARIOS_HEADER, section.scenarios)
+        found.append(Part(number, keyed, tuple(okay), said, scenarios, _lines(TRUST_HEADER, section.trust)))
     return found
+
+
+def _lines(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Grid | None:
+    return Grid(headers, tuple(tuple(visible(text) for text in row) for row in rows)) if rows else None
 
 
 def _with_keys(section: Section, keys: Sequence[str]) -> Section:

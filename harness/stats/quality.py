@@ -22,6 +22,9 @@ RESAMPLES = 10_000
 GATE = 0.99  # of the anchor's metric; a drop of the rest is allowed
 SQNR_CAP_DB = 300.0  # of identical outputs: beyond any float64, and JSON has no infinity
 BLOCK = 1024  # items that are read at once
+TOLERANCE = 1e-3  # absolute and relative: beyond it an element of an output counts as another
+TOP = 5
+LOWER_IS_CLOSER = frozenset({"outside_share", "max_abs_error", "kl_mean", "kl_p99"})
 
 
 def quality(
@@ -156,36 +159,83 @@ def fidelity(
 ) -> dict[str, float]:
     """Compare outputs with the anchor's on the same items, without labels; the worst output counts.
 
-    SQNR is 10 log10(sum x² / sum (x - x̂)²) dB over all items, capped where they are identical; cosine is the mean
-    over items; top-1 agreement is for classification, of outputs with two classes or more.
+    SQNR is 10 log10(sum x² / sum (x - x̂)²) dB over all items, capped where they are identical; ``cosine`` is the mean
+    over items, ``cosine_p1`` their first percentile; ``max_abs_error`` the largest difference, ``outside_share`` the
+    share of elements further from the anchor's than 1e-3 + 1e-3 |x|. For classification, of outputs [n, …, classes]:
+    top-1 agreement; with more than five classes ``top5_agreement``, items whose first choice by the anchor is among
+    the first five; of outputs [n, classes], ``kl_mean`` and ``kl_p99`` of KL(anchor || cell) of softmaxes, in nats.
 
     Args:
         outputs: Array [n, …] by output name; memory-mapped ones are read in blocks.
         anchor_outputs: The same of the anchor.
         task: "classification", "regression" or "none".
     """
-    found = [_compare(outputs[name], anchor_outputs[name]) for name in outputs if name in anchor_outputs]
-    if task == "regression":
-        found = [{key: value for key, value in one.items() if key != "top1_agreement"} for one in found]
+    found = [_compare(outputs[name], anchor_outputs[name], task) for name in outputs if name in anchor_outputs]
     keys = {key for one in found for key in one}
-    return {key: min(one[key] for one in found if key in one) for key in sorted(keys)}
+    worst = {key: max if key in LOWER_IS_CLOSER else min for key in keys}
+    return {key: worst[key](one[key] for one in found if key in one) for key in sorted(keys)}
 
 
-def _compare(output: Array, anchor: Array) -> dict[str, float]:
+def _compare(output: Array, anchor: Array, task: str) -> dict[str, float]:
     if output.shape != anchor.shape or not len(output):
         raise ValueError(f"outputs of shape {output.shape} cannot be compared with the anchor's {anchor.shape}")
-    signal = noise = cosine = same = 0.0
     classes = output.shape[-1] if output.ndim > 1 else 1
+    parts: list[dict[str, Array]] = []
     for start in range(0, len(output), BLOCK):
         ours = np.asarray(output[start : start + BLOCK], dtype=np.float64).reshape(-1, math.prod(output.shape[1:]))
         theirs = np.asarray(anchor[start : start + BLOCK], dtype=np.float64).reshape(ours.shape)
-        signal += float((theirs**2).sum())
-        noise += float(((theirs - ours) ** 2).sum())
-        cosine += float(_cosines(ours, theirs).sum())
-        best = [array.reshape(-1, classes).argmax(axis=1) for array in (ours, theirs)]
-        same += float((best[0] == best[1]).mean()) * len(ours)
-    result = {"sqnr_db": _decibel(signal, noise), "cosine": cosine / len(output)}
-    return result | ({"top1_agreement": same / len(output)} if classes > 1 else {})
+        part = _distances(ours, theirs)
+        if classes > 1 and task != "regression":
+            part |= _choices(ours, theirs, classes)
+        parts.append(part)
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return _reduced(found)
+
+
+def _distances(ours: Array, theirs: Array) -> dict[str, Array]:
+    """Return figures of each item."""
+    apart = np.abs(ours - theirs)
+    return {
+        "signal": (theirs**2).sum(axis=1),
+        "noise": (apart**2).sum(axis=1),
+        "cosine": _cosines(ours, theirs),
+        "apart": apart.max(axis=1, initial=0.0),
+        "outside": (apart > TOLERANCE + TOLERANCE * np.abs(theirs)).mean(axis=1),
+    }
+
+
+def _choices(ours: Array, theirs: Array, classes: int) -> dict[str, Array]:
+    mine, other = (array.reshape(len(array), -1, classes) for array in (ours, theirs))
+    first = other.argmax(axis=2)
+    found = {"top1": (mine.argmax(axis=2) == first).mean(axis=1)}
+    if classes > TOP:
+        best = np.argpartition(mine, -TOP, axis=2)[..., -TOP:]
+        found["top5"] = (best == first[..., None]).any(axis=2).mean(axis=1)
+    if mine.shape[1] == 1:
+        logs = [_log_softmax(array[:, 0]) for array in (other, mine)]
+        found["kl"] = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(axis=1)
+    return found
+
+
+def _log_softmax(values: Array) -> Array:
+    shifted = values - values.max(axis=1, keepdims=True)
+    found: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return found
+
+
+def _reduced(found: Mapping[str, Array]) -> dict[str, float]:
+    result = {
+        "sqnr_db": _decibel(float(found["signal"].sum()), float(found["noise"].sum())),
+        "cosine": float(found["cosine"].mean()),
+        "cosine_p1": float(np.quantile(found["cosine"], 0.01)),
+        "outside_share": float(found["outside"].mean()),
+        "max_abs_error": float(found["apart"].max()),
+    }
+    for name, key in (("top1", "top1_agreement"), ("top5", "top5_agreement")):
+        result |= {key: float(found[name].mean())} if name in found else {}
+    if "kl" in found:
+        result |= {"kl_mean": float(found["kl"].mean()), "kl_p99": float(np.quantile(found["kl"], 0.99))}
+    return {name: value for name, value in result.items() if math.isfinite(value)}
 
 
 def _decibel(signal: float, noise: float) -> float:

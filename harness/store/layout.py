@@ -105,6 +105,11 @@ def scores_file(cell_id: str) -> str:
     return f"{SCORES}/{safe(cell_id)}.npy"
 
 
+def extra_scores(cell_id: str, name: str) -> str:
+    """Return under which name further per-item statistics of a cell are kept: "confidence", "corrupted"."""
+    return f"{cell_id}-{name}"
+
+
 def listed_files(folder: Path) -> list[str]:
     """Return every file of a run that belongs in its manifest, as sorted paths relative to ``folder``."""
     places = [folder, *(folder / name for name in (CELLS, RAW, PARTS, SCORES))]

@@ -26,4 +26,5 @@ def harness_targets() -> Iterator[TargetSpec[Any]]:
         open=open_session,
         packages=("torch", "torchao"),
         extra="torch",
+        framework=True,
     )
