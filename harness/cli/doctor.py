@@ -44,7 +44,8 @@ def command(app: App, *, as_json: bool) -> None:
 
     click.echo("probing targets and watching the host", err=True)
     registry = app.registry()
-    states = probe(registry, tuple(name for name, offer in registry.targets.items() if offer.spec.default), {})
+    installable = (name for name, offer in registry.targets.items() if offer.spec.default or offer.spec.extra)
+    states = probe(registry, tuple(installable), {})
     host = fingerprint()
     found = {
         "host": host,

@@ -106,7 +106,7 @@ def capabilities(flavor: Flavor, params: Params) -> Capabilities:
         sparsity=("2:4",) if flavor.name == "tensorrt" and capability is not None and capability >= (8, 0) else (),
         devices=("cuda",),
         dynamic_batch=False,
-        isa=() if capability is None else (f"sm{capability[0]}{capability[1]}",),
+        isa=() if capability is None else (f"sm_{capability[0]}{capability[1]}",),
         evidence={
             "device": device,
             "precisions": "documentation of TensorRT 10 and 11; parsed by TensorRT for RTX 1.7.1 on a CPU",
