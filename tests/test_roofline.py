@@ -27,7 +27,7 @@ from harness.stats.roofline import (
     roofline,
     work_of,
 )
-from harness.types import Ceilings, Interval, Placement
+from harness.types import Ceilings, Energy, Interval, Placement
 
 FLAGS = kernels.usable(("fma", "avx2", "avx512f", "avx512_vnni"))
 x86 = pytest.mark.skipif(not FLAGS, reason=f"no kernels are known for {platform.machine()}")
@@ -238,3 +238,33 @@ def test_a_target_that_claims_work_it_cannot_have_done_ends_as_a_failed_row(tmp_
     assert honest["status"] == "ok"
     if FLAGS:
         assert 0 < honest["roofline"]["percent"] < 1
+
+
+def test_a_large_model_far_from_the_roof_is_told_beside_a_losing_cell():
+    from harness.leaderboard.why import why_slow
+
+    slow = dataclasses.replace(made(500.0), anchor="other")
+    slow = dataclasses.replace(slow, latency=dataclasses.replace(slow.latency, verdict="slower"))
+    assert "0.8 % of what this host can compute" in why_slow(slow, None, {})[-1]
+    small = dataclasses.replace(made(500.0, macs=1000), anchor="other", latency=slow.latency)
+    assert not any("compute" in text for text in why_slow(small, None, {}))
+
+
+def test_energy_is_an_objective_only_where_all_have_it_of_one_level():
+    from harness.leaderboard import mark_pareto, table
+
+    first, second = records.record(), records.record("int8", latency=records.latency(3.2, speed_up=0.95))
+    each = [energy_of(level, joules) for level, joules in (("E2", 2.0), ("E2", 1.0), ("E3", 1.0))]
+
+    def front(*energies):
+        pair = [dataclasses.replace(item, energy=found) for item, found in zip((first, second), energies, strict=True)]
+        return list(mark_pareto(table(records.run_of(tuple(pair))))["pareto"])
+
+    assert front(each[0], each[1]) == [True, True]  # slower and worse, but with less energy
+    assert front(each[0], each[2]) == [True, False]  # a wall meter's joules do not compare with a chip's
+    assert front(each[0], None) == [True, False]
+    assert front(None, None) == [True, False]
+
+
+def energy_of(level, joules):
+    return Energy(level, "test", joules=Interval(joules, None, None))

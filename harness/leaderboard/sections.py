@@ -353,7 +353,8 @@ def _legend(rows: Sequence[Row], letters: Mapping[str, str]) -> Iterable[str]:
     if any(item["underpowered"] and item["drop"] is not None for item in rows):
         yield f"{UNDERPOWERED} underpowered: too few test items to tell the drop that a 99 % gate allows"
     if any(item.get("pareto") for item in rows):
-        yield f"{FRONT} on the Pareto front of its target: quality, p50, peak memory, artifact size"
+        energy = ", energy" if all(item["energy_j"] is not None for item in rows if item["ranked"]) else ""
+        yield f"{FRONT} on the Pareto front of its target: quality, p50, peak memory, artifact size{energy}"
     if any(item["verdict"] == "unresolved" for item in rows):
         yield "unresolved: the interval allows faster and slower; it does not mean the same"
     if any(item["host_tier"] == "T2" for item in rows):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.stats.coverage import same_arithmetic
+from harness.stats.roofline import BIG_MACS
 
 if TYPE_CHECKING:
     from harness.types import Placement, Record
@@ -22,6 +23,7 @@ _MOVES = re.compile(r"(reorder|reformat|transpose|permute|convert|cast|copy|shuf
 _MENTIONED = 0.02  # of the time; what takes less explains nothing
 _GROWN = 1.5  # times the anchor's operators
 _FEW_MACS = 8.0  # per weight and item: below it weights are read about as fast as they are used
+_FAR = 10.0  # percent of the roofline
 _NAMES = 3  # operator types that are named
 
 
@@ -42,6 +44,7 @@ def why_slow(record: Record, anchor: Record | None, host_facts: Mapping[str, str
             _grown(record, anchor),
             _odd_channels(record),
             _memory_bound(record, host_facts),
+            _far_from_the_roof(record),
         )
         if text
     )
@@ -138,6 +141,14 @@ def _memory_bound(record: Record, host_facts: Mapping[str, str]) -> str:
         f"memory-bound at batch {record.cell.options.batch}: {per_weight:.1f} MACs per weight, and {size:.0f} MiB of "
         f"weights do not fit the last-level cache of {room:.0f} MiB"
     )
+
+
+def _far_from_the_roof(record: Record) -> str:
+    """Tell where a large model uses little of what its host can compute."""
+    top = record.roofline
+    if top is None or top.percent is None or not top.macs or top.macs < BIG_MACS or top.percent >= _FAR:
+        return ""
+    return f"{top.percent:.1f} % of what this host can compute: time goes to dispatch, moves or fallbacks"
 
 
 def last_level_cache_bytes(text: str) -> int | None:
