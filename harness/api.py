@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.codec import content_sha256
 from harness.errors import BadModel, HarnessError, MissingDependency, PlanError, Unsupported
 from harness.hookspecs import hookimpl
 from harness.isa import cpu_features, int8_dot_product
@@ -81,6 +82,7 @@ __all__ = [
     "Unsupported",
     "WorkloadSpec",
     "WorkloadView",
+    "content_sha256",
     "cpu_features",
     "hookimpl",
     "int8_dot_product",

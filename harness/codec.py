@@ -72,6 +72,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def content_sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes, or of a folder: of all its files with their names."""
+    if path.is_file():
+        return file_sha256(path)
+    digest = hashlib.sha256()
+    for item in sorted(path.rglob("*")):
+        if item.is_file():
+            digest.update(f"{item.relative_to(path).as_posix()}\0{file_sha256(item)}\0".encode())
+    return digest.hexdigest()
+
+
 def write_whole(path: Path, raw: bytes) -> None:
     """Write a file so that readers see all of it or nothing, also after a kill or a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)

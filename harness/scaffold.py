@@ -19,8 +19,8 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "workload": ("workload.py",),
     "exporter": ("exporter.head", "runtime.py", "exporter.tail"),
 }
-_TORCH = '"compression-harness[torch,onnxruntime]"'
-_ONNX = '"compression-harness[torch]", "onnx>=1.17"'
+_TORCH = '"compression-harness[torch,onnxruntime]>=0.1,<1"'
+_ONNX = '"compression-harness[torch]>=0.1,<1", "onnx>=1.17"'
 
 
 @dataclass(frozen=True)

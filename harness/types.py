@@ -114,7 +114,8 @@ class Precision:
         realise: "native" lets the target find its own best scales; "exact" binds it to ``encodings``.
         overrides: Dtype by parameter name; a name that matches nothing is an error at lowering.
         encodings: A file of scales, zero points, ranges or codebooks that binds when ``realise`` is exact.
-        storage: How the weights may be stored; "packed" and "sparse" give ``stored_bytes`` below the artifact's.
+        storage: How the weights may be stored, for ``stored_bytes`` below the artifact's: "packed" (few bits each),
+            "codebook" (few distinct values in a tensor) or "sparse" (zeros); a method sets it on the model it returns.
         pattern: Of the zeros in sparse storage, as in ``Capabilities.sparsity``, such as "2:4"; empty for none.
     """
 

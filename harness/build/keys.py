@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import harness
 from harness import codec
 from harness.build import cache, versions
-from harness.build.values import content_sha256
+from harness.codec import content_sha256
 from harness.errors import PluginError
 from harness.types import Capabilities, Model, Options, Precision
 

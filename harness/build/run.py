@@ -180,7 +180,7 @@ class _Step:
             if isinstance(value, Model):
                 value = dataclasses.replace(value, lineage=self._lineage(value, out, seconds))
             data, outside = values.store(value, out, self.store.folder(task.key), self.store.root)
-            digest = values.content_sha256(value.path)
+            digest = codec.content_sha256(value.path)
         result = cache.Result(cache.SCHEMA, task.key, kind, data, digest, seconds, task.inputs, outside=outside)
         _no_links(out)
         self.store.publish(out, result)

@@ -113,7 +113,7 @@ class _Content:
         for path in values.pointed(value):
             if path.is_absolute() or ".." in path.parts or not (out / path).exists():
                 raise BadModel(f"{self.reader.path} is refused: {name} points to {path}, which it does not hold")
-        return codec.to_data(value), values.content_sha256(out / value.path)
+        return codec.to_data(value), codec.content_sha256(out / value.path)
 
 
 @dataclasses.dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +13,6 @@ from harness.types import Artifact, Model
 
 if TYPE_CHECKING:
     from harness.build.cache import Entry
-
-
-def content_sha256(path: Path) -> str:
-    """Hash a file, or a folder's files with their names."""
-    if path.is_file():
-        return codec.file_sha256(path)
-    digest = hashlib.sha256()
-    for item in sorted(path.rglob("*")):
-        if item.is_file():
-            digest.update(f"{item.relative_to(path).as_posix()}\0{codec.file_sha256(item)}\0".encode())
-    return digest.hexdigest()
 
 
 def pointed(value: Model | Artifact) -> tuple[Path, ...]:

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -148,7 +149,10 @@ class Worker:
         try:
             spec = self.plugins.offer("target", probe.use).spec
             params = build_params(spec.params, probe.use.params, owner=f"target {spec.name!r}")
+            started = time.perf_counter()
             found: Availability = spec.probe(params)
+            if isinstance(found, Availability) and not found.seconds:
+                found = replace(found, seconds=time.perf_counter() - started)
             return Probed(found, spec.capabilities(params) if found.available else None)
         except MissingDependency as error:
             return Probed(Availability(False, error.message, error.hint or ""))

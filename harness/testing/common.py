@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.testing.observed import Raised, Watched
 from harness.testing.results import Judge
-from harness.types import Failure
+from harness.types import Failure, TensorSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +91,11 @@ def beside(judge: Judge, watched: Watched, sample: str, *, files: bool) -> None:
             sample=sample,
             fix="open files in a with-block; close maps and archives",
         )
+
+
+def told(specs: Mapping[str, TensorSpec]) -> str:
+    """Return arrays by name as a reader sees them: "x float32[None, 8]"."""
+    return ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in sorted(specs.items()))
 
 
 def arrays(folder: Path | None) -> list[Array]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness import codec
 from harness.build.data import GuardedData, read_split
 from harness.build.job import Hardware, Workload
-from harness.build.values import content_sha256
+from harness.codec import content_sha256
 from harness.specs import Job
 from harness.testing.observed import Material
 from harness.types import Capabilities

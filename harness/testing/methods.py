@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.specs import Examined, MethodSpec
-from harness.testing.common import arrays, beside, ended, raised_well
+from harness.testing.common import arrays, beside, ended, raised_well, told
 from harness.testing.observed import Material, Stepped
 from harness.testing.results import Judge
 from harness.types import Failure, Model
@@ -166,8 +166,8 @@ def _interface(judge: Judge, model: Model, incoming: Model, seen: Stepped, mater
     judge.expect(
         "interface",
         same,
-        expected=f"inputs {sorted(incoming.inputs)} and outputs {list(incoming.outputs)}",
-        seen=f"inputs {sorted(model.inputs)} and outputs {list(model.outputs)}",
+        expected=f"{told(incoming.inputs)} -> {', '.join(incoming.outputs)}",
+        seen=f"{told(model.inputs)} -> {', '.join(model.outputs)}",
         fix="keep the incoming model's inputs and outputs: dataclasses.replace(model, …)",
         sample=at,
     )

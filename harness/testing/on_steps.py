@@ -83,7 +83,7 @@ def use_of_exporter(registry: Registry, name: str) -> Use:
 
 def _exported_outputs(bench: Bench, judge: Judge, model: Model, material: Material) -> None:
     """Run an exported model on the first target that takes it."""
-    at = material.exercises
+    at, whys = material.exercises, []
     for name, offer in bench.registry.targets.items():
         if not offer.spec.ranked or model.format not in offer.spec.accepts:
             continue
@@ -93,7 +93,9 @@ def _exported_outputs(bench: Bench, judge: Judge, model: Model, material: Materi
         with runner.process:
             lowered = runner.lower(material, model, Precision(), Options())
             if not isinstance(lowered, Lowered) or lowered.artifact is None:
+                whys.append(f"{name} cannot lower it ({_why(lowered)})")
                 continue
+            runner.process.stop()  # a measuring process has not lowered anything
             seen = runner.live(material, lowered, Options(), "accuracy")
         if isinstance(seen, Ran) and seen.raised is None:
             pairs = zip(arrays(seen.outputs), arrays(material.reference), strict=False)
@@ -107,7 +109,13 @@ def _exported_outputs(bench: Bench, judge: Judge, model: Model, material: Materi
                 fix="compare layer by layer with the model before the export",
             )
             return
-    judge.skip("outputs", f"no installed target runs {model.format} models in float32 here", at)
+        whys.append(f"{name} cannot run it ({_why(seen)})")
+    why = "; ".join(whys) or f"no installed target runs {model.format} models in float32 here"
+    judge.skip("outputs", why, at)
+
+
+def _why(seen: Lowered | Ran | Failure) -> str:
+    return seen.reason if isinstance(seen, Failure) else str(seen.raised)
 
 
 def check_workload(bench: Bench, judge: Judge, name: str) -> None:

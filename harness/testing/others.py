@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from harness.specs import ExporterSpec, WorkloadSpec
-from harness.testing.common import beside, ended, raised_well
+from harness.testing.common import beside, ended, raised_well, told
 from harness.testing.observed import Splits, Stepped
 from harness.testing.results import Judge
 from harness.types import Failure, Model
@@ -45,10 +45,10 @@ def judge_export(
     judge.expect(
         "interface",
         same,
-        expected="the incoming inputs and outputs",
+        expected=f"the incoming inputs and outputs: {told(incoming.inputs)} -> {', '.join(incoming.outputs)}",
         sample=at,
-        seen=f"{sorted(model.inputs)} and {list(model.outputs)}",
-        fix="dataclasses.replace(model, …)",
+        seen=f"{told(model.inputs)} -> {', '.join(model.outputs)}",
+        fix="dataclasses.replace(model, format=…, path=…); the batch stays free, also where the file is for one",
     )
     if ended(judge, second, "export, a second time", at) and isinstance(second, Stepped):
         judge.expect(

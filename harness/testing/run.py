@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ def check_plugin(
     plugin = find(registry, name)
     info = next(item for item in registry.plugins if item.name == plugin)
     results = _merged(judge_plugin(info, registry).results)
+    if any(result.check == "loads" and result.state == "failed" for result in results):
+        settings = replace(settings, declared_only=True)  # what it needs of itself may be missing
     for kind in KINDS:
         for offered in info.offers.get(kind, ()):
             results += check_offer(registry, kind, offered, settings, on_wait=on_wait)
@@ -70,7 +73,8 @@ def check_offer(
         PlanError: There is no such offer, or no test model has a layer kind that is asked for.
     """
     offer = registry.find(kind, name)
-    _known_samples(registry, settings)
+    if not settings.declared_only:
+        _known_samples(registry, settings)
     judge = Judge(f"{kind} {name!r}")
     judge_offer(judge, kind, offer)
     sound = all(result.state != "failed" for result in judge.results if result.check in {"params", "declarations"})

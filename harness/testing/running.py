@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.specs import TargetSpec
-from harness.testing.common import arrays, ended, error_of, sqnr_db
+from harness.testing.common import arrays, ended, error_of, sqnr_db, told
 from harness.testing.observed import Material, Ran
 from harness.testing.results import Judge
 from harness.types import Failure, Model, TensorSpec
@@ -113,8 +113,8 @@ def _signature(judge: Judge, seen: Ran, model: Model, at: str) -> None:
     judge.expect(
         "interface",
         inputs,
-        expected=f"inputs {_told(model.inputs)}",
-        seen=_told(seen.inputs),
+        expected=f"inputs {told(model.inputs)}",
+        seen=told(seen.inputs),
         sample=at,
         fix="map the runtime's names back to model.inputs; keep dtypes",
     )
@@ -128,10 +128,6 @@ def _signature(judge: Judge, seen: Ran, model: Model, at: str) -> None:
     )
 
 
-def _told(specs: Any) -> str:
-    return ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in sorted(specs.items()))
-
-
 def _dtypes(judge: Judge, seen: Ran, at: str) -> None:
     wrong = [
         name
@@ -141,9 +137,9 @@ def _dtypes(judge: Judge, seen: Ran, at: str) -> None:
     judge.expect(
         "dtypes",
         not wrong and bool(seen.first),
-        expected=f"outputs as declared: {_told(seen.outputs_declared)}",
-        seen=_told(seen.first) or "no outputs",
-        fix="declare what run returns, or convert it",
+        expected=f"outputs as declared: {told(seen.outputs_declared)}",
+        seen=told(seen.first) or "no outputs",
+        fix="declare what run returns, with its rank (harness_onnx.model_io reads it from an ONNX file), or convert it",
         sample=at,
     )
 

@@ -12,7 +12,7 @@ from harness import codec, params
 from harness.build.data import read_split, write_data
 from harness.build.job import Hardware, Workload
 from harness.build.tasks import Use
-from harness.build.values import content_sha256
+from harness.codec import content_sha256
 from harness.errors import PluginError
 from harness.specs import Job
 from harness.testing.jobs import WatchedHardware, folder_state, items_of, make_job, save_arrays, seed_all

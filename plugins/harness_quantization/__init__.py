@@ -240,6 +240,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
         after=_EARLIER,
         conflicts=frozenset({"none", "weight-equalization"}),
         defaults=(),
+        changes=frozenset({"weights"}),
     )
     yield MethodSpec(
         name="fixed-point",
@@ -277,6 +278,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
         after=_EARLIER | {"weight-equalization"},
         conflicts=frozenset({"none", "bias-correction", "codebook", "fixed-point"}),
         defaults=(),
+        changes=frozenset({"weights"}),
     )
 
 
