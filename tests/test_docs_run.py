@@ -136,7 +136,8 @@ def ran(tmp_path_factory, request) -> dict[str, Future[str]]:
 @pytest.mark.timeout(2 * LIMIT_S * len(RUN))
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_every_block_runs(page: Path, ran: dict[str, Future[str]]) -> None:
-    assert ran[page.name].result() == ""
+    said = ran[page.name].result()
+    assert not said, said
 
 
 def generator():

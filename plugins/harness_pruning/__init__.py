@@ -76,6 +76,7 @@ def _zeros() -> Iterator[MethodSpec[Any]]:
         before=frozenset({"quantization"}),
         conflicts=frozenset({"none", "binarization"}),
         defaults=(),
+        changes=frozenset({"weights"}),
     )
 
 
