@@ -100,6 +100,16 @@ def test_entropy_clips_far_outliers() -> None:
     assert 3 < high < 30
 
 
+def test_entropy_does_not_clip_to_a_background_that_repeats() -> None:
+    drawn = np.random.default_rng(0).normal(0.5, 0.5, 5000).clip(-0.8, 1.9).astype(np.float32)
+    background = np.full(20000, -0.79, np.float32)
+    low, high = ranges([{"a": np.concatenate([background, drawn])}], "entropy")["a"]
+    assert low == pytest.approx(-0.8)
+    assert high > 1.5
+    grey = np.random.default_rng(0).integers(-4, 12, 20000) / 6  # a few values alone: nothing is known between them
+    assert ranges([{"a": grey.astype(np.float32)}], "entropy")["a"] == pytest.approx((-4 / 6, 11 / 6))
+
+
 def test_entropy_of_a_relus_output_is_that_of_its_positive_half() -> None:
     values = np.random.default_rng(7).standard_normal(100_000).astype(np.float32)
     low, high = ranges([{"a": np.maximum(values, 0)}], "entropy")["a"]

@@ -24,6 +24,7 @@ PERCENTILE = 99.99  # of the items that stay inside the range, both tails cut al
 SMOOTHING = 0.95  # weight of what was seen before in a moving average of each feed's least and largest value
 _LEVELS = 256
 _SAME_SCALE = {"Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+_ATOM, _ATOM_SHARE = 10, 0.01  # a bin above so many times its neighbours' mean, and this share of all, is one value
 _SHRINKS = 100  # candidate ranges of "mse": the full one times 1/100 … 100/100
 
 
@@ -100,6 +101,7 @@ class Seen:
         magnitudes = self.counts[BINS // 2 :] + self.counts[: BINS // 2][::-1]
         # A zero is exact on every grid. Those that a ReLU leaves, half of all items, would hide what clipping costs.
         magnitudes[0] -= self.zeros
+        magnitudes = _without_atoms(magnitudes)
         if not magnitudes.any():
             return self.width
         levels = _LEVELS // 2  # of magnitudes, as published
@@ -124,6 +126,20 @@ class Seen:
             if error < best:
                 best, found = error, (low, high)
         return found
+
+
+def _without_atoms(counts: Array) -> Array:
+    """Return a histogram without single values that repeat, such as the background of images and what follows from it.
+
+    Like the zeros of a ReLU they are off by a constant wherever one clips, and by their number they would hide what
+    clipping costs all other values. Such a bin gets what its neighbours hold.
+    """
+    import numpy as np
+
+    padded = np.pad(counts, 2)
+    beside = (padded[:-4] + padded[1:-3] + padded[3:-1] + padded[4:]) / 4
+    atom = (counts > _ATOM * beside) & (counts > _ATOM_SHARE * counts.sum())
+    return np.asarray(np.where(atom, beside, counts))
 
 
 def _zeros() -> Array:
