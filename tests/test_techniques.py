@@ -50,8 +50,19 @@ def test_a_technique_that_a_parameter_makes_is_measured_only_with_it() -> None:
     made = table(records.run_of((*rows[:2], replace(rows[2], cell_id="other", labels=labels))))
     lines = technique_table(made, specs)
     assert "| `int8:calibration=mse` | measured" in lines
-    assert "(as int8:calibration=mse) |" in lines
+    assert "(as int8" not in lines  # the line names it
     assert "| `int8:bits` | not in these runs |" in lines
+
+
+def test_another_workload_than_the_usual_one_is_named() -> None:
+    specs = {spec.name: spec for spec in fakes.methods()}
+    specs["int8"] = replace(specs["int8"], techniques=("Q01",))
+    base, cell = records.record("baseline"), records.record("int8")
+    other = replace(cell, labels={**cell.labels, "workload": "tiny-gru"})
+    more = replace(records.record("fp16"), cell_id="third")
+    made = table(records.run_of((base, more, other)))
+    assert "(on tiny-gru) |" in technique_table(made, specs)
+    assert "(on " not in technique_table(table(records.run_of((base, more, cell))), specs)
 
 
 def test_every_known_technique_has_a_line_also_an_id_of_a_plugins_own() -> None:
@@ -81,7 +92,7 @@ def test_the_command_refuses_what_it_cannot_do(capfd) -> None:
 
 def test_the_page_holds_what_the_command_prints(capfd) -> None:
     page = (ROOT / "docs" / "techniques.md").read_text()
-    (line,) = [line.strip() for line in page.splitlines() if line.startswith("    harness methods --table")]
+    (line,) = [line.strip() for line in page.splitlines() if line.startswith("harness methods --table")]
     runs = [str(ROOT / word) for word in line.split()[2:] if word != "--table"]
     assert call(["methods", *(word for run in runs for word in ("--table", run))]) == 0
     printed = capfd.readouterr().out.splitlines()

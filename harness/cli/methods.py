@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option(
     "--table", "runs", multiple=True, type=click.Path(path_type=Path, exists=True), metavar="RUN",
-    help="Print technique x target as Markdown, with what these runs measured; repeatable.",
+    help="Print technique x target as Markdown, with what these runs, or all below a folder, measured; repeatable.",
 )  # fmt: skip
 @json_option
 @click.pass_obj
@@ -48,13 +48,17 @@ def command(app: App, *, name: str | None, runs: tuple[Path, ...], as_json: bool
 
 
 def _table(registry: Registry, runs: tuple[Path, ...], *, name: str | None, as_json: bool) -> None:
-    from harness.cli.common import find_run
     from harness.leaderboard import table, technique_table
-    from harness.store import load_run
+    from harness.store import find_runs, load_run
 
     if name is not None or as_json:
         raise PlanError("--table prints one page of all methods", hint="leave out the name and --json")
-    board = table([load_run(find_run(run)) for run in runs])
+    found = [path for folder in runs for path in find_runs(folder)]
+    if not found:
+        raise PlanError(
+            f"there is no run at {runs[0]}", hint="'harness bench' makes one; a run is results/<host>/<run>"
+        )
+    board = table([load_run(path) for path in found])
     specs = {method: offer.spec for method, offer in registry.methods.items()}
     click.echo(technique_table(board, specs), nl=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,15 @@ def _cell(method: str, where: str, target: str, rows: Sequence[Row]) -> str:
     item, steps = mine[0]
     if item["status"] != "ok":
         return f"{item['status']}: {item['reason']}"
-    return _figures(item) + (f" (as {item['method']})" if len(steps) > 1 or where else "")
+    usual = Counter(str(row["workload"]) for row in rows).most_common(1)[0][0]
+    how = [f"as {item['method']}"] if len(steps) > 1 or _more(where, item) else []
+    how += [f"on {item['workload']}"] if item["workload"] != usual else []
+    return _figures(item) + (f" ({' '.join(how)})" if how else "")
+
+
+def _more(where: str, item: Row) -> bool:
+    """Tell whether a cell's method says more than the parameter that the line names already."""
+    return bool(where) and not str(item["method"]).endswith(f":{where}")
 
 
 def _figures(item: Row) -> str:

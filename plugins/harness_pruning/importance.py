@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 FROM_LOSS = {"gradient", "taylor"}
 ITEMS = 256  # of the train split, that gradients and responses are taken over
+BATCH = 16  # items of one gradient: over many, those of a trained network cancel out and leave noise
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Evidence:
 
     Attributes:
         importance: The criterion.
-        gradients: Of the task's loss by parameter (gradient, taylor).
+        gradients: Magnitude of the task's gradient by parameter, averaged over small batches (gradient, taylor).
         ratios: Signal-to-noise ratio of each output channel's response by layer (snr).
     """
 
@@ -33,7 +34,7 @@ class Evidence:
         """Return the importance of each entry of a weight, in the weight's shape.
 
         l1 and linf: abs(w); l2: w²; taylor: abs(w ∂L/∂w) (Molchanov et al., 2019); gradient:
-        abs(∂L/∂w) / ‖∂L/∂w‖₂, the norm being that of the whole weight.
+        abs(∂L/∂w) / ‖∂L/∂w‖₂, the norm being that of the whole weight. Here abs(∂L/∂w) is its mean over batches.
         """
         import torch
 
@@ -86,14 +87,25 @@ def _given(job: Job | None, importance: str) -> Job:
 
 
 def _gradients(module: nn.Module, job: Job, importance: str) -> dict[Any, Tensor]:
+    """Return the mean over small batches of the gradients' magnitudes.
+
+    Training has brought the gradient over all items near zero, by items that pull against each other. How much they
+    pull shows in small batches, as the estimator is published: averaged over batches.
+    """
+    import torch
+
     from harness_torch import tensors
 
-    labels = labels_of(job, importance)
+    labels, found = labels_of(job, importance), dict[Any, torch.Tensor]()
     module.eval().requires_grad_()
-    outputs = module(*tensors(job.data.split("train").inputs, slice(ITEMS)))
-    job.workload.loss(outputs, labels).backward()
-    found = {item: item.grad.detach() for item in module.parameters() if item.grad is not None}
-    module.zero_grad(set_to_none=True)
+    starts = range(0, len(labels), BATCH)
+    for start in starts:
+        items = slice(start, min(start + BATCH, len(labels)))
+        outputs = module(*tensors(job.data.split("train").inputs, items))
+        job.workload.loss(outputs, labels[items]).backward()
+        for weight in (item for item in module.parameters() if item.grad is not None):
+            found[weight] = found.get(weight, 0) + weight.grad.detach().abs() / len(starts)
+        module.zero_grad(set_to_none=True)
     return found
 
 
