@@ -9,7 +9,7 @@ from records import board_records, info
 
 from harness.store import RunStore
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
+GOLDEN = Path(__file__).parents[1] / "harness" / "testing" / "golden_tree"
 
 
 def write(folder: Path) -> Path:

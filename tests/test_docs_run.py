@@ -55,6 +55,7 @@ pip() {
   [ "$1" = install ] || return 0
   "$PYTHON" -m pip install -q --no-deps --no-build-isolation --upgrade --target "$SITE" "${@: -1}"
   rm -f "$SITE"/harness_*.py
+  export PYTHONPATH="$PWD:$SITE"
 }
 python() { "$PYTHON" "$@"; }
 harness() { "$PYTHON" $HARNESS "$@"; }

@@ -19,7 +19,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_it_is_what_the_command_writes(tmp_path: Path) -> None:
     golden.write(tmp_path)
-    assert files(tmp_path) == files(golden.GOLDEN), "rm -r tests/data/golden && python tests/golden.py"
+    assert files(tmp_path) == files(golden.GOLDEN), "rm -r harness/testing/golden_tree && python tests/golden.py"
 
 
 def test_it_has_rows_of_many_kinds() -> None:
@@ -41,3 +41,17 @@ def test_views_are_built_on_it(form: str) -> None:
     done = CliRunner().invoke(cli, ["leaderboard", str(run), "--format", form])
     assert done.exit_code == 0
     assert "SIGSEGV" in done.output
+
+
+def test_an_author_gets_it_with_a_call(tmp_path: Path) -> None:
+    from harness import load_results
+    from harness.testing import golden_results
+
+    run = golden_results(tmp_path / "deep" / "golden")
+    assert files(tmp_path / "deep" / "golden") == files(golden.GOLDEN)
+    assert golden_results(tmp_path / "deep" / "golden") == run
+    (found,) = find_runs(tmp_path / "deep" / "golden")
+    assert found == run
+    table = load_results(tmp_path / "deep" / "golden")
+    assert len(table) == len(load_run(run).records)
+    assert table.attrs["problems"] == []

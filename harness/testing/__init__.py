@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from harness.testing.bench import Settings
     from harness.testing.catalogue import CHECKS
+    from harness.testing.golden import golden_results
     from harness.testing.results import Report, Result
 
 _HOMES = {
@@ -36,6 +37,7 @@ _HOMES = {
     "check_plugin": "api",
     "check_target": "api",
     "check_workload": "api",
+    "golden_results": "golden",
     "offers": "api",
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "check_plugin",
     "check_target",
     "check_workload",
+    "golden_results",
     "offers",
 ]
 
