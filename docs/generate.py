@@ -22,6 +22,8 @@ INSIDE = (
     "Latency",
     "Memory",
     "Quality",
+    "Confidence",
+    "Robustness",
     "ScenarioResult",
     "Roofline",
     "Ceilings",

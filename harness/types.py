@@ -583,10 +583,13 @@ class Confidence:
     """How far a classifier's probabilities can be believed, on the test split; changes are cell minus anchor, paired.
 
     Attributes:
+        items: In the test split.
+        bins: Into which they were sorted by confidence.
         ece: Expected calibration error over bins of equal mass, 0..1; biased upwards where it is small.
         ece_debiased: The same less what chance adds to each bin.
         nll: Mean negative log-likelihood of the right class, in nats.
         brier: Mean over items of the squared error summed over classes, 0..2.
+        ece_change, nll_change, brier_change: Cell minus anchor on the same items.
         probabilities: How outputs became probabilities: "softmax", or "as given".
     """
 
@@ -774,6 +777,8 @@ class Record:
         model_sha256: Of the model file that was lowered: equal on every host that runs one pack.
         roofline: The physical floor of the cell on its host.
         energy: Of one inference, where the host tells.
+        confidence: How far its probabilities can be believed.
+        robustness: The metric on corrupted copies of the test items.
     """
 
     schema: int
