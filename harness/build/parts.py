@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from harness.build.values import content_sha256
+from harness.codec import content_sha256
 from harness.errors import PluginError, Unsupported
 from harness.specs import Job, Split
 from harness.types import Artifact, Model
