@@ -74,13 +74,18 @@ def test_the_bare_call(benchmark, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_harness_alone_takes_at_most_a_twentieth_of_a_cell_and_a_second(benchmark, tmp_path):
-    """A cell is one process of a launch-set: what is neither start, import, load, warm-up, measuring nor probing."""
+def test_the_harness_alone_takes_at_most_a_twentieth_of_a_cell_and_a_second(benchmark, tmp_path, monkeypatch):
+    """A cell is one process of a launch-set: what is neither start, import, load, warm-up, measuring nor probing.
+
+    The parent's time waiting for starts and probes is taken as it waits, since a next process starts while another
+    warms up; the rest of the set's wall time is held against what the workers say that they loaded, warmed and timed.
+    """
     import json
 
     import numpy as np
 
     from harness.measure import Member, run_set
+    from harness.measure.process import Worker
     from harness.profiles import PROFILES
     from harness.types import Artifact, Options, Step
 
@@ -92,21 +97,32 @@ def test_the_harness_alone_takes_at_most_a_twentieth_of_a_cell_and_a_second(benc
     members = [
         Member(name, "null", Step("spin", {"ms": 5.0}), {"ms": 5.0}, artifact, Options(), tmp_path) for name in "ab"
     ]
-    shares, seconds = [], []
+    shares, seconds, waited = [], [], {}
+    receive = Worker._receive
+
+    def timed_receive(worker):
+        begin = time.perf_counter()
+        try:
+            return receive(worker)
+        finally:
+            waited[worker._asked] = waited.get(worker._asked, 0.0) + time.perf_counter() - begin
+
+    monkeypatch.setattr(Worker, "_receive", timed_receive)
 
     def once() -> None:
+        waited.clear()
         found = run_set("g", len(shares) * 1000, "variants", "a", members, PROFILES["standard"], 0, timeout_s=60)
-        known = sum(
-            x.import_ns + x.load_ns + x.first_ns + x.warmup_ns + sum(b.wall_ns for b in (*x.batches, *x.compute))
+        told = sum(
+            x.load_ns + x.first_ns + x.warmup_ns + sum(b.wall_ns for b in (*x.batches, *x.compute))
             for x in found.launches
         ) / 1e9  # fmt: skip
-        probes = 2 * 0.15  # before and after: 100 ms of spinning, and the canary
-        alone = max(0.0, found.seconds - known - probes) / len(found.launches)
+        starts = sum(waited[kind] for kind in ("starting", "probe"))  # "starting" holds import and configuration
+        alone = (found.seconds - told - starts) / len(found.launches)
         seconds.append(alone)
         shares.append(alone / (found.seconds / len(found.launches)))
 
     benchmark.pedantic(once, rounds=3, iterations=1)
     benchmark.extra_info["harness_seconds_per_cell"] = min(seconds)
     benchmark.extra_info["harness_share_of_a_cell"] = min(shares)
-    assert min(seconds) <= 1.0
+    assert 0 < min(seconds) <= 1.0
     assert min(shares) <= 0.05
