@@ -17,7 +17,8 @@ from torch import nn
 import harness_decomposition
 from harness import stats
 from harness.api import Model, Options, Precision, TensorSpec, Unsupported
-from harness.build import parts, values
+from harness.build import parts
+from harness.codec import content_sha256
 from harness.leaderboard import render, table
 from harness.measure.chain import Chain, opened
 from harness.plan import Request, make_plan
@@ -163,7 +164,7 @@ def test_the_chain_of_sessions_gives_what_the_whole_network_gives(
     artifact, chosen = lowered(exported, precision, tmp_path)
     assert artifact.realised == precision.name
     assert artifact.artifact_bytes == sum(part.artifact_bytes for part in artifact.parts)
-    assert artifact.sha256 == values.content_sha256(artifact.path)
+    assert artifact.sha256 == content_sha256(artifact.path)
     session = opened(chosen.spec, artifact, chosen.params, Options(batch=4), "accuracy")
     images = digits().split("selection").inputs["image"][:4]
     wanted = call(load(exported[0]), [images])["output0"]
