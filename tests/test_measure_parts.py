@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from launches import QUIET
 
 from harness import codec
 from harness.api import Options, TensorSpec
@@ -301,3 +302,27 @@ def test_the_null_target_gives_zeros_for_what_is_declared(tmp_path):
     assert {name: array.shape for name, array in outputs_of_two.items()} == {"y": (2, 1), "z": (2, 1)}
     assert session.run({"x": np.ones((5, 3))})["y"].shape == (5, 1)
     assert not SPEC.ranked
+
+
+def test_another_machines_clock_is_taken_in_place_of_this_one():
+    asked = []
+
+    def clocked(item, runs):
+        asked.append((item, runs))
+        return 5_000_000
+
+    loop = loops.Loop(lambda item: pytest.fail("this host timed a run"), ["a", "b"], clocked)
+    budget = WarmUp(4, 1, 10**9, 3, 1, 10**9)
+    warmed = loop.warm(budget)
+    assert warmed.inner_loops == loops.DEVICE_SAMPLE_NS // 5_000_000
+    asked.clear()
+    batch = loop.batch(0, 0)
+    assert batch.ns == (5_000_000,) * 3
+    assert [runs for _item, runs in asked] == [20, 20, 20]
+    assert {item for item, _runs in asked} == {"a", "b"}
+
+
+def test_what_nothing_watched_is_suspect_and_keeps_the_evidence():
+    found = noise.unwatched(QUIET)
+    assert (found.verdict, found.canary_before_gflops) == ("suspect", QUIET.canary_before_gflops)
+    assert "device" in found.reasons[0]

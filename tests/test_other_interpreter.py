@@ -68,3 +68,31 @@ def test_openvino_lowers_and_is_measured_in_an_environment_without_torch(tmp_pat
         assert record["latency"]["p50_ns"]["point"] > 0
         assert record["quality"]["items"] > 0
     assert str(python) in (next((tmp_path / "out").glob("*/*/run.json"))).read_text()
+
+
+def test_a_prebuilt_tflite_runs_and_is_quantized_without_the_converter(tmp_path: Path) -> None:
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        pytest.skip("ai-edge-litert is not installed")
+    import numpy as np
+    from tflite_files import separable
+
+    python = environment(tmp_path / "only", closure("tflite"))
+    for name in ("torch", "litert_torch"):
+        lacking = subprocess.run([python, "-c", f"import {name}"], capture_output=True, text=True, check=False)
+        assert f"No module named '{name}'" in lacking.stderr
+    model = separable(tmp_path / "m.tflite", 0.0)
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).random((24, 16, 16, 3), dtype=np.float32))
+    done = subprocess.run(
+        [python, "-m", "harness", "bench", "--model", model, "--data", tmp_path / "d.npz", "--methods", "baseline int8",
+         "--targets", "tflite", "--out", tmp_path / "out", "--format", "json"],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = {row["method"]: row for row in json.loads(done.stdout)}
+    assert {name: (row["status"], row["precision"]) for name, row in rows.items()} == {
+        "baseline": ("ok", "float32"),
+        "int8": ("ok", "int8"),
+    }
+    assert rows["int8"]["coverage_macs"] == 1
+    assert rows["int8"]["artifact_bytes"] < rows["baseline"]["artifact_bytes"]

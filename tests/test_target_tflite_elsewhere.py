@@ -21,7 +21,18 @@ import adb_standin
 from tflite_files import separable
 
 import harness_tflite
-from harness.api import Artifact, HarnessError, Job, Model, Options, Precision, SupportsClock, TensorSpec
+from harness.api import (
+    Artifact,
+    Calibration,
+    HarnessError,
+    Job,
+    Model,
+    Options,
+    Precision,
+    Split,
+    SupportsClock,
+    TensorSpec,
+)
 from harness_tflite import adb, android, flatbuffer
 from harness_tflite.params import Params
 from harness_tflite.sparse import sparsify
@@ -112,6 +123,28 @@ def test_a_pruned_model_is_lowered_sparse(tmp_path: Path, zeros: float, flags: t
     assert words in artifact.how
     assert artifact.stored_bytes <= artifact.artifact_bytes
     np.testing.assert_array_equal(_run(artifact.path), _run(source))
+
+
+class _Images:
+    def split(self, name: str) -> Split:
+        return Split({"x": IMAGES})
+
+
+@pytest.mark.parametrize("scheme", ["static", "dynamic"])
+def test_a_file_without_a_signature_is_quantized(tmp_path: Path, scheme: str) -> None:
+    path = separable(tmp_path / "m.tflite", 0.0)
+    assert flatbuffer.signature_names(path) == ((), ())
+    precision = Precision("int8", "int8", scheme, calibration=Calibration(samples=6))
+    model = Model("tflite", path, {"x": TensorSpec("float32", (None, 16, 16, 3))}, ("mean",), precision=precision)
+    job = dataclasses.replace(_job(tmp_path), data=_Images())
+    artifact = harness_tflite.lower(model, Params(), Options(), job)
+    expected = _run(path)
+    assert 0 < np.abs(_run(artifact.path) - expected).max() < 0.1 * np.abs(expected).max()
+    session = harness_tflite.open_session(artifact, Params(), Options(), "placement")
+    found = {(place.op, place.precision) for place in session.placements() if place.macs}
+    depthwise = "int8" if scheme == "static" else "float32"  # dynamic int8 is slow on depthwise convolutions
+    assert found == {("Conv", "int8"), ("DepthwiseConv", depthwise)}
+    assert [file.name for file in job.out.iterdir()] == ["model.tflite"]
 
 
 # -- a phone

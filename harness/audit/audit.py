@@ -38,7 +38,8 @@ def _claims(run: Run) -> launches.Claims:
     options: dict[str, Options] = {record.cell_id: record.cell.options for record in run.records}
     cores = run.info.host_facts.get("cores_logical", "") if run.info else ""
     profile = profile_named(run.info.profile if run.info else "quick")
-    return launches.Claims(profile, options, int(cores) if cores.isdigit() else None)
+    elsewhere = frozenset(record.cell_id for record in run.records if "runs_on" in record.provenance)
+    return launches.Claims(profile, options, int(cores) if cores.isdigit() else None, elsewhere)
 
 
 def _seconds(utc: str) -> float:

@@ -26,11 +26,13 @@ class Claims:
     Attributes:
         options: cell_id -> the options of its request; cells without a record are missing.
         cores: Logical cores of the host; ``None`` where not known.
+        elsewhere: cell_ids of what another machine ran and timed: this host's noise and cores say nothing about them.
     """
 
     profile: Profile
     options: Mapping[str, Options]
     cores: int | None
+    elsewhere: frozenset[str] = frozenset()
 
 
 def breaches(name: str, item: LaunchSet, claims: Claims) -> Iterator[Breach]:
@@ -71,6 +73,10 @@ def _launch(launch: Launch, item: LaunchSet, claims: Claims) -> Iterator[Breach]
         if ns <= 0:
             yield "start-times", f"{what} took {ns} ns"
     yield from _budget(launch, claims.profile)
+    if launch.cell_id in claims.elsewhere:
+        if launch.noise.verdict == "ok":
+            yield "noise-verdict", "is called ok, and nothing watched the device that ran it"
+        return
     yield from _resources(launch, claims)
     yield from _noise(launch)
     yield from _filled(launch)

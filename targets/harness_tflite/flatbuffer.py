@@ -13,6 +13,7 @@ from harness.api import BadModel, Span
 
 # schema.fbs TensorType -> numpy name; types that packing cannot read are left out.
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 4: "int64", 7: "int16", 9: "int8", 10: "float64", 18: "bfloat16"}
+_ALIGNMENT = 16  # of buffers, which the runtime maps
 _CHANNELS_LAST = frozenset({"DEPTHWISE_CONV_2D"})  # its weights are [1, h, w, channels], all others [channels, …]
 
 
@@ -163,6 +164,63 @@ def signature_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         tuple(signature.Inputs(index).Name().decode() for index in range(signature.InputsLength())),
         tuple(signature.Outputs(index).Name().decode() for index in range(signature.OutputsLength())),
     )
+
+
+def with_signature(path: Path, out: Path) -> Path:
+    """Return a file that has a signature: the file itself, or a copy whose signature names tensors by themselves.
+
+    Args:
+        path: The file; not changed.
+        out: Where a copy goes, if one is needed.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    root = open_model(path)
+    if root.SignatureDefsLength():
+        return path
+    model = schema.ModelT.InitFromObj(root)
+    graph, signature = model.subgraphs[0], schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    signature.inputs = [_entry(schema, graph, index) for index in graph.inputs]
+    signature.outputs = [_entry(schema, graph, index) for index in graph.outputs]
+    model.signatureDefs = [signature]
+    out.write_bytes(pack(model))
+    return out
+
+
+def _entry(schema: Any, graph: Any, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = graph.tensors[index].name, int(index)
+    return entry
+
+
+def pack(model: Any) -> bytes:
+    """Serialize with buffers aligned for kernels that read them in place, which the generated code would not do."""
+    import flatbuffers  # type: ignore[import-untyped]  # comes with ai-edge-litert, has no stubs
+
+    for buffer in model.buffers:
+        if buffer.data is not None:
+            buffer.__class__ = _aligned(type(buffer))
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _aligned(base: type) -> type:
+    from ai_edge_litert import schema_py_generated as schema
+
+    class Aligned(base):  # type: ignore[misc]  # the generated class, found at run time
+        def Pack(self, builder: Any) -> Any:  # noqa: N802  its name is the generated one
+            raw = bytes(memoryview(self.data))
+            builder.StartVector(1, len(raw), _ALIGNMENT)
+            builder.head -= len(raw)
+            builder.Bytes[builder.head : builder.head + len(raw)] = raw
+            vector = builder.EndVector()
+            schema.BufferStart(builder)
+            schema.BufferAddData(builder, vector)
+            return schema.BufferEnd(builder)
+
+    return Aligned
 
 
 def one_op_model() -> bytes:

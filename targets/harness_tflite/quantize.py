@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,9 +48,13 @@ def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int
     """
     precision = model.precision
     _check_supported(precision)
+    # The quantizer's calibration and its check of the result go by a signature, which older files lack.
+    signed = out.with_name("signed.tflite")
+    model = dataclasses.replace(model, path=flatbuffer.with_signature(model.path, signed))
     base = _recipe(precision, _override_scopes(model))
     ranges = _calibrate(model, base, data, threads) if precision.scheme == "static" else None
     left_out = _without_failures(model.path, base, ranges, out)
+    signed.unlink(missing_ok=True)
     return Quantized(out, _describe(precision, left_out), left_out)
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST_ZEROS = 0.5  # an index takes one or two bytes beside the four of a value; XNNPACK took 80 % of zeros, not 60 %
-_ALIGNMENT = 16  # of buffers, which the runtime maps
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def sparsify(path: Path, out: Path, least: float = LEAST_ZEROS) -> Sparse:
     kind.deprecatedBuiltinCode = schema.BuiltinOperator.DENSIFY
     model.operatorCodes.append(kind)
     graph.operators = [*added, *graph.operators]
-    out.write_bytes(_pack(model))
+    out.write_bytes(flatbuffer.pack(model))
     return Sparse(found, path.stat().st_size - out.stat().st_size)
 
 
@@ -134,32 +133,3 @@ def _vector(schema: Any, values: NDArray[Any]) -> tuple[Any, Any]:
             vector.values = values.astype(dtype)
             return getattr(schema.SparseIndexVector, f"{name}Vector"), vector
     raise ValueError(f"an index of {largest} is too large for TFLite")
-
-
-def _pack(model: Any) -> bytes:
-    """Serialize with buffers aligned for kernels that read them in place, which the generated code would not do."""
-    import flatbuffers  # type: ignore[import-untyped]  # comes with ai-edge-litert, has no stubs
-
-    for buffer in model.buffers:
-        if buffer.data is not None:
-            buffer.__class__ = _aligned(type(buffer))
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def _aligned(base: type) -> type:
-    from ai_edge_litert import schema_py_generated as schema
-
-    class Aligned(base):  # type: ignore[misc]  # the generated class, found at run time
-        def Pack(self, builder: Any) -> Any:  # noqa: N802  its name is the generated one
-            raw = bytes(memoryview(self.data))
-            builder.StartVector(1, len(raw), _ALIGNMENT)
-            builder.head -= len(raw)
-            builder.Bytes[builder.head : builder.head + len(raw)] = raw
-            vector = builder.EndVector()
-            schema.BufferStart(builder)
-            schema.BufferAddData(builder, vector)
-            return schema.BufferEnd(builder)
-
-    return Aligned
