@@ -225,7 +225,7 @@ def _aligned(base: type) -> type:
 
 def one_op_model() -> bytes:
     """Return a model that adds two float32 vectors of four items: the probe's."""
-    import flatbuffers  # type: ignore[import-untyped]  # comes with ai-edge-litert, has no stubs
+    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT()
