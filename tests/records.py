@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,10 @@ WORKLOAD = "digits-resnet8"
 
 @dataclass(frozen=True)
 class Host:
-    """The two fields of a fingerprint that the store reads."""
+    """The fields of a fingerprint that the store reads."""
 
     host_id: str = HOST_ID
-    facts: dict[str, str] | None = None
+    facts: dict[str, str] = field(default_factory=dict)
     state: Any = None
 
 

@@ -93,6 +93,12 @@ def in_batch(change):
     return in_launch(lambda launch: change(launch["batches"][0]))
 
 
+SURE = {
+    "items": 9, "bins": 3, "probabilities": "softmax", "ece_debiased": 0.0,
+    **{name: {"point": 0.1, "low": 0.0, "high": 0.2} for name in ("ece", "nll", "brier")},
+}  # fmt: skip
+
+
 def in_record(change, **which):
     return lambda forgery: forgery.change(forgery.cell(**which), change)
 
@@ -282,6 +288,18 @@ MUTATIONS = {
         in_record(lambda v: v.update(energy={"level": "E1", "source": "TDP of 65 W"})),
         {"energy"},
     ),
+    "a robustness that nobody measured": (
+        in_record(
+            lambda v: v.update(
+                robustness={"items": 9, "corrupted": {"fog:1": 0.9}, "value": {"point": 0.9, "low": 0.8, "high": 1.0}}
+            )
+        ),
+        {"robustness"},
+    ),
+    "a confidence that nobody measured": (
+        in_record(lambda v: v.update(confidence=SURE)),
+        {"confidence"},
+    ),
     "nothing shown of what ran": (no_placement, {"no-proof"}),
     "painted coverage": (painted_coverage, {"coverage"}),
     "a fallback without its flag": (fell_back, {"flag"}),
@@ -360,6 +378,7 @@ FOLLOWING = {  # what else such a change cannot help but break
     "ok without memory": {"part"},
     "answers changed": {"integrity", "inputs"},
     "a narrower interval": {"part"},
+    "a confidence that nobody measured": {"part"},
     "a p-value changed": {"part"},
     "flips left out": {"part", "integrity"},
     "a loser that was dropped": {"integrity"},

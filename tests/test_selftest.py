@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from launches import QUIET, launch_set
 
+from harness import codec
 from harness.cli.main import call
+from harness.leaderboard import table
+from harness.leaderboard.vouched import sentences
 from harness.measure.loadgen import read_summary
 from harness.plugins import load_registry
-from harness.selftest import GROUPS, again, floor, run_selftest, simulated
+from harness.report import report
+from harness.selftest import GROUPS, again, floor, recorded, run_selftest, simulated
 from harness.selftest import run as runner
 from harness.selftest.known import flips, least_by_chance, most_by_chance
 from harness.selftest.lab import Lab, judge
-from harness.selftest.values import Line
+from harness.selftest.values import Line, Report
+from harness.store import load_run
 
 NOISY = dataclasses.replace(QUIET, verdict="noisy")
 SETS = [launch_set(index, {"a": [[100] * 9]}) for index in range(5)]
@@ -150,3 +157,44 @@ def test_loadgens_summary_is_read():
     assert found["valid"]
     assert found["numbers"]["50.00 percentile latency (ns)"] == 5199434
     assert found["numbers"]["QPS w/o loadgen overhead"] == 138.88
+
+
+@pytest.mark.parametrize("make", [recorded.same_things, recorded.power, recorded.detectors, recorded.determinism])
+def test_recorded_lines_pass(make):
+    lines = list(make())
+    assert lines
+    assert {line.kind for line in lines} == {"recorded"}
+    assert [line.reason for line in lines if line.verdict != "pass"] == []
+
+
+def test_recorded_samples_are_whole():
+    found = recorded.read()
+    assert len(found.series) * len(found.series[0][0].members) // 2 == 200
+    samples = [ns for launch in found.series[0][0].launches for batch in launch.batches for ns in batch.ns]
+    assert min(samples) >= 1_000_000
+    assert {what for what, _set in found.disturbed} == {"", "stressed", "stopped", "throttled"}
+
+
+def test_a_detector_that_sleeps_fails_its_recorded_line(monkeypatch):
+    monkeypatch.setattr(recorded, "_named", lambda launch: {"cpu/wall", "hiccup"})
+    assert [line.verdict for line in recorded.detectors()] == ["pass", "fail"]
+
+
+def test_the_report_stands_beside_the_board_of_its_host(tmp_path):
+    folder = tmp_path / "host" / "run"
+    reference = next((Path(__file__).parents[1] / "results/reference").glob("*/*/run.json")).parent
+    shutil.copytree(reference, folder)
+    run = load_run(folder)
+    lines = (Line("known latency", "live", "pass", "5 ms"), Line("A/A", "recorded", "fail", "<b>40 of 200</b>"))
+    made = Report(1, "0", run.info.host_id, False, "2026-01-01T00:00:00", "2026-01-01T00:01:00", lines)
+    codec.write_whole(folder.parent / "selftest.json", codec.dumps(made))
+    (said,) = sentences([run])
+    assert "1 pass, 1 fail" in said
+    assert "A/A; figures of this host are not to be published" in said
+    assert said in table(run).attrs["notes"]
+    page = report([run]).decode()
+    assert "known latency" in page
+    assert "&lt;b&gt;40 of 200" in page
+    other = dataclasses.replace(made, host_id="another")
+    codec.write_whole(folder.parent / "selftest.json", codec.dumps(other))
+    assert list(sentences([run])) == []

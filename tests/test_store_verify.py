@@ -126,6 +126,23 @@ def test_a_host_that_changed_under_the_run_is_named(tmp_path):
     assert [problem.what for problem in verify_run(store.folder)] == ["the host changed while the run was measured"]
 
 
+def test_facts_that_changed_under_the_run_are_named_with_both_values(tmp_path):
+    with RunStore.create(tmp_path, info(host_facts={"governor": "powersave", "smt": "on"})) as store:
+        store.finish(Host(facts={"governor": "performance", "smt": "on", "new": "1"}, state={}))
+    (problem,) = verify_run(store.folder)
+    assert problem.what == "the host's governor was powersave at the start and performance at the end"
+
+
+def test_a_fresh_fingerprint_reads_the_host_anew(monkeypatch):
+    from harness.measure import host
+
+    before = host.fingerprint()
+    monkeypatch.setattr(host, "_mitigations", lambda: "changed")
+    assert host.fingerprint().facts == before.facts
+    assert host.fingerprint(fresh=True).facts["mitigations"] == "changed"
+    host.facts.cache_clear()
+
+
 def test_the_head_of_the_chain_changes_with_any_line(tmp_path):
     from harness.store import manifest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import sys
 import time
@@ -29,6 +30,16 @@ from harness.profiles import profile_named
 from harness.specs import WorkloadSpec
 from harness.store import RunInfo, RunStore, open_run
 from harness.types import SCHEMA, Failure, Record, SplitName
+
+
+def package_records() -> dict[str, str]:
+    """Return the hash of each installed distribution's RECORD, which lists its files with theirs."""
+    found = {}
+    for dist in importlib.metadata.distributions():
+        text = dist.read_text("RECORD") if dist.name else None
+        if text:
+            found[dist.name.lower()] = hashlib.sha256(text.encode()).hexdigest()
+    return found
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,7 @@ def run(
             raise Interrupted(
                 f"stopped; finished work is in {store.folder}", hint="run the same command again"
             ) from None
-        store.finish(fingerprint())
+        store.finish(fingerprint(fresh=True))
     return RunResult(store.folder, exit_code(records, strict=request.strict))
 
 
@@ -163,6 +174,7 @@ def _info(
         host_facts={**host.facts, **_devices(states)},
         host_state=host.state,
         packages=lock,
+        package_records=package_records(),
         plugins={info.name: f"{info.distribution} {info.version}" for info in registry.plugins},
         command=(Path(sys.argv[0]).name, *sys.argv[1:]),
         harness_version=harness.__version__,

@@ -230,7 +230,12 @@ _SCENARIOS = (
     Column("single_stream_p50_ns", "ns", "LoadGen SingleStream: median", LOW),
     Column("single_stream_p90_ns", "ns", "LoadGen SingleStream: 90th percentile", LOW),
     Column("offline_per_s", "items/s", "LoadGen Offline: throughput at this batch", HIGH),
-    Column("server_per_s", "queries/s", "LoadGen Server: highest Poisson rate whose p99 stays under the limit", HIGH),
+    Column(
+        "server_per_s",
+        "items/s",
+        "LoadGen Server: highest Poisson rate whose p99 stays under the limit",
+        HIGH,
+    ),
     Column("server_p99_ns", "ns", "p99 at that rate", LOW),
     Column("server_p99_limit_ns", "ns", "the limit"),
     Column("sustained_p50_ns", "ns", "median under load that lasts for minutes", LOW),

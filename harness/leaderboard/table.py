@@ -13,6 +13,7 @@ from harness.leaderboard.notes import noise_sentence
 from harness.leaderboard.ranking import GATED, divide, evidence, rank
 from harness.leaderboard.rows import Row, row
 from harness.leaderboard.stages import stage_effects
+from harness.leaderboard.vouched import sentences
 from harness.params import suggest
 from harness.store import Run
 
@@ -52,7 +53,7 @@ def table(runs: Run | Iterable[Run], *, sort: str = "speedup", gate: Gate | None
     divide(rows, gate)
     rank(rows, gate)
     frame = sort_rows(_frame(rows), sort)
-    notes = [text for run in all_runs for text in _notes(run)]
+    notes = [*(text for run in all_runs for text in _notes(run)), *sentences(all_runs)]
     frame.attrs = {
         "notes": [text for text in dict.fromkeys([*notes, _crossed_note(rows), _gate_note(gate)]) if text],
         "problems": [f"{run.path.name}/{problem.file}: {problem.what}" for run in all_runs for problem in run.problems],

@@ -71,8 +71,14 @@ def not_available(reason: str) -> str:
     return f"not available: {reason}"
 
 
-def fingerprint() -> Fingerprint:
-    """Read this host; fields that cannot be read say why, also off Linux."""
+def fingerprint(*, fresh: bool = False) -> Fingerprint:
+    """Read this host; fields that cannot be read say why, also off Linux.
+
+    Args:
+        fresh: Read the facts anew, though this process knows them: a host can change while a run lasts.
+    """
+    if fresh:
+        facts.cache_clear()
     found = facts()
     hashed = codec.sha256({name: found[name] for name in HASHED})
     return Fingerprint(hashed[:16], found, state())

@@ -18,6 +18,7 @@ from harness.leaderboard.escape import visible
 from harness.leaderboard.gates import Gate
 from harness.leaderboard.overall_views import HEADERS, NOTE, overall_cells
 from harness.leaderboard.sections import Section, section_frames, sections
+from harness.leaderboard.vouched import Vouched, reports
 from harness.report.answers import Answer, answers
 from harness.report.beyond import Grid
 from harness.report.cells import CellPage, cell_page, key_of
@@ -66,6 +67,7 @@ def report(runs: Sequence[Run], *, gate: Gate | None = None, sort: str = "speedu
             parts=parts,
             pages=pages,
             over=_overall(frame),
+            selftests=[(visible(made.sentence), _selftest(made)) for made in reports(runs)],
             rows={key: row for part in parts for key, row in part.rows},
             shown={shown.key: (shown, part.section) for part in parts for shown in part.section.rows},
             gated=gate is not None,
@@ -78,6 +80,11 @@ def report(runs: Sequence[Run], *, gate: Gate | None = None, sort: str = "speedu
         .encode()
     )
     return page
+
+
+def _selftest(made: Vouched) -> Grid:
+    rows = [(line.verdict, line.kind, visible(line.name), visible(line.reason)) for line in made.lines]
+    return Grid(("verdict", "on", "line", "what was seen"), tuple(rows))
 
 
 def _overall(frame: pd.DataFrame) -> Grid | None:

@@ -15,7 +15,8 @@ from contextlib import AbstractContextManager
 
 from harness.measure import cpus
 from harness.measure.memory import children
-from harness.selftest.lab import Lab, launches, line, noise_of
+from harness.measure.noise import THRESHOLDS
+from harness.selftest.lab import Lab, judge, launches, line, noise_of
 from harness.selftest.values import Line
 from harness.types import Launch, LaunchSet
 
@@ -144,15 +145,20 @@ def _shared_core(lab: Lab, other: int) -> Line:
     slowed = [launch for launch in busy if _slowest(launch) < SLOWED * before]
     named = sum(any("canary" in reason for reason in launch.noise.reasons) for launch in slowed)
     figures = {"canary_level": level, "slowed": len(slowed), "flagged": named, "trials": len(sets)}
-    if len(slowed) < len(sets) / 2:
-        reason = f"the canary kept {level:.1%} of its rate: these CPUs hardly share what slows it"
-        return line(title, ("not-evaluable", reason), figures, sets)
+    if len(slowed) < len(sets) / 2:  # then silence is what is asked for: a canary that kept its rate raises no flag
+        false = sum(_named_canary(launch, before) for launch in busy if launch not in slowed)
+        seen = f"these CPUs hardly share what slows the canary: it kept {level:.1%}; flagged in {false} launch-sets"
+        return line(title, judge(20 * false <= len(busy), seen, disturbed="", sets=sets), figures, sets)
     least = len(slowed) - len(slowed) // 20
-    if named < least and all(launch.noise.canary_level is None for launch in busy):
-        reason = f"the canary fell to {level:.1%}; its level is judged once 100 probes of this host are known"
-        return line(title, ("not-evaluable", reason), figures, sets)
+    if all(launch.noise.canary_level is None for launch in busy):  # this host's own clean mode is not known yet
+        named = sum(_named_canary(launch, before) for launch in slowed)
     seen = f"the canary fell to {level:.1%}; flagged in {named} of {len(slowed)} launch-sets that it slowed"
     return line(title, ("pass" if named >= least else "fail", seen), figures, sets)
+
+
+def _named_canary(launch: Launch, clean_gflops: float) -> bool:
+    """Tell whether the canary's level against these minutes' own clean rate is judged noisy or suspect."""
+    return THRESHOLDS["canary level"].judge(_slowest(launch) / clean_gflops) != "ok"
 
 
 def _slowest(launch: Launch) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +17,9 @@ from harness.bench.run import package_lock
 from harness.errors import HarnessError, PlanError
 from harness.measure import clean, fingerprint, slots
 from harness.plugins import Registry
-from harness.selftest import again, detectors, floor, known, simulated, vendor
+from harness.selftest import again, detectors, floor, known, recorded, simulated, vendor
 from harness.selftest.lab import Lab
-from harness.selftest.values import Line, Report
+from harness.selftest.values import Kind, Line, Report
 from harness.store.layout import host_folder
 from harness.types import SCHEMA
 
@@ -30,6 +31,10 @@ def _pure(make: Callable[[], Iterator[Line]]) -> Group:
 
 
 GROUPS: Mapping[str, Group] = {
+    "recorded-aa": _pure(recorded.same_things),
+    "recorded-power": _pure(recorded.power),
+    "recorded-noise": _pure(recorded.detectors),
+    "recorded-determinism": _pure(recorded.determinism),
     "simulated-truth": _pure(simulated.known_truth),
     "simulated-aa": _pure(simulated.same_things),
     "simulated-power": _pure(simulated.power),
@@ -94,10 +99,10 @@ def run_selftest(
             _forget(folder, "")
         held.enter_context(slots.measuring(on_wait=note))
         lab = Lab(registry, folder, full, CALM_S[full], note)
-        lines = [line for name in GROUPS if not only or name in only for line in _group(lab, name, on_line)]
+        found = {name: _group(lab, name, on_line) for name in GROUPS if not only or name in only}
+        lines = [line for name in GROUPS for line in found.get(name, _stored(lab, name) if full else [])]
     report = Report(SCHEMA, harness.__version__, host.host_id, full, started, utc_now(), tuple(lines), package_lock())
-    name = host.facts.get("product_name", "") if not host.facts.get("product_name", "").startswith("not avail") else ""
-    path = out / host_folder(name or "host", host.host_id) / ("selftest-full.json" if full else "selftest.json")
+    path = out / host_folder(platform.node(), host.host_id) / ("selftest-full.json" if full else "selftest.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     codec.write_whole(path, codec.dumps(report, indent=2))
     return report, path
@@ -113,10 +118,15 @@ def _forget(folder: Path, name: str) -> None:
         path.unlink()
 
 
-def _group(lab: Lab, name: str, on_line: Callable[[Line], None]) -> list[Line]:
+def _stored(lab: Lab, name: str) -> list[Line]:
+    """Return the lines that an earlier part of a full self-test left of a group."""
     stored = lab.folder / f"lines-{name}.json"
-    if stored.exists():
-        lines = list(codec.loads(tuple[Line, ...], stored.read_bytes(), where=str(stored)))
+    return list(codec.loads(tuple[Line, ...], stored.read_bytes(), where=str(stored))) if stored.exists() else []
+
+
+def _group(lab: Lab, name: str, on_line: Callable[[Line], None]) -> list[Line]:
+    stored, lines = lab.folder / f"lines-{name}.json", _stored(lab, name)
+    if lines:
         if all(line.verdict != "not-evaluable" for line in lines):
             for line in lines:
                 on_line(replace(line, reason=f"{line.reason} (decided before)"))
@@ -138,6 +148,6 @@ def _guarded(lab: Lab, name: str) -> Iterator[Line]:
             yield replace(line, seconds=round(time.monotonic() - begin, 1))
             begin = time.monotonic()
     except HarnessError as error:
-        simulated_ = name.startswith("simulated")
-        verdict = "fail" if simulated_ else "not-evaluable"
-        yield Line(name, "simulated" if simulated_ else "live", verdict, error.message)  # type: ignore[arg-type]
+        first = name.partition("-")[0]
+        kind: Kind = "recorded" if first == "recorded" else "simulated" if first == "simulated" else "live"
+        yield Line(name, kind, "not-evaluable" if kind == "live" else "fail", error.message)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+Kind = Literal["live", "simulated", "recorded"]
 Verdict = Literal["pass", "fail", "not-evaluable"]
 
 
@@ -14,14 +15,15 @@ class Line:
     """One check.
 
     Attributes:
-        kind: "live": measured on this host now; "simulated": on raw data whose truth is known, always evaluable.
+        kind: "live": measured on this host now; "simulated": on raw data whose truth is known; "recorded": on raw
+            data that ships with the package. The latter two are always evaluable.
         reason: Why it failed or could not be evaluated; for a pass, what was seen.
         figures: What was compared.
         noise: The noise verdict over its launches: how many were ok, suspect and noisy.
     """
 
     name: str
-    kind: Literal["live", "simulated"]
+    kind: Kind
     verdict: Verdict
     reason: str
     figures: Mapping[str, float] = field(default_factory=dict)

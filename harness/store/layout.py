@@ -34,6 +34,8 @@ class RunInfo:
         command: The command line as it was given.
         host_name: Readable; names the host's folder together with ``host_id``.
         host_id_after: Of the host when the run ended; another one means that the host changed under the run.
+        host_facts_changed: Facts that were others when the run ended, as they were then: no such run verifies.
+        package_records: Distribution -> hash of the list of its files with theirs (RECORD), where it has one.
         finished_utc: Empty until every cell has its record.
     """
 
@@ -55,6 +57,8 @@ class RunInfo:
     host_id_after: str = ""
     host_state_after: Mapping[str, str] = field(default_factory=dict)
     finished_utc: str = ""
+    host_facts_changed: Mapping[str, str] = field(default_factory=dict)
+    package_records: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_run_id(started_utc: str, plan_sha256: str) -> str:

@@ -151,6 +151,9 @@ class RunStore:
             finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             host_id_after=host.host_id,
             host_state_after=dict(host.state),
+            host_facts_changed={
+                name: value for name, value in host.facts.items() if self.info.host_facts.get(name, value) != value
+            },
         )
         self._put(layout.RUN, files.encode(self.info, layout.RUN))
 

@@ -35,6 +35,10 @@ def verify_loaded(run: Run) -> list[Problem]:
     found = [*run.problems, *_files(path, {problem.file for problem in run.problems})]
     if run.info is not None and run.info.host_id_after not in {"", run.info.host_id}:
         found.append(Problem(layout.RUN, "the host changed while the run was measured"))
+    if run.info is not None:
+        for name, after in run.info.host_facts_changed.items():
+            before = run.info.host_facts.get(name, "not known")
+            found.append(Problem(layout.RUN, f"the host's {name} was {before} at the start and {after} at the end"))
     for record in run.records:
         found += [Problem(layout.cell_file(record.cell_id), what) for what in _record(run, record)]
     return found
