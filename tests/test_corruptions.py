@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from harness.audit import audit
 from harness.bench.corruptions import CORRUPTIONS, SEVERITIES, Scale, channel_axis, corrupt
+from harness.bench.robust import EXTENTS, corruptions_of
+from harness.cli.main import call
+from harness.store import find_runs, load_run
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +75,26 @@ def test_items_come_back_in_their_own_layout_range_and_type(shape):
 def test_what_is_no_image_is_refused(shape):
     with pytest.raises(ValueError, match="no image"):
         channel_axis(shape)
+
+
+def test_copies_come_in_the_order_in_which_records_keep_their_names():
+    counts = {name: len(corruptions_of(extent)) for name, extent in EXTENTS.items()}
+    assert counts == {"quick": 4, "standard": 4, "publish": 75}
+    for extent in EXTENTS.values():
+        names = [f"{name}:{level}" for name, level in corruptions_of(extent)]
+        assert names == sorted(names)
+
+
+@pytest.mark.slow
+def test_a_run_with_robustness_holds_every_demand(tmp_path):
+    pytest.importorskip("onnxruntime")
+    options = ["--workloads", "tiny-conv", "--methods", "int8", "--targets", "onnxruntime", "--robustness"]
+    assert call(["bench", *options, "--out", str(tmp_path)]) == 0
+    (folder,) = find_runs(tmp_path)
+    assert audit(folder) == []
+    (int8,) = [record for record in load_run(folder).records if record.labels["method"] == "int8"]
+    found = int8.robustness
+    assert (found.reason, len(found.corrupted)) == ("", 4)
+    assert found.difference.low <= found.difference.point <= found.difference.high
+    assert found.extra is not None
+    assert int8.confidence.nll_change is not None

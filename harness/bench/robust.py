@@ -124,12 +124,11 @@ class Spoiler:
         """Yield corruptions and a folder of their copies, one after another; it is gone when the next is asked for."""
         import numpy as np  # as above
 
-        from harness.bench.corruptions import CORRUPTIONS, corrupt
+        from harness.bench.corruptions import corrupt
 
         file, items, scale = self._scale(built)
         clean = np.asarray(items[self._picked(built)])
-        images, extent = scale.images(clean), EXTENTS[self.context.profile]
-        every = [(name, level) for name in extent.names or CORRUPTIONS for level in extent.severities]
+        images, every = scale.images(clean), corruptions_of(EXTENTS[self.context.profile])
         at_once = max(1, SHARD_BYTES // max(1, clean.nbytes))
         for start in range(0, len(every), at_once):
             part = every[start : start + at_once]
@@ -220,6 +219,14 @@ class Spoiler:
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001  aggregate is a plugin's
             return Robustness(reason=f"aggregate raised {type(error).__name__}: {error}")
+
+
+def corruptions_of(extent: Extent) -> list[tuple[str, int]]:
+    """Return corruptions and severities in the order of their names, in which records keep them too."""
+    from harness.bench.corruptions import CORRUPTIONS  # as above
+
+    every = [(name, level) for name in extent.names or CORRUPTIONS for level in extent.severities]
+    return sorted(every, key=lambda pair: f"{pair[0]}:{pair[1]}")
 
 
 def picked_items(count: int, profile: str, seed: int) -> Array:
