@@ -25,6 +25,7 @@ class Profile:
         sets_max: Launch-sets up to which wide intervals get more, in steps of five.
         cell_seconds: Of measuring, above which a cell gets no more sets.
         calm_seconds: Longest wait for a calm window when the host is unfit.
+        backoff_seconds: Longest wait for a calm window before a noisy launch-set is repeated.
         energy_window_s, energy_idle_s: Of a window in which energy is read, and of the idle stretch before and after.
     """
 
@@ -46,6 +47,7 @@ class Profile:
     sets_max: int = 0
     cell_seconds: float = 0.0
     calm_seconds: float = 0.0
+    backoff_seconds: float = 0.0
     energy_window_s: float = 2.0
     energy_idle_s: float = 3.0
 
@@ -75,6 +77,7 @@ PROFILES = {
             sets_max=30,
             cell_seconds=60.0,
             calm_seconds=120.0,
+            backoff_seconds=30.0,
             energy_window_s=10.0,
             energy_idle_s=10.0,
         ),
@@ -97,6 +100,7 @@ PROFILES = {
             sets_max=30,
             cell_seconds=180.0,
             calm_seconds=600.0,
+            backoff_seconds=30.0,
             energy_window_s=10.0,
             energy_idle_s=10.0,
         ),

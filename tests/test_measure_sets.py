@@ -158,9 +158,12 @@ def test_a_noisy_set_is_repeated_and_what_is_discarded_is_kept(tmp_path, monkeyp
         calls.append(1)
         return dataclasses.replace(original(*args, **kwargs), verdict="noisy" if len(calls) == 1 else "ok")
 
+    waits = []
     monkeypatch.setattr(sets, "assess", noisy_first)
-    result = run([member(tmp_path, "anchor", ms=1)], rounds=2, retries=2)
+    monkeypatch.setattr(sets, "wait_calm", lambda cpus, *, limit_s: waits.append((len(cpus), limit_s)))
+    result = run([member(tmp_path, "anchor", ms=1)], rounds=2, retries=2, backoff_seconds=30.0)
     assert [bool(launch.discarded) for launch in result.launches] == [True, False]
+    assert waits == [(1, 30.0)]  # once: before the repetition, not after the attempt that stands
 
 
 def test_a_slow_member_does_not_outlive_its_budget(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from harness.measure import clean, cpus, host
+from harness.measure.calm import wait_calm
 from harness.measure.counters import Disturbance
 from harness.measure.crew import Crew, Player, aside, disturbance, effective_threads
 from harness.measure.member import Member
@@ -104,7 +106,17 @@ def _with_retries(plan: _Plan, members: Sequence[Member]) -> dict[str, Failure]:
         if not left or len(noisy) <= NOISY_SHARE * len(fresh):
             return failures
         plan.launches[first:] = [_discard(launch, f"{len(noisy)} of {len(fresh)} launches noisy") for launch in fresh]
+        _back_off(plan.profile, members)
     raise AssertionError("the last attempt always returns")
+
+
+def _back_off(profile: Profile, members: Sequence[Member]) -> None:
+    """Wait for a calm window before the next attempt, as long as the profile allows."""
+    if not profile.backoff_seconds:
+        return
+    taken = cpus.choose(max(member.options.threads for member in members))
+    with contextlib.suppress(WorkerLost):  # a probe that fails costs the wait, not the set
+        wait_calm(taken, limit_s=profile.backoff_seconds)
 
 
 def _discard(launch: Launch, why: str) -> Launch:
