@@ -259,23 +259,25 @@ def test_a_run_with_a_meter_gives_its_watts_to_board_verify_and_procure(tmp_path
     begin = time.time() - 5
     lines = [f"{begin + t / 100:.3f},10" for t in range(30_000)]
     meter = log(tmp_path / "meter.csv", lines)
-    done = toy.run("--methods", "baseline,way-keep", "--targets", "way-a,null", "--meter", str(meter))
+    done = toy.run("--methods", "baseline,way-keep", "--targets", "way-a", "--meter", str(meter))
     assert done.returncode == 0, done.stderr
-    found = toy.records()["way-keep", "way-a"]["energy"]
+    record = toy.records()["way-keep", "way-a"]
+    assert 0 < record["roofline"]["percent"] < 1  # eight multiply-accumulates in a Python loop
+    found = record["energy"]
     assert (found["level"], found["source"], found["reason"]) == ("E3", "meter's log meter.csv", "")
-    assert found["watts"]["point"] == pytest.approx(10.0, rel=1e-3)
+    assert found["watts"]["point"] == pytest.approx(10.0, rel=0.01)
     each = sorted(w["seconds"] / w["inferences"] for w in found["windows"])
     assert len(each) == launch.WINDOWS
-    assert found["joules"]["point"] == pytest.approx(10 * (each[2] + each[3]) / 2, rel=1e-3)
-    assert found["joules"]["low"] == pytest.approx(10 * each[0], rel=1e-3)
+    assert found["joules"]["point"] == pytest.approx(10 * (each[2] + each[3]) / 2, rel=0.01)
+    assert found["joules"]["low"] == pytest.approx(10 * each[0], rel=0.01)
     assert abs(found["active_joules"]["point"]) < 0.01 * found["joules"]["point"]
-    assert found["idle_watts"] == pytest.approx(10.0, rel=1e-3)
+    assert found["idle_watts"] == pytest.approx(10.0, rel=0.01)
     run = str(toy.runs()[-1])
     assert call(["leaderboard", run, "--format", "md"]) == 0
     assert "mJ, items/J" in capsys.readouterr().out
     assert call(["procure", str(toy.out), "--workload", "way-task", "--json"]) == 0
     (offer,) = json.loads(capsys.readouterr().out)["offers"]
-    assert offer["watts"]["point"] == pytest.approx(10.0, rel=1e-3)
+    assert offer["watts"]["point"] == pytest.approx(10.0, rel=0.01)
     assert offer["power"]["level"] == "E3"
     best = toy.records()[offer["best"]["name"].split(" ")[0], "way-a"]["energy"]
     assert offer["per_watt"]["point"] == pytest.approx(1 / best["joules"]["point"])

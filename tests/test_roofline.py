@@ -227,17 +227,14 @@ def test_the_board_shows_the_roofline_where_it_is_asked_for(tmp_path, capsys):
 def test_a_target_that_claims_work_it_cannot_have_done_ends_as_a_failed_row(tmp_path):
     """Ten million million multiply-accumulates in a millisecond: the cell is rejected, its figures are kept."""
     toy = way.install(tmp_path)
-    done = toy.run("--methods", "baseline", "--targets", "way-a:mode=leap,way-b")
+    done = toy.run("--methods", "baseline", "--targets", "way-a:mode=leap")
     assert done.returncode == 1, done.stderr
     found = toy.records()
-    leap, honest = found["baseline", "way-a:mode=leap"], found["baseline", "way-b"]
+    leap = found["baseline", "way-a:mode=leap"]
     assert (leap["status"], leap["stage"], leap["blame"]) == ("failed", "latency", "way")
     assert "faster than the physical floor" in leap["reason"]
     assert "floor_violation" in leap["flags"]
     assert leap["latency"]["p50_ns"]["point"] > 0
-    assert honest["status"] == "ok"
-    if FLAGS:
-        assert 0 < honest["roofline"]["percent"] < 1
 
 
 def test_a_large_model_far_from_the_roof_is_told_beside_a_losing_cell():
@@ -268,3 +265,10 @@ def test_energy_is_an_objective_only_where_all_have_it_of_one_level():
 
 def energy_of(level, joules):
     return Energy(level, "test", joules=Interval(joules, None, None))
+
+
+def test_arithmetic_without_a_kernel_of_ours_runs_at_what_a_cycle_holds_of_it():
+    per_cycle = {"float32": 32.0, "float16": 32.0, "int8": 1024.0, "bfloat16": 64.0}
+    found = ceilings.filled({"float32": 100e9, "int8": 400e9, "bfloat16": 190e9}, per_cycle)
+    assert found == {"float32": 100e9, "float16": 100e9, "int8": 3200e9, "bfloat16": 190e9}
+    assert ceilings.filled({"float32": 1e9}, {}) == {"float32": 1e9}

@@ -77,7 +77,7 @@ def measure(threads: int) -> Ceilings:
     per_cycle = kernels.macs_per_cycle(flags) if clock else {}
     return Ceilings(
         threads=threads,
-        macs_per_s=found["macs_per_s"],
+        macs_per_s=filled(found["macs_per_s"], per_cycle),
         most_macs_per_s={name: rate * (clock or 0.0) * threads for name, rate in per_cycle.items()},
         bytes_per_s=found["bytes_per_s"],
         most_bytes_per_s=DRAM_MARGIN * found["bytes_per_s"]["dram"],
@@ -87,6 +87,20 @@ def measure(threads: int) -> Ceilings:
         top_clock_from=origin,
         reason=found["reason"],
     )
+
+
+def filled(measured: Mapping[str, float], per_cycle: Mapping[str, float]) -> dict[str, float]:
+    """Add the arithmetics that no kernel of ours runs, at float32's rate times what a cycle holds more of them.
+
+    CPUs without instructions for float16 or bfloat16 compute them in float32; matrix extensions hold more.
+    """
+    found = dict(measured)
+    if "float32" not in measured or "float32" not in per_cycle:
+        return found
+    for name, each in per_cycle.items():
+        if name not in measured or each > kernels.TWO_VECTORS:
+            found[name] = max(found.get(name, 0.0), measured["float32"] * each / per_cycle["float32"])
+    return found
 
 
 def top_clock(facts: Mapping[str, str], seen_hz: float | None) -> tuple[float | None, str]:

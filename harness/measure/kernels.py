@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 REGISTERS = 12  # accumulators: more than latency x throughput of any multiply-add unit
+TWO_VECTORS = 128.0  # most that two units of vectors do in a cycle: int8 in 512 bits; more is a matrix extension's
 CHAIN = 16  # dependent multiplications in one turn of the clock's loop
 IMUL_CYCLES = 3  # latency of a 64-bit imul on every x86-64 core since Nehalem and Zen
 READ_STEP = 512  # bytes that one turn of the reading loop takes

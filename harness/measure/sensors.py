@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from harness.measure.cpus import read_text
 from harness.types import EnergyLevel
 
+APART_NS, TRIES = 20_000, 100
 POWERCAP = Path("/sys/class/powercap")
 
 
@@ -38,8 +39,15 @@ class Mark:
 
     @classmethod
     def now(cls, counters: Mapping[str, int] | None = None) -> Mark:
-        """Return this moment."""
-        return cls(time.time_ns(), time.perf_counter_ns(), counters or {})
+        """Return this moment, read on both clocks without being pushed aside in between."""
+        tries = (
+            (time.perf_counter_ns(), time.time_ns(), time.perf_counter_ns()) for _ in range(TRIES)
+        )  # a preempted one is taken again
+        before, utc_ns, _after = next(
+            (found for found in tries if found[2] - found[0] < APART_NS),
+            (time.perf_counter_ns(), time.time_ns(), 0),
+        )
+        return cls(utc_ns, before, counters or {})
 
 
 class Sensor(Protocol):
