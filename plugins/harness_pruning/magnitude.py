@@ -57,8 +57,6 @@ def check(params: Params) -> str | None:
         return "schedule=gradual prunes during fine-tuning, so it needs epochs of at least 1"
     if params.penalty != "none" and not params.before and params.schedule == "once":
         return f"penalty={params.penalty} acts in training before anything is pruned, so it needs before of at least 1"
-    if params.penalty != "none" and not params.trains:
-        return f"penalty={params.penalty} acts in training, so it needs before or epochs of at least 1"
     return no_epochs(params.epochs, params.distill)
 
 
