@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,4 +22,6 @@ def write(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        shutil.rmtree(GOLDEN, ignore_errors=True)  # else a second run would be written beside the first
     write(Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN)
