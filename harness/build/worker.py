@@ -151,7 +151,7 @@ class Worker:
             params = build_params(spec.params, probe.use.params, owner=f"target {spec.name!r}")
             started = time.perf_counter()
             found: Availability = spec.probe(params)
-            if isinstance(found, Availability) and not found.seconds:
+            if not found.seconds:
                 found = replace(found, seconds=time.perf_counter() - started)
             return Probed(found, spec.capabilities(params) if found.available else None)
         except MissingDependency as error:
