@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 RESULTS = Path("results")
+FIRST_WIDTH = 40  # characters of a first column that is kept on one line
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
@@ -75,9 +76,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    lines = list(rows)
+    short = max((len(str(row[0])) for row in lines), default=0) <= FIRST_WIDTH  # a long name would starve the rest
     for index, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=index == 0)
-    for row in rows:
+        table.add_column(column, overflow="fold", no_wrap=index == 0 and short)
+    for row in lines:
         table.add_row(*(Text(str(value)) for value in row))
     console().print(table)
 
