@@ -95,6 +95,13 @@ def test_where_too_few_are_clean_all_count_and_the_verdict_says_so():
     assert (found.launches, found.discarded, found.noise) == (10, 0, "noisy")
 
 
+def test_clean_sets_of_the_anchor_beside_other_variants_do_not_leave_a_cell_without_its_interval():
+    others = [launch_set(100 + index, {"a": rounds(1e6), "c": rounds(1e6)}) for index in range(6)]
+    found = summarise("b", "a", [*mixed(3, 6), *others], PROFILES["quick"])
+    assert (found.launches, found.discarded, found.noise) == (6, 0, "noisy")
+    assert found.ratio.low is not None
+
+
 def test_the_summary_says_what_the_launches_were_like_and_the_same_samples_give_the_same_summary():
     sets = mixed(0)
     found = summarise("b", "a", sets, PROFILES["standard"])

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 from harness.types import Launch, LaunchSet
 
-LEAST = (
-    6  # launches of a cell that must remain; under it no interval can be given, so all count and the verdict says so
-)
+# Launches of a cell that must remain; under it no interval can be given, so all count and the verdict says so.
+LEAST = 6
 
 
 def dismiss_noisy(sets: Sequence[LaunchSet], cell_ids: Sequence[str]) -> list[LaunchSet]:
@@ -24,17 +23,23 @@ def dismiss_noisy(sets: Sequence[LaunchSet], cell_ids: Sequence[str]) -> list[La
         cell_ids: The cell, and its anchor: two cells of a pair are judged together, so that a set counts for both
             or for neither.
     """
-    undisturbed = [item.index for item in sets if _clean(item, cell_ids)]
-    present = [item for item in sets if any(launch.cell_id in cell_ids for launch in item.launches)]
-    if len(undisturbed) < LEAST or len(undisturbed) == len(present):
+    present = [_holds(item, cell_ids) for item in sets]
+    clean = [held and _clean(item, cell_ids) for item, held in zip(sets, present, strict=True)]
+    if sum(clean) < LEAST:
         return list(sets)
-    return [item if item.index in undisturbed else _marked(item, cell_ids) for item in sets]
+    choice = zip(sets, present, clean, strict=True)
+    return [_marked(item, cell_ids) if held and not calm else item for item, held, calm in choice]
+
+
+def _holds(item: LaunchSet, cell_ids: Sequence[str]) -> bool:
+    """Tell whether a set holds launches of all these cells: one of the anchor beside other variants decides nothing."""
+    return set(cell_ids) <= {launch.cell_id for launch in item.launches if not launch.discarded}
 
 
 def _clean(item: LaunchSet, cell_ids: Sequence[str]) -> bool:
-    """Tell whether a set holds launches of these cells, none of which is noisy."""
+    """Tell whether no launch of these cells is noisy."""
     own = [launch for launch in item.launches if launch.cell_id in cell_ids and not launch.discarded]
-    return bool(own) and all(launch.noise.verdict != "noisy" for launch in own)
+    return all(launch.noise.verdict != "noisy" for launch in own)
 
 
 def _marked(item: LaunchSet, cell_ids: Sequence[str]) -> LaunchSet:
