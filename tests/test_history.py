@@ -48,7 +48,8 @@ def test_units_have_a_history_each():
             record = replace(record, finished_utc=f"2026-11-{number + 1:02d}T00:00:00+00:00")
             run = records.run_of((record,), host_name=unit)
             runs.append(replace(run, path=Path(f"results/{unit}/run-{number}")))
-    steady, changed = history(list(reversed(runs)), record.cell_id[:8])
+    copies = [replace(run, path=Path("copy") / run.path) for run in runs]
+    steady, changed = history([*reversed(runs), *copies], record.cell_id[:8])
     assert [point.run for point in steady.points] == [f"run-{number}" for number in range(8)]
     assert steady.steps == ()
     (step,) = changed.steps

@@ -77,14 +77,15 @@ def history(runs: Sequence[Run], cell: str, metric: str = "ratio") -> list[Serie
     """Return a cell's series on every unit.
 
     Args:
-        runs: All runs.
+        runs: All runs; a copy of one counts once.
         cell: A cell_id or its beginning.
         metric: "ratio" to the anchor, from which the host's drift cancels, or "p50".
 
     Raises:
         PlanError: No record has this cell_id, or several cells begin so.
     """
-    found = [(run, record) for run in runs for record in run.records if record.cell_id.startswith(cell)]
+    once = {(run.unit, run.path.name): run for run in runs}.values()
+    found = [(run, record) for run in once for record in run.records if record.cell_id.startswith(cell)]
     ids = sorted({record.cell_id for _run, record in found})
     if len(ids) != 1:
         what = f"begins {len(ids)} cells: {', '.join(ids[:5])}" if ids else "is no cell of these runs"
