@@ -30,6 +30,8 @@ _PATHS: Mapping[str, tuple[int, ...]] = {
 }  # audit event -> which of its arguments are paths that it changes
 _FINE = ("/dev/", "/proc/", "/sys/")  # no files of anybody
 _LIBRARY_THREADS = frozenset({"tqdm_monitor"})  # one for the whole process, that its library keeps for good
+# What scikit-learn sets as it is imported; set beforehand, so that it is not taken for the plugin's doing.
+_LIBRARY_SETTINGS = {"KMP_DUPLICATE_LIB_OK": "True", "KMP_INIT_AT_FORK": "FALSE"}
 _LIBRARY_CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR")
 _SETTLE_S = 1.0  # threads and descriptors of a runtime may take a moment to go
 
@@ -70,11 +72,13 @@ _TRACER = _Tracer()
 def install() -> None:
     """Begin to hear of the files that Python code opens; once in a process.
 
-    Libraries that make a cache on their first use, and name it in the environment, are given one beforehand: it is
-    not the plugin's doing.
+    Libraries that make a cache on their first use, and name it in the environment, are given one beforehand, and
+    what others set as they are imported is set: it is not the plugin's doing.
     """
     for name in _LIBRARY_CACHES:
         os.environ.setdefault(name, str(_library_caches() / name.lower()))
+    for name, value in _LIBRARY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     sys.addaudithook(_TRACER.hear)
 
 
