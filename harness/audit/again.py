@@ -55,6 +55,11 @@ def repetition(first: Run, second: Run) -> Repetition:
     return Repetition(tuple(same), tuple(problems), tuple(undecided))
 
 
+def meet(now: tuple[float, float], before: tuple[float, float]) -> bool:
+    """Tell whether two intervals meet once the earlier one is widened by 5 % each way."""
+    return now[0] <= before[1] * (1 + MARGIN) and now[1] >= before[0] * (1 - MARGIN)
+
+
 def _pairs(first: Run, second: Run) -> Iterator[tuple[Record, Record]]:
     for ours in first.records:
         theirs = second.by_cell.get(ours.cell_id)
@@ -77,7 +82,7 @@ def _verdict(ours: Record, theirs: Record) -> tuple[str, str]:
 def _meet(what: str, mine: Interval, other: Interval, scale: float, unit: str) -> tuple[str, str]:
     if mine.low is None or mine.high is None or other.low is None or other.high is None:
         return "undecided", f"{what} has no interval"
-    if other.low <= mine.high * (1 + MARGIN) and other.high >= mine.low * (1 - MARGIN):
+    if meet((other.low, other.high), (mine.low, mine.high)):
         return "same", ""
     spans = [f"{item.point * scale:.4g}{unit}" for item in (mine, other)]
     return "differs", f"{what} was {spans[0]}, and is {spans[1]}"

@@ -268,8 +268,7 @@ class Campaign:
 
     def _scenarios(self) -> None:
         """Let the load generator drive each living cell; each result is kept as it comes."""
-        here = [planned for planned in self.cells if planned.runs_on == "here"]
-        alive = [planned for planned in here if planned.cell.cell_id not in self.failures]
+        alive = self._alive_here()
         todo = [(planned, name) for planned in alive for name in self.request.scenarios]
         if todo:
             self.ui.stage("scenarios", len(todo))
@@ -285,10 +284,13 @@ class Campaign:
             self.member(planned), name, self.profile, seed=self.request.seed, timeout_s=self.request.timeout_s
         )
 
+    def _alive_here(self) -> list[PlannedCell]:
+        here = [planned for planned in self.cells if planned.runs_on == "here"]
+        return [planned for planned in here if planned.cell.cell_id not in self.failures]
+
     def _energy(self) -> None:
         """Read the energy of each living cell, in a process of its own; each result is kept as it comes."""
-        here = [planned for planned in self.cells if planned.runs_on == "here"]
-        alive = [planned for planned in here if planned.cell.cell_id not in self.failures]
+        alive = self._alive_here()
         if not self.request.energy or not alive:
             return
         self.ui.stage("energy", len(alive))

@@ -37,6 +37,11 @@ def plain(value: float, digits: int = 3) -> str:
     return fixed(value, digits - 1 - math.floor(math.log10(abs(value))))
 
 
+def ranged_in(unit: float, point: float, low: float | None, high: float | None) -> tuple[str, str]:
+    """Return ``ranged`` of an estimate in a unit that is so many of its own."""
+    return ranged(point / unit, None if low is None else low / unit, None if high is None else high / unit)
+
+
 def ranged(point: float, low: float | None, high: float | None) -> tuple[str, str]:
     """Format a point and its interval, such as ("2.52", "2.41–2.60"); the second is empty without bounds."""
     if low is None or high is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import PlanError
-from harness.leaderboard.digits import UNKNOWN, plain, ranged
+from harness.leaderboard.digits import UNKNOWN, plain, ranged_in
 from harness.params import suggest
 
 Row = Mapping[str, Any]
@@ -41,10 +41,7 @@ def _roofline(item: Row) -> tuple[str, str]:
 def _energy(item: Row) -> tuple[str, str]:
     if item["energy_j"] is None:
         return UNKNOWN, item["energy_level"] or ""
-    low, high = item["energy_low_j"], item["energy_high_j"]
-    point, _span = ranged(
-        item["energy_j"] * 1e3, None if low is None else low * 1e3, None if high is None else high * 1e3
-    )
+    point, _span = ranged_in(1e-3, item["energy_j"], item["energy_low_j"], item["energy_high_j"])
     return point, f"{plain(item['items_per_j'])} {item['energy_level']}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.leaderboard.digits import UNKNOWN, plain, ranged
+from harness.leaderboard.digits import UNKNOWN, plain, ranged_in
 
 if TYPE_CHECKING:
     from harness.types import Record
@@ -72,7 +72,5 @@ def _share(value: float | None, whole: float) -> str:
 def _time(point: float | None, low: float | None, high: float | None, unit: Unit) -> str:
     if point is None:
         return UNKNOWN
-    text, span = ranged(
-        point / unit[1], None if low is None else low / unit[1], None if high is None else high / unit[1]
-    )
+    text, span = ranged_in(unit[1], point, low, high)
     return f"{text} ({span})" if span else text

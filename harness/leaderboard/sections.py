@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.beyond import scenario_lines, sustained_order, trust_lines
-from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged, unknown
+from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged_in, unknown
 from harness.leaderboard.extras import Extra, chosen
 from harness.leaderboard.notes import meaning
 from harness.leaderboard.parts import header, part_lines
@@ -225,7 +225,7 @@ def _span(item: Row, name: str, scale: float = 1.0, end: str = "") -> tuple[str,
     point, low, high = item[f"{name}{end}"], item[f"{name}_low{end}"], item[f"{name}_high{end}"]
     if point is None:
         return UNKNOWN, ""
-    return ranged(point / scale, None if low is None else low / scale, None if high is None else high / scale)
+    return ranged_in(scale, point, low, high)
 
 
 def _shown(item: Row, units: _Units, letters: Mapping[str, str], extras: Sequence[Extra]) -> Shown:

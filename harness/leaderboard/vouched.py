@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness import codec
@@ -57,12 +57,9 @@ def vouched(run: Run) -> Vouched | None:
     return None
 
 
-def sentences(runs: Iterable[Run]) -> Iterator[str]:
+def sentences(runs: Sequence[Run]) -> Iterator[str]:
     """Yield what the boards' notes say of each host's self-test, where one was made."""
-    for run in runs:
-        found = vouched(run)
-        if found is not None:
-            yield found.sentence
+    yield from (report.sentence for report in reports(runs))
 
 
 def reports(runs: Sequence[Run]) -> list[Vouched]:

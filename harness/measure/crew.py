@@ -12,12 +12,11 @@ from harness.measure import counters, cpus
 from harness.measure.counters import Counters, Disturbance
 from harness.measure.member import Member, Opened, Setup, Warmed, WarmUp
 from harness.measure.noise import Probe
-from harness.measure.process import Worker, WorkerLost
+from harness.measure.process import MEASURING, Worker, WorkerLost
 from harness.profiles import Profile
 from harness.types import Batch, Failure
 
 PROBE_BUDGET_S = 30.0
-WORKER = "harness.measure.worker"
 PROBE = "harness.measure.probe"
 
 
@@ -109,7 +108,7 @@ class Crew:
             return None
         member = self.members[place]
         try:
-            worker = self._worker(WORKER, member.python, member.options.threads, member.plugin, self.timeout_s)
+            worker = self._worker(MEASURING, member.python, member.options.threads, member.plugin, self.timeout_s)
         except WorkerLost as lost:
             self.failures[member.cell_id] = lost.failure
             return None

@@ -15,7 +15,7 @@ from harness import codec
 from harness.measure import cpus
 from harness.measure.member import Member, Setup, WarmUp
 from harness.measure.meter import Meter
-from harness.measure.process import Worker, WorkerLost
+from harness.measure.process import Worker, WorkerLost, worker_of
 from harness.measure.sensors import Mark, NoEnergy, Nvml, Rapl, Sensor
 from harness.profiles import Profile
 from harness.stats.energy import energy
@@ -61,14 +61,7 @@ def measure_energy(member: Member, sensor: Sensor, profile: Profile, *, seed: in
     busy: list[tuple[Mark, Mark, int]] = []
     rest: list[tuple[Mark, Mark, int]] = []
     try:
-        with Worker(
-            "harness.measure.worker",
-            python=member.python,
-            threads=member.options.threads,
-            blame=member.plugin,
-            stage="latency",
-            budget_s=timeout_s + WINDOWS * seconds,
-        ) as worker:
+        with worker_of(member, "latency", timeout_s + WINDOWS * seconds) as worker:
             worker.greet()
             worker.ask("configure", setup=codec.to_data(setup))
             worker.ask("open")

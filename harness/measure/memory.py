@@ -18,7 +18,7 @@ from harness import codec
 from harness.measure import cpus
 from harness.measure.member import Member, Setup
 from harness.measure.min_fit import min_fit
-from harness.measure.process import Worker, WorkerLost
+from harness.measure.process import Worker, WorkerLost, worker_of
 from harness.profiles import Profile
 from harness.types import Artifact, Failure, Memory
 
@@ -146,14 +146,7 @@ def measure_memory(
 
 
 def _worker(member: Member, timeout_s: float) -> Worker:
-    return Worker(
-        "harness.measure.worker",
-        python=member.python,
-        threads=member.options.threads,
-        blame=member.plugin,
-        stage="memory",
-        budget_s=timeout_s,
-    )
+    return worker_of(member, "memory", timeout_s)
 
 
 def _setup(member: Member, limit: int | None) -> Setup:

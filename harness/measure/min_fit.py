@@ -12,7 +12,7 @@ from pathlib import Path
 from harness import codec
 from harness.measure import cpus
 from harness.measure.member import Member, Setup
-from harness.measure.process import Worker, WorkerLost
+from harness.measure.process import WorkerLost, worker_of
 
 SLOWDOWN = 1.05
 PRECISION = 0.02  # of the limit
@@ -77,14 +77,7 @@ def _least_ns(member: Member, limit_bytes: int, timeout_s: float) -> float | Non
     setup = Setup(member, "memory", "memory", 0, cpus.choose(member.options.threads), None, 4)
     with (
         limited(limit_bytes) as folder,
-        Worker(
-            "harness.measure.worker",
-            python=member.python,
-            threads=member.options.threads,
-            blame=member.plugin,
-            stage="memory",
-            budget_s=timeout_s,
-        ) as worker,
+        worker_of(member, "memory", timeout_s) as worker,
     ):
         try:
             worker.greet()

@@ -10,12 +10,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import codec
 from harness.measure import channel
 from harness.measure.worker_line import MEMORY_WORDS
 from harness.types import Failure, Stage
+
+if TYPE_CHECKING:
+    from harness.measure.member import Member
 
 ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH",
@@ -29,6 +32,7 @@ THREADS = (
 )  # fmt: skip
 TAIL_BYTES = 4000
 EXIT_WAIT_S = 5.0
+MEASURING = "harness.measure.worker"  # the module of the process that measures
 
 
 class WorkerLost(Exception):
@@ -193,6 +197,18 @@ class Worker:
         self.process.wait()
         self.line.close()
         self._log.close()
+
+
+def worker_of(member: Member, stage: Stage, budget_s: float) -> Worker:
+    """Start the process that a member is measured in, with its interpreter and threads."""
+    return Worker(
+        MEASURING,
+        python=member.python,
+        threads=member.options.threads,
+        blame=member.plugin,
+        stage=stage,
+        budget_s=budget_s,
+    )
 
 
 def _oom_kills() -> int:

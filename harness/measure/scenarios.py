@@ -11,7 +11,7 @@ from harness import codec
 from harness.measure import cpus
 from harness.measure.crew import PROBE, PROBE_BUDGET_S
 from harness.measure.member import Member, Setup, WarmUp
-from harness.measure.process import Worker, WorkerLost
+from harness.measure.process import Worker, WorkerLost, worker_of
 from harness.profiles import Profile
 from harness.types import Failure, ScenarioResult
 
@@ -68,14 +68,7 @@ def run_scenario(
     try:
         with (
             Worker(PROBE, python=None, threads=1, blame="harness", stage="latency", budget_s=PROBE_BUDGET_S) as prober,
-            Worker(
-                "harness.measure.worker",
-                python=member.python,
-                threads=member.options.threads,
-                blame=member.plugin,
-                stage="latency",
-                budget_s=timeout_s,
-            ) as worker,
+            worker_of(member, "latency", timeout_s) as worker,
         ):
             prober.greet()
             worker.greet()

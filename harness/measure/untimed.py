@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import codec
 from harness.errors import RecordError
 from harness.measure.member import Member, Setup
-from harness.measure.process import Worker, WorkerLost
+from harness.measure.process import Worker, WorkerLost, worker_of
 from harness.types import Failure, Placement, Purpose
 
 PLACEMENT_RUNS = 3
@@ -65,14 +65,7 @@ def run_untimed(
     setup = Setup(member, purpose, purpose, 0, (), memory_limit_bytes, DISTINCT_INPUTS)
     result = Untimed()
     try:
-        with Worker(
-            "harness.measure.worker",
-            python=member.python,
-            threads=member.options.threads,
-            blame=member.plugin,
-            stage="accuracy" if accuracy else "placement",
-            budget_s=timeout_s,
-        ) as worker:
+        with worker_of(member, "accuracy" if accuracy else "placement", timeout_s) as worker:
             worker.greet()
             worker.ask("configure", setup=codec.to_data(setup))
             if accuracy and outputs_to is not None:

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import codec
+from harness.audit.again import MARGIN, meet
 from harness.bench.records import utc_now
 from harness.errors import RecordError
 from harness.measure import Member, clean, fingerprint
 from harness.selftest.floor import typical_ns
-from harness.selftest.lab import Lab, judge, launches, line
+from harness.selftest.lab import Lab, canary_spread, judge, line
 from harness.selftest.values import Line
 from harness.stats import median_interval, paired_ratio
 from harness.types import LaunchSet
 
 BLOCKS = 40
 SLOWED = 0.02  # of the calibration: what a changed clock does to known work
-MARGIN = 0.05  # of an interval, each way, within which a repetition reproduces (MLPerf's audits allow 10 %)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _reproduction(
     now = median_interval(typical_ns(again, "work"))
     if low is None or high is None or now.low is None or now.high is None:
         return line(title, ("not-evaluable", "too few launches for an interval"), {}, again)
-    ok = now.low <= high * (1 + MARGIN) and now.high >= low * (1 - MARGIN)
+    ok = meet((now.low, now.high), (low, high))
     spans = f"{now.low / 1e6:.4f} to {now.high / 1e6:.4f} ms, {when} {low / 1e6:.4f} to {high / 1e6:.4f} ms"
     seen = f"known work takes {spans} (they meet within {MARGIN:.0%})"
     verdict = judge(ok, seen, disturbed=disturbed or unstable(again), sets=again)
@@ -115,6 +115,5 @@ def _reproduction(
 
 def unstable(sets: Sequence[LaunchSet]) -> str:
     """Say that the canary moved between launches, empty where it did not."""
-    rates = [rate for x in launches(sets) for rate in (x.noise.canary_before_gflops, x.noise.canary_after_gflops)]
-    moved = max(rates) / min(rates) - 1
+    moved = canary_spread(sets)
     return f"the canary moved by {moved:.0%} between launches" if moved > 0.05 else ""

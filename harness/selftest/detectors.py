@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from harness.measure import cpus
 from harness.measure.memory import children
 from harness.measure.noise import THRESHOLDS
-from harness.selftest.lab import Lab, judge, launches, line, noise_of
+from harness.selftest.lab import Lab, canary_spread, judge, launches, line, noise_of
 from harness.selftest.values import Line
 from harness.types import Launch, LaunchSet
 
@@ -176,14 +176,9 @@ def silent(lab: Lab) -> Iterator[Line]:
     if disturbed and noisy > 0.05 * total:
         yield line("noise: silence", ("not-evaluable", f"{seen}; no calm window: {disturbed}"), {}, sets)
         return
-    spread = _canary_spread(sets)
+    spread = canary_spread(sets)
     if noisy > 0.05 * total and spread > 0.10:
         reason = f"{seen}; the canary moved by {spread:.0%}: the host has more than one speed"
         yield line("noise: silence", ("not-evaluable", reason), {"canary_spread": spread}, sets)
         return
     yield line("noise: silence", ("pass" if noisy <= 0.05 * total else "fail", seen), {"noisy": noisy}, sets)
-
-
-def _canary_spread(sets: Sequence[LaunchSet]) -> float:
-    rates = [rate for x in launches(sets) for rate in (x.noise.canary_before_gflops, x.noise.canary_after_gflops)]
-    return max(rates) / min(rates) - 1

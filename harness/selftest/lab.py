@@ -122,6 +122,12 @@ def samples(sets: Sequence[LaunchSet], cell_id: str) -> list[int]:
     return [ns for launch in launches(sets, cell_id) for batch in launch.batches for ns in batch.ns]
 
 
+def canary_spread(sets: Sequence[LaunchSet]) -> float:
+    """Return by how much the canary's fastest rate lies above its slowest, as a share."""
+    rates = [rate for x in launches(sets) for rate in (x.noise.canary_before_gflops, x.noise.canary_after_gflops)]
+    return max(rates) / min(rates) - 1
+
+
 def noise_of(sets: Sequence[LaunchSet]) -> dict[str, int]:
     """Count the noise verdicts of all launches."""
     return dict(sorted(Counter(launch.noise.verdict for launch in launches(sets)).items()))

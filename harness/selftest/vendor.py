@@ -20,7 +20,7 @@ from harness.measure.process import environment
 from harness.measure.scenarios import run_scenario
 from harness.plan import Request
 from harness.profiles import PROFILES
-from harness.selftest.lab import Lab, judge, launches, line, samples
+from harness.selftest.lab import Lab, canary_spread, judge, line, samples
 from harness.selftest.values import Line
 from harness.types import Failure, LaunchSet
 
@@ -66,8 +66,7 @@ def _verdict(name: str, logs: Sequence[float], ours_ns: float, sets: Sequence[La
     middle = statistics.median(logs)
     apart_ns = abs(1 - math.exp(-middle)) * ours_ns
     ok = abs(middle) <= AGREE or (ours_ns < 1e6 and apart_ns <= AGREE_NS)
-    rates = [rate for x in launches(sets) for rate in (x.noise.canary_before_gflops, x.noise.canary_after_gflops)]
-    moved = max(rates) / min(rates) - 1
+    moved = canary_spread(sets)
     unstable = disturbed or (f"the canary moved by {moved:.0%} between rounds" if moved > 0.05 else "")
     apart = f"{math.expm1(middle):+.1%} over {len(logs)} rounds (within 3 %, or 30 us below 1 ms)"
     seen = f"ours {ours_ns / 1e6:.3f} ms, {apart}"

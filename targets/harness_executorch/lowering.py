@@ -30,6 +30,7 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     """
     check_supported(model, params)
     import harness_torch
+    from harness_torch import programs
 
     wanted = model.precision
     module = harness_torch.load(model).eval()
@@ -39,11 +40,11 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
         if "int8" in wanted.name:
             module, how = _quantized(module, model, example, job)
         elif wanted.name == "float16":
-            module, how = _halved(module), "module in float16, float32 inputs and outputs"
+            module, how = programs.in_dtype(module, "float16"), "module in float16, float32 inputs and outputs"
         else:
             how = "torch.export of the module"
         job.progress(0.6, "lowering")
-        program = _program(export(module, example), model, options, xnnpack=params.xnnpack)
+        program = _program(programs.export(module, example, free=False), model, options, xnnpack=params.xnnpack)
     path = job.out / "model.pte"
     path.write_bytes(program)
     by = "XNNPACK" if params.xnnpack else "portable kernels"
@@ -79,25 +80,6 @@ def check_supported(model: Model, params: Params) -> None:
         raise Unsupported(f"executorch: PT2E has no calibration {method!r}", hint=f"known: {', '.join(_OBSERVERS)}")
 
 
-def export(module: nn.Module, example: tuple[Tensor, ...], *, free: bool = False) -> Any:
-    """Return the program of a module at the batch of the example, or at any.
-
-    Raises:
-        Unsupported: torch.export cannot follow the module.
-    """
-    import torch
-
-    shapes = ({0: torch.export.Dim("batch", min=1)},) * len(example) if free else None
-    failures = []
-    for strict in (False, True):
-        try:
-            with torch.no_grad():
-                return torch.export.export(module, example, dynamic_shapes=shapes, strict=strict)
-        except Exception as error:  # noqa: BLE001  torch raises of many classes; the other way is tried, both are told
-            failures.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
-    raise Unsupported(f"torch.export gives no program: {'; '.join(dict.fromkeys(failures))}")
-
-
 def _program(exported: Any, model: Model, options: Options, *, xnnpack: bool) -> bytes:
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -121,30 +103,11 @@ def _program(exported: Any, model: Model, options: Options, *, xnnpack: bool) ->
         raise Unsupported(f"executorch cannot lower this model: {type(error).__name__}: {text}") from error
 
 
-def _halved(module: nn.Module) -> nn.Module:
-    import torch
-
-    class Half(torch.nn.Module):
-        """Computes in float16 between float32 inputs and outputs."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = module.half()
-
-        def forward(self, *inputs: Tensor) -> Any:
-            given = [value.half() if value.is_floating_point() else value for value in inputs]
-            result = self.inner(*given)
-            several = isinstance(result, (tuple, list))
-            outputs = tuple(value.float() for value in (result if several else (result,)))
-            return outputs if several else outputs[0]
-
-    half: nn.Module = Half().eval()
-    return half
-
-
 def _quantized(module: nn.Module, model: Model, example: tuple[Tensor, ...], job: Job) -> tuple[Any, str]:
     """Quantize by PT2E: signed activations with a zero point, symmetric weights."""
     import torch
+
+    from harness_torch import programs
 
     quantizing = _pt2e()
     wanted = model.precision
@@ -153,9 +116,11 @@ def _quantized(module: nn.Module, model: Model, example: tuple[Tensor, ...], job
     quantizer = quantizing.XNNPACKQuantizer()
     config = quantizing.get_symmetric_quantization_config(is_per_channel=per_channel, is_dynamic=dynamic)
     quantizer.set_global(config if dynamic else _observed(config, _OBSERVERS[method]))
-    kept = [quantizing.inside(name) for name in _kept(module, wanted.overrides)]
+    kept = [quantizing.inside(name) for name in programs.kept_in_float32(module, wanted.overrides)]
     quantizer.set_filter_function(lambda node: not any(inside(node) for inside in kept))
-    feeds = list(_feeds(model, job))
+    feeds = programs.calibration_feeds(model, job, batch=_BATCH)
+    if not feeds:
+        raise Unsupported("int8 needs calibration items and there are none")
     prepared = quantizing.prepare_pt2e(_graph(module, model, example, feeds), quantizer)
     items = 0
     with torch.no_grad():
@@ -172,29 +137,15 @@ def _quantized(module: nn.Module, model: Model, example: tuple[Tensor, ...], job
 def _graph(module: nn.Module, model: Model, example: tuple[Tensor, ...], feeds: list[Any]) -> Any:
     """Return the graph to quantize: of any batch where torch.export gives one, so that calibration takes few runs."""
     import harness_torch
+    from harness_torch import programs
 
     try:
-        return export(module, harness_torch.example_inputs(model.inputs, batch=2), free=True).module(check_guards=False)
+        return programs.export(module, harness_torch.example_inputs(model.inputs, batch=2)).module(check_guards=False)
     except Unsupported:
         size = len(example[0])
         whole = [tuple(item[at : at + size] for item in feed) for feed in feeds for at in range(0, len(feed[0]), size)]
         feeds[:] = [feed for feed in whole if len(feed[0]) == size]
-        return export(module, example).module(check_guards=False)
-
-
-def _feeds(model: Model, job: Job) -> Any:
-    """Yield calibration batches; dynamic ranges are found at run time, and two items only shape the observers."""
-    import harness_torch
-
-    arrays = job.data.split("calibration").inputs
-    count = len(next(iter(arrays.values()))) if arrays else 0
-    wanted = model.precision
-    count = min(count, (wanted.calibration or Calibration()).samples if wanted.scheme == "static" else 2)
-    if not count:
-        raise Unsupported("int8 needs calibration items and there are none")
-    named = {name: arrays[name] for name in model.inputs}
-    for start in range(0, count, _BATCH):
-        yield harness_torch.tensors(named, slice(start, min(start + _BATCH, count)))
+        return programs.export(module, example, free=False).module(check_guards=False)
 
 
 def _observed(config: Any, observer: str) -> Any:
@@ -210,21 +161,6 @@ def _observed(config: Any, observer: str) -> Any:
         if getattr(config, name) is not None
     }
     return dataclasses.replace(config, **changed)
-
-
-def _kept(module: nn.Module, overrides: Any) -> list[str]:
-    """Return the layers whose weights an override keeps in float32.
-
-    Raises:
-        Unsupported: It names no parameter, or another dtype.
-    """
-    known = dict(module.named_parameters())
-    for name, dtype in overrides.items():
-        if name not in known:
-            raise Unsupported(f"override of {name!r} matches no parameter of the model")
-        if dtype != "float32":
-            raise Unsupported(f"override of {name!r} asks for {dtype}; a quantized program can only leave it float32")
-    return [name.rpartition(".")[0] for name in overrides]
 
 
 class _Pt2e:

@@ -81,13 +81,17 @@ def _float32(module: nn.Module, model: Model, job: Job) -> tuple[Any, str]:
 
 def _half(module: nn.Module, model: Model, job: Job) -> tuple[Any, str]:
     del job
+    from harness_torch import programs
+
     name = model.precision.weights
-    made = program.export(program.in_dtype(module, name), _example(model), variadic=True)
+    made = program.export(programs.in_dtype(module, name), _example(model), variadic=True)
     return made, f"module.to({name}) and torch.export, float32 inputs and outputs"
 
 
 def _int8(module: nn.Module, model: Model, job: Job) -> tuple[Any, str]:
     """Quantize by PT2E with the quantizer of the x86 backend: u8 activations, s8 weights per channel."""
+    from harness_torch import programs
+
     wanted = model.precision
     _check(model)
     torch = program.import_torch()
@@ -96,7 +100,7 @@ def _int8(module: nn.Module, model: Model, job: Job) -> tuple[Any, str]:
         dynamic = wanted.scheme == "dynamic"
         quantizer = quantizing.x86.X86InductorQuantizer()
         quantizer.set_global(quantizing.config(None if dynamic else _OBSERVERS[_method(model)]))
-        for name in _kept(module, wanted.overrides):
+        for name in programs.kept_in_float32(module, wanted.overrides):
             quantizer.set_module_name_qconfig(name, None)
         graph = program.export(module, _example(model)).module(check_guards=False)
         prepared = quantizing.prepare(graph, quantizer)
@@ -131,31 +135,12 @@ def _check(model: Model) -> None:
 
 def _feeds(model: Model, job: Job) -> list[tuple[Any, ...]]:
     """Return calibration batches; dynamic ranges are found at run time, and one item only shapes the observers."""
-    import harness_torch
+    from harness_torch import programs
 
-    arrays = job.data.split("calibration").inputs
-    count = len(next(iter(arrays.values()))) if arrays else 0
-    wanted = model.precision
-    count = min(count, (wanted.calibration or Calibration()).samples if wanted.scheme == "static" else 2)
-    if not count:
+    feeds = programs.calibration_feeds(model, job, batch=_BATCH)
+    if not feeds:
         raise Unsupported("static int8 needs calibration items and there are none")
-    named = {name: arrays[name] for name in model.inputs}
-    return [harness_torch.tensors(named, slice(start, min(start + _BATCH, count))) for start in range(0, count, _BATCH)]
-
-
-def _kept(module: nn.Module, overrides: Any) -> list[str]:
-    """Return the layers whose weights an override keeps in float32.
-
-    Raises:
-        Unsupported: It names no parameter, or another dtype.
-    """
-    known = dict(module.named_parameters())
-    for name, dtype in overrides.items():
-        if name not in known:
-            raise Unsupported(f"override of {name!r} matches no parameter of the model")
-        if dtype != "float32":
-            raise Unsupported(f"override of {name!r} asks for {dtype}; a quantized program can only leave it float32")
-    return [name.rpartition(".")[0] for name in overrides]
+    return feeds
 
 
 class _Pt2e:

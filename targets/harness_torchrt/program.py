@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import MissingDependency, Model, TensorSpec, Unsupported
+from harness.api import MissingDependency, Model, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,17 +60,10 @@ def export(module: nn.Module, example: tuple[Tensor, ...], *, variadic: bool = F
     Raises:
         Unsupported: torch.export cannot follow the module, or it fixes the batch.
     """
-    torch = import_torch()
-    each = ({0: torch.export.Dim("batch", min=1)},) * len(example)
-    free = (each,) if variadic else each
-    failures = []
-    for strict in (False, True):
-        try:
-            with quiet(), torch.no_grad():
-                return torch.export.export(module, example, dynamic_shapes=free, strict=strict)
-        except Exception as error:  # noqa: BLE001  torch raises of many classes; the other way is tried, both are told
-            failures.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
-    raise Unsupported(f"torch.export gives no program with a free batch: {'; '.join(dict.fromkeys(failures))}")
+    from harness_torch import programs
+
+    with quiet():
+        return programs.export(module, example, variadic=variadic)
 
 
 @dataclass(frozen=True)
@@ -116,25 +109,3 @@ def _results(program: Any) -> Iterator[TensorSpec]:
         value = values[name]
         sizes = tuple(size if isinstance(size, int) else None for size in value.shape)
         yield TensorSpec(str(value.dtype).removeprefix("torch."), sizes)
-
-
-def in_dtype(module: nn.Module, name: str) -> nn.Module:
-    """Return a module that computes in another float dtype and takes and gives float32."""
-    import torch
-
-    dtype = getattr(torch, name)
-
-    class Cast(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = module.to(dtype)
-
-        def forward(self, *inputs: Tensor) -> Any:
-            given = [value.to(dtype) if value.is_floating_point() else value for value in inputs]
-            result = self.inner(*given)
-            several = isinstance(result, (tuple, list))
-            outputs = tuple(value.to(torch.float32) for value in (result if several else (result,)))
-            return outputs if several else outputs[0]
-
-    cast: nn.Module = Cast().eval()
-    return cast
