@@ -281,7 +281,9 @@ def test_nothing_is_forked_to_report_to_the_vendor(tmp_path: Path) -> None:
         "t.lowered(t.conv_net(Path(sys.argv[1])), Path(sys.argv[1]), t.STATIC)\n"
         "assert 'nncf' in sys.modules\n"
         "assert not forks, forks\n"
-        "assert threading.active_count() == 1, threading.enumerate()\n"
+        # the thread of a progress bar that was just stopped may still be ending
+        "own = [t for t in threading.enumerate() if not type(t).__module__.startswith('rich.')]\n"
+        "assert own == [threading.main_thread()], own\n"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("NNCF", "PYTEST"))}
     subprocess.run(
