@@ -559,8 +559,9 @@ class Quality:
         p_value: Exact McNemar for classification.
         underpowered: The interval is wider than half the drop that a 99 % gate allows.
         evaluation_batch: Items per inference while judging.
-        fidelity: Agreement with the anchor's outputs: ``top1_agreement``, ``sqnr_db``, ``cosine`` …; names that begin
+        fidelity: Closeness to the anchor's outputs: ``top1_agreement``, ``sqnr_db``, ``cosine`` …; names that begin
             with ``framework_`` compare with the float model in the framework itself: of an anchor, its runtime's drift.
+        agreement: ``top1_agreement`` and ``top5_agreement`` with Wilson's interval over items.
     """
 
     metric: str
@@ -576,6 +577,7 @@ class Quality:
     underpowered: bool = False
     evaluation_batch: int = 1
     fidelity: Mapping[str, float] = field(default_factory=dict)
+    agreement: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def quality(
         None if drop is None else Interval(-drop, -drop - 0.007, -drop + 0.006, 0.95, "Newcombe paired (method 10)")
     )
     low, high = wilson(value, items)
+    same = 1 - (lost + gained) / items
     return Quality(
         metric="accuracy",
         unit="%",
@@ -123,7 +124,8 @@ def quality(
         gained=None if drop is None else gained,
         p_value=None if drop is None else 1.0,
         underpowered=True,
-        fidelity={} if drop is None else {"top1_agreement": 1 - (lost + gained) / items, "sqnr_db": 31.2},
+        fidelity={} if drop is None else {"top1_agreement": same, "sqnr_db": 31.2},
+        agreement={} if drop is None else {"top1_agreement": Interval(same, *wilson(same, items), 0.95, "Wilson")},
     )
 
 

@@ -14,7 +14,7 @@ from harness.audit import DEMANDS, audit
 from harness.audit.launches import Claims, breaches
 from harness.cli.main import call
 from harness.profiles import profile_named
-from harness.stats import summarise
+from harness.stats import agreement_intervals, summarise
 from harness.store import load_run
 from harness.types import Options
 
@@ -175,6 +175,29 @@ def better_answers(forgery):
     np.save(path, scores)
 
 
+def counted(forgery, change=lambda quality: None):
+    """Give a cell the agreement of its items, with intervals, as runs of today have it, and then change its words."""
+    path = forgery.cell()
+    before = forgery.read(path)["quality"]
+    hits = (np.arange(before["items"]) < round(before["fidelity"]["top1_agreement"] * before["items"]))[:, None]
+    np.save(forgery.folder / f"scores/{path.stem}-agreement.npy", hits.astype("float64"))
+
+    def write(value):
+        value["quality"]["agreement"] = codec.to_data(agreement_intervals(hits))
+        change(value["quality"])
+
+    forgery.change(path, write)
+    in_part("check", lambda part: write(part["value"]))(forgery)
+
+
+def narrower(quality):
+    quality["agreement"]["top1_agreement"]["low"] += 1e-6
+
+
+def agreeing(quality):
+    quality["fidelity"]["top1_agreement"] = 0.5
+
+
 def no_placement(forgery):
     def empty(value):
         value["placements"], value["coverage"]["reason"] = [], ""
@@ -300,6 +323,12 @@ MUTATIONS = {
         in_record(lambda v: v.update(confidence=SURE)),
         {"confidence"},
     ),
+    "an agreement that nobody counted": (
+        in_record(lambda v: v["quality"].update(agreement={"top1_agreement": {"point": 0.9, "low": 0.8, "high": 1.0}})),
+        {"agreement"},
+    ),
+    "a narrower interval of the agreement": (lambda forgery: counted(forgery, narrower), {"agreement"}),
+    "another agreement than was counted": (lambda forgery: counted(forgery, agreeing), {"agreement"}),
     "nothing shown of what ran": (no_placement, {"no-proof"}),
     "painted coverage": (painted_coverage, {"coverage"}),
     "a fallback without its flag": (fell_back, {"flag"}),
@@ -351,6 +380,12 @@ def test_a_run_that_was_only_copied_and_chained_anew_holds_too(forgery):
     assert audit(forgery.folder) == []
 
 
+def test_agreement_that_follows_from_its_items_holds(forgery):
+    counted(forgery)
+    forgery.redo()
+    assert audit(forgery.folder) == []
+
+
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_forged_run_is_rejected_for_its_own_reason(forgery, name):
     forge, reasons = MUTATIONS[name]
@@ -379,6 +414,7 @@ FOLLOWING = {  # what else such a change cannot help but break
     "answers changed": {"integrity", "inputs"},
     "a narrower interval": {"part"},
     "a confidence that nobody measured": {"part"},
+    "an agreement that nobody counted": {"part"},
     "a p-value changed": {"part"},
     "flips left out": {"part", "integrity"},
     "a loser that was dropped": {"integrity"},

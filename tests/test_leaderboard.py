@@ -74,6 +74,8 @@ def test_figures_of_a_row():
     assert row["compression"] == pytest.approx(318_000 / 98_304)
     assert row["model_memory_bytes"] == pytest.approx(0.1 * 61.2 * 2**20, abs=1)
     assert row["flips"] == pytest.approx(1 / 450)
+    assert row["top1_agreement"] == pytest.approx(449 / 450)
+    assert (row["top1_agreement_low"], row["top1_agreement_high"]) == pytest.approx((0.98752, 0.99961), abs=1e-5)
     assert row["macs"] == 12_501_632
     assert row["build_s"] == pytest.approx(43.5)
     assert row["runtime"] == "onnxruntime 1.0"

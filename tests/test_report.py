@@ -8,13 +8,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from records import board_records, failed, info, latency, launch_set, record, run_of
+from records import board_records, failed, info, latency, launch_set, quality, record, run_of
 
 from harness.cli.main import call
 from harness.errors import MissingDependency
 from harness.leaderboard import parse_gate, table
+from harness.leaderboard.digits import DASH
 from harness.report import report
 from harness.report.answers import answers
+from harness.report.beyond import beyond_page
 from harness.report.cells import cell_page
 from harness.report.plots import safe_json, samples
 from harness.store import find_runs, load_run
@@ -189,6 +191,13 @@ def test_the_lineage_tells_what_each_step_changed():
         "harness bench --workloads digits-resnet8 --methods channel-pruning+int8 --targets openvino "
         "--threads 1 --batch 1 --profile quick --seed 0"
     )
+
+
+def test_the_page_of_a_cell_shows_agreement_with_its_interval():
+    page = beyond_page(record("int8", quality=quality(0.99, 0.003, lost=3, gained=1)))
+    figures = {row[0]: row[1] for row in page.rows}
+    assert figures["top1_agreement"] == f"0.991 (0.977{DASH}0.997)"
+    assert figures["sqnr_db"] == "31.2"
 
 
 def test_samples_are_thinned_in_order_and_quantiles_are_of_all():

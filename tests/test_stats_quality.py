@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from harness.stats import fidelity, mcnemar_exact, paired_bootstrap, quality
+from harness.stats import agreement_intervals, fidelity, mcnemar_exact, paired_bootstrap, quality
 
 
 def accuracy(scores):
@@ -94,28 +95,81 @@ def test_a_metric_that_is_no_accuracy_keeps_its_unit():
 def test_fidelity_in_closed_form():
     anchor = np.tile([3.0, 4.0, 0.0], (2000, 1))
     found = fidelity({"y": anchor * 1.1}, {"y": anchor})
-    assert found["sqnr_db"] == pytest.approx(20.0)
-    assert found["cosine"] == pytest.approx(1.0)
-    assert found["top1_agreement"] == 1.0
+    assert found.figures["sqnr_db"] == pytest.approx(20.0)
+    assert found.figures["cosine"] == pytest.approx(1.0)
+    assert found.figures["top1_agreement"] == 1.0
 
 
 def test_top1_agreement_counts_items():
     anchor = np.eye(4)[np.arange(2000) % 4]
     cell = anchor.copy()
     cell[:100] = cell[:100, ::-1]
-    assert fidelity({"y": cell}, {"y": anchor})["top1_agreement"] == pytest.approx(0.95)
-    assert "top1_agreement" not in fidelity({"y": cell}, {"y": anchor}, task="regression")
-    assert "top1_agreement" not in fidelity({"y": cell[:, :1]}, {"y": anchor[:, :1]})
+    found = fidelity({"y": cell}, {"y": anchor})
+    assert found.figures["top1_agreement"] == pytest.approx(0.95)
+    assert found.agreement.shape == (2000, 1)
+    assert found.agreement.sum() == 1900
+    for none in (
+        fidelity({"y": cell}, {"y": anchor}, task="regression"),
+        fidelity({"y": cell[:, :1]}, {"y": anchor[:, :1]}),
+    ):
+        assert "top1_agreement" not in none.figures
+        assert none.agreement is None
+
+
+def test_agreement_has_the_interval_of_scipy():
+    chance = np.random.default_rng(7)
+    anchor = chance.normal(size=(600, 12))
+    cell = anchor + chance.normal(0, 0.8, (600, 12))
+    found = fidelity({"y": cell}, {"y": anchor})
+    judged = judge(None, None, fidelity=found.figures, agreement=found.agreement)
+    first = anchor.argmax(axis=1)
+    right = {
+        "top1_agreement": int((cell.argmax(axis=1) == first).sum()),
+        "top5_agreement": sum(int(f in np.argsort(row)[-5:]) for row, f in zip(cell, first, strict=True)),
+    }
+    assert set(judged.agreement) == set(right)
+    for name, count in right.items():
+        same = scipy.stats.binomtest(count, 600).proportion_ci(method="wilson")
+        interval = judged.agreement[name]
+        assert (interval.point, interval.low, interval.high) == pytest.approx((count / 600, same.low, same.high))
+        assert judged.fidelity[name] == pytest.approx(count / 600)
+
+
+def test_equal_outputs_agree_up_to_one():
+    same = np.random.default_rng(1).normal(size=(100, 3))
+    found = judge(None, None, agreement=fidelity({"y": same}, {"y": same}).agreement)
+    assert found.agreement["top1_agreement"].point == found.agreement["top1_agreement"].high == 1.0
+    assert found.agreement["top1_agreement"].low == pytest.approx(0.963, abs=1e-3)
+
+
+def test_of_several_outputs_the_one_that_agrees_least_counts():
+    anchor = np.eye(4)[np.arange(40) % 4]
+    swapped = anchor.copy()
+    swapped[:10] = swapped[:10, ::-1]
+    found = fidelity({"a": anchor, "b": swapped}, {"a": anchor, "b": anchor})
+    assert found.agreement[:, 0].tolist() == [0.0] * 10 + [1.0] * 30
+    assert found.figures["top1_agreement"] == 0.75
+
+
+def test_choices_of_one_item_count_by_their_share_and_the_interval_covers():
+    chance, covered = np.random.default_rng(3), 0
+    for _ in range(300):
+        level = chance.beta(8, 2, size=(60, 1))  # pixels of one item agree together, and items differ
+        agreeing = (chance.random((60, 20)) < level).mean(axis=1, keepdims=True)
+        interval = agreement_intervals(agreeing)["top1_agreement"]
+        covered += interval.low <= 0.8 <= interval.high
+    assert covered >= 285
 
 
 def test_the_worst_output_counts_and_identical_ones_are_capped():
     same, other = np.ones((5, 2)), np.ones((5, 2)) * 2
-    assert fidelity({"a": same}, {"a": same})["sqnr_db"] == 300
-    assert fidelity({"a": same, "b": same}, {"a": same, "b": other})["sqnr_db"] == pytest.approx(10 * math.log10(4))
+    assert fidelity({"a": same}, {"a": same}).figures["sqnr_db"] == 300
+    both = fidelity({"a": same, "b": same}, {"a": same, "b": other})
+    assert both.figures["sqnr_db"] == pytest.approx(10 * math.log10(4))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_outputs_that_are_not_finite_stay_representable(bad):
-    found = fidelity({"y": np.full((3, 2), bad)}, {"y": np.ones((3, 2))})
+    found = fidelity({"y": np.full((3, 2), bad)}, {"y": np.ones((3, 2))}).figures
     assert all(math.isfinite(value) for value in found.values())
     assert found["sqnr_db"] == -300

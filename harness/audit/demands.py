@@ -48,6 +48,7 @@ DEMANDS: Mapping[str, str] = {
     "floor": "no cell is faster than its multiply-adds allow, and its floor follows from what ran",
     "energy": "joules follow from their windows, of a level that names its source; what is not available says why",
     "quality": "intervals, flips and p-value follow from the per-item statistics",
+    "agreement": "shares of equal first choices and their intervals follow from the per-item statistics",
     "confidence": "calibration error, log-loss and Brier score follow from the per-item statistics",
     "robustness": "the metric under corruption and its differences follow from the per-item statistics",
 }

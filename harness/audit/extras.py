@@ -1,4 +1,4 @@
-"""Demands on what a record says of calibration and robustness: recomputed from its per-item statistics."""
+"""Demands on what a record says of agreement, calibration and robustness: recomputed from its per-item statistics."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from harness import codec
 from harness.audit.launches import Breach
-from harness.bench.quality import CONFIDENCE
+from harness.bench.quality import AGREEMENT, CONFIDENCE
 from harness.bench.robust import CORRUPTED, picked_items
 from harness.errors import RecordError
+from harness.stats import agreement_intervals
 from harness.stats.confidence import confidence
 from harness.stats.robustness import robustness
 from harness.store.layout import extra_scores
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 
 def breaches(run: Run, record: Record) -> Iterator[Breach]:
-    """Yield what a record's confidence and robustness break."""
+    """Yield what a record's agreement, confidence and robustness break."""
     try:
+        yield from _agreement(run, record)
         yield from _confidence(run, record)
         yield from _robustness(run, record)
     except RecordError:
@@ -42,6 +44,22 @@ def _pair(run: Run, record: Record, name: str) -> tuple[NDArray[Any] | None, NDA
     other = record.anchor if record.anchor != record.cell_id else None
     theirs = None if other is None else run.scores(extra_scores(other, name) if name else other)
     return ours, theirs
+
+
+def _agreement(run: Run, record: Record) -> Iterator[Breach]:
+    quality = record.quality
+    if quality is None:
+        return
+    ours = run.scores(extra_scores(record.cell_id, AGREEMENT))
+    if ours is None:
+        if quality.agreement:
+            yield "agreement", "its per-item statistics are missing"
+        return  # written before there were intervals
+    again = agreement_intervals(ours)
+    yield from (("agreement", where) for where in differences(codec.to_data(quality.agreement), codec.to_data(again)))
+    points = {name: quality.fidelity.get(name) for name in again}
+    due = {name: interval.point for name, interval in again.items()}
+    yield from (("agreement", where) for where in differences(points, due, "fidelity"))
 
 
 def _confidence(run: Run, record: Record) -> Iterator[Breach]:

@@ -16,7 +16,7 @@ from harness.errors import Unsupported
 from harness.measure import Member, Untimed, run_untimed
 from harness.plan import PlannedCell, Request, TargetState
 from harness.plugins import Registry
-from harness.stats import fidelity, quality
+from harness.stats import Fidelity, fidelity, quality
 from harness.stats.confidence import confidence, item_confidences
 from harness.store import RunStore
 from harness.store.layout import extra_scores
@@ -25,7 +25,7 @@ from harness.types import Confidence, Failure, Quality
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CONFIDENCE = "confidence"  # name of the per-item statistics in the store
+CONFIDENCE, AGREEMENT = "confidence", "agreement"  # names of the per-item statistics in the store
 DRIFT_DB = 60.0  # float32 on another runtime stays above 90 dB; 40 to 60 means a narrower float (MEASUREMENT.md 3)
 EVALUATION_BATCH = 32  # where batching cannot change a result; dynamic scales are found per batch, so never there
 
@@ -108,12 +108,13 @@ class Judge:
         outputs = load_outputs(result.outputs)
         refuse_infinite(outputs)
         anchor = None if planned.is_anchor else self._anchor_scores(block)
-        found: dict[str, float] = {}
+        found = Fidelity({}, None)
         if not planned.is_anchor and not self.anchor_outputs and self.recall is not None:
             self.anchor_outputs, self.recall = self.recall(), None
         if not planned.is_anchor and self.anchor_outputs:
-            found = dict(fidelity(outputs, load_outputs(self.anchor_outputs), task=spec.task))
-        found |= self._against_framework(planned, outputs, spec.task)
+            found = fidelity(outputs, load_outputs(self.anchor_outputs), task=spec.task)
+        if found.agreement is not None:
+            self.store.write_scores(extra_scores(planned.cell.cell_id, AGREEMENT), found.agreement)
         scores = None
         if built.evaluation.labelled and spec.score is not None:
             scores = spec.score(outputs, load_labels(built))
@@ -129,7 +130,8 @@ class Judge:
             items=built.evaluation.items,
             seed=self.request.seed,
             evaluation_batch=result.batch,
-            fidelity=found,
+            fidelity={**found.figures, **self._against_framework(planned, outputs, spec.task)},
+            agreement=found.agreement,
         )
         for interval in (judged.value, judged.difference):
             if interval is not None and not math.isfinite(interval.point):
@@ -146,7 +148,7 @@ class Judge:
         if not reference:
             return {}
         compared = fidelity(outputs, load_outputs(reference), task=task)
-        return {f"framework_{name}": value for name, value in compared.items()}
+        return {f"framework_{name}": value for name, value in compared.figures.items()}
 
     def _confidence(self, planned: PlannedCell, built: Built, result: Untimed, block: Block) -> Confidence | None:
         """Judge the probabilities of a classifier's first output, where it has labels."""

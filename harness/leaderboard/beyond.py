@@ -19,6 +19,10 @@ TRUST_HEADER = (
     "robustness and trust", "target", "when corrupted", "drop when corrupted", "added by compression",
     "calibration error", "its change", "log-loss", "drift",
 )  # fmt: skip
+_CLOSENESS = (
+    "top1_agreement", "sqnr_db", "top5_agreement", "kl_mean", "kl_p99", "cosine_p1", "max_abs_error", "outside_share",
+    "framework_sqnr_db",
+)  # fmt: skip
 APART = 0.05  # two cells closer than this are in no order, in bursts or under lasting load
 
 
@@ -35,9 +39,9 @@ def beyond(record: Record) -> dict[str, Any]:
 
 
 def _fidelity(quality: Quality) -> dict[str, Any]:
-    found = quality.fidelity
-    names = ("top5_agreement", "kl_mean", "kl_p99", "cosine_p1", "max_abs_error", "outside_share", "framework_sqnr_db")
-    return {name: found[name] for name in names if name in found}
+    figures = {name: quality.fidelity[name] for name in _CLOSENESS if name in quality.fidelity}
+    ranges = (bounds(name, interval) for name, interval in quality.agreement.items())
+    return {**figures, **{name: value for found in ranges for name, value in found.items()}}
 
 
 def _confidence(found: Confidence) -> dict[str, Any]:

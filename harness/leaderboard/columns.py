@@ -94,6 +94,8 @@ _QUALITY = (
     Column("p_value", "", "exact McNemar test of lost against gained"),
     _flag("underpowered", "the interval is wider than half the drop that a 99 % gate allows"),
     Column("top1_agreement", "share 0..1", "items with the anchor's first choice", HIGH),
+    Column("top1_agreement_low", "share 0..1", "lower end of its 95 % interval (Wilson)", HIGH),
+    Column("top1_agreement_high", "share 0..1", "upper end of its 95 % interval", HIGH),
     Column("sqnr_db", "dB", "signal to quantisation noise of the outputs against the anchor's", HIGH),
 )
 
@@ -199,7 +201,7 @@ def _ranged(name: str, unit: str, meaning: str, direction: Direction, kind: str 
 
 
 _TRUST = (
-    Column("top5_agreement", "share 0..1", "items whose first choice by the anchor is among the first five", HIGH),
+    *_ranged("top5_agreement", "share 0..1", "items whose first choice by the anchor is among the first five", HIGH),
     Column("kl_mean", "nats", "KL(anchor, cell) between the softmaxes, mean over items", LOW),
     Column("kl_p99", "nats", "its 99th percentile over items", LOW),
     Column("cosine_p1", "", "1st percentile over items of the cosine to the anchor's outputs", HIGH),

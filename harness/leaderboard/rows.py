@@ -81,8 +81,6 @@ def _quality(quality: Quality) -> Row:
         "gained": quality.gained,
         "p_value": quality.p_value,
         "underpowered": quality.underpowered,
-        "top1_agreement": quality.fidelity.get("top1_agreement"),
-        "sqnr_db": quality.fidelity.get("sqnr_db"),
     }
 
 

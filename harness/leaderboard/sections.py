@@ -278,7 +278,7 @@ def _quality(item: Row) -> tuple[str, str]:
     if item["quality"] is not None:
         return _span(item, "quality")
     if item["top1_agreement"] is not None:
-        return plain(100 * item["top1_agreement"], 4), ""
+        return _span(item, "top1_agreement", 0.01)
     return (f"{plain(item['sqnr_db'])} dB", "") if item["sqnr_db"] is not None else (UNKNOWN, "")
 
 

@@ -10,8 +10,10 @@ def _z(level: float) -> float:
     return NormalDist().inv_cdf(0.5 + level / 2)
 
 
-def wilson(successes: int, items: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, items: int, level: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval of a proportion (Wilson 1927), as fractions 0..1.
+
+    A sum of shares may stand for the successes; it varies less than whole ones, and the interval is wide enough.
 
     Raises:
         ValueError: No items, or more successes than items.

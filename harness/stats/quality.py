@@ -1,13 +1,13 @@
-"""The task metric, its paired difference from the anchor, and fidelity of outputs (MEASUREMENT 3)."""
+"""The task metric, and its paired difference from the anchor (MEASUREMENT 3)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from harness.stats.fidelity import agreement_intervals
 from harness.stats.order import LEVEL
 from harness.stats.proportions import mcnemar_exact, newcombe_paired, wilson
 from harness.types import Interval, Quality
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 
 RESAMPLES = 10_000
 GATE = 0.99  # of the anchor's metric; a drop of the rest is allowed
-SQNR_CAP_DB = 300.0  # of identical outputs: beyond any float64, and JSON has no infinity
-BLOCK = 1024  # items that are read at once
-TOLERANCE = 1e-3  # absolute and relative: beyond it an element of an output counts as another
-TOP = 5
-LOWER_IS_CLOSER = frozenset({"outside_share", "max_abs_error", "kl_mean", "kl_p99"})
 
 
 def quality(
@@ -40,6 +35,7 @@ def quality(
     seed: int = 0,
     evaluation_batch: int = 1,
     fidelity: Mapping[str, float] | None = None,
+    agreement: Array | None = None,
 ) -> Quality:
     """Judge per-item scores against the anchor's on the same items.
 
@@ -54,11 +50,12 @@ def quality(
         aggregate: Scores -> metric, in its unit.
         seed: Of the bootstrap.
         evaluation_batch: Items per call.
-        fidelity: Agreement with the anchor's outputs.
+        fidelity: How close the outputs are to the anchor's.
+        agreement: Per-item agreement with the anchor's choices [n, k], for the intervals of that.
     """
-    found = dict(fidelity or {})
+    close: dict[str, Any] = {"fidelity": dict(fidelity or {}), "agreement": agreement_intervals(agreement)}
     if scores is None or aggregate is None:
-        return Quality(metric, unit, higher_is_better, items, None, evaluation_batch=evaluation_batch, fidelity=found)
+        return Quality(metric, unit, higher_is_better, items, None, evaluation_batch=evaluation_batch, **close)
     if anchor_scores is not None and len(anchor_scores) != len(scores):
         raise ValueError(f"{len(scores)} items were scored, the anchor has {len(anchor_scores)}")
     make = _from_hits if interval == "wilson" else _from_bootstrap
@@ -73,7 +70,7 @@ def quality(
         difference,
         underpowered=_underpowered(difference or value, reference),
         evaluation_batch=evaluation_batch,
-        fidelity=found,
+        **close,
         **extra,
     )
 
@@ -152,104 +149,3 @@ def _rows(items: int, seed: int, resamples: int) -> Iterator[Array]:
     chance = np.random.default_rng(seed)
     for _ in range(resamples):
         yield chance.integers(0, items, items)
-
-
-def fidelity(
-    outputs: Mapping[str, Array], anchor_outputs: Mapping[str, Array], *, task: str = "classification"
-) -> dict[str, float]:
-    """Compare outputs with the anchor's on the same items, without labels; the worst output counts.
-
-    SQNR is 10 log10(sum x² / sum (x - x̂)²) dB over all items, capped where they are identical; ``cosine`` is the mean
-    over items, ``cosine_p1`` their first percentile; ``max_abs_error`` the largest difference, ``outside_share`` the
-    share of elements further from the anchor's than 1e-3 + 1e-3 |x|. For classification, of outputs [n, …, classes]:
-    top-1 agreement; with more than five classes ``top5_agreement``, items whose first choice by the anchor is among
-    the first five; of outputs [n, classes], ``kl_mean`` and ``kl_p99`` of KL(anchor || cell) of softmaxes, in nats.
-
-    Args:
-        outputs: Array [n, …] by output name; memory-mapped ones are read in blocks.
-        anchor_outputs: The same of the anchor.
-        task: "classification", "regression" or "none".
-    """
-    found = [_compare(outputs[name], anchor_outputs[name], task) for name in outputs if name in anchor_outputs]
-    keys = {key for one in found for key in one}
-    worst = {key: max if key in LOWER_IS_CLOSER else min for key in keys}
-    return {key: worst[key](one[key] for one in found if key in one) for key in sorted(keys)}
-
-
-def _compare(output: Array, anchor: Array, task: str) -> dict[str, float]:
-    if output.shape != anchor.shape or not len(output):
-        raise ValueError(f"outputs of shape {output.shape} cannot be compared with the anchor's {anchor.shape}")
-    classes = output.shape[-1] if output.ndim > 1 else 1
-    parts: list[dict[str, Array]] = []
-    for start in range(0, len(output), BLOCK):
-        ours = np.asarray(output[start : start + BLOCK], dtype=np.float64).reshape(-1, math.prod(output.shape[1:]))
-        theirs = np.asarray(anchor[start : start + BLOCK], dtype=np.float64).reshape(ours.shape)
-        part = _distances(ours, theirs)
-        if classes > 1 and task != "regression":
-            part |= _choices(ours, theirs, classes)
-        parts.append(part)
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return _reduced(found)
-
-
-def _distances(ours: Array, theirs: Array) -> dict[str, Array]:
-    """Return figures of each item."""
-    apart = np.abs(ours - theirs)
-    return {
-        "signal": (theirs**2).sum(axis=1),
-        "noise": (apart**2).sum(axis=1),
-        "cosine": _cosines(ours, theirs),
-        "apart": apart.max(axis=1, initial=0.0),
-        "outside": (apart > TOLERANCE + TOLERANCE * np.abs(theirs)).mean(axis=1),
-    }
-
-
-def _choices(ours: Array, theirs: Array, classes: int) -> dict[str, Array]:
-    mine, other = (array.reshape(len(array), -1, classes) for array in (ours, theirs))
-    first = other.argmax(axis=2)
-    found = {"top1": (mine.argmax(axis=2) == first).mean(axis=1)}
-    if classes > TOP:
-        best = np.argpartition(mine, -TOP, axis=2)[..., -TOP:]
-        found["top5"] = (best == first[..., None]).any(axis=2).mean(axis=1)
-    if mine.shape[1] == 1:
-        logs = [_log_softmax(array[:, 0]) for array in (other, mine)]
-        found["kl"] = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(axis=1)
-    return found
-
-
-def _log_softmax(values: Array) -> Array:
-    shifted = values - values.max(axis=1, keepdims=True)
-    found: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return found
-
-
-def _reduced(found: Mapping[str, Array]) -> dict[str, float]:
-    result = {
-        "sqnr_db": _decibel(float(found["signal"].sum()), float(found["noise"].sum())),
-        "cosine": float(found["cosine"].mean()),
-        "cosine_p1": float(np.quantile(found["cosine"], 0.01)),
-        "outside_share": float(found["outside"].mean()),
-        "max_abs_error": float(found["apart"].max()),
-    }
-    for name, key in (("top1", "top1_agreement"), ("top5", "top5_agreement")):
-        result |= {key: float(found[name].mean())} if name in found else {}
-    if "kl" in found:
-        result |= {"kl_mean": float(found["kl"].mean()), "kl_p99": float(np.quantile(found["kl"], 0.99))}
-    return {name: value for name, value in result.items() if math.isfinite(value)}
-
-
-def _decibel(signal: float, noise: float) -> float:
-    if not math.isfinite(noise) or not math.isfinite(signal) or signal == 0:
-        return SQNR_CAP_DB if noise == 0 else -SQNR_CAP_DB
-    if noise == 0:
-        return SQNR_CAP_DB
-    return min(SQNR_CAP_DB, 10 * math.log10(signal / noise))
-
-
-def _cosines(ours: Array, theirs: Array) -> Array:
-    """Return the cosine of each row pair; two zero rows are alike, one zero row is not."""
-    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    fine = np.isfinite(norms) & (norms > 0)
-    found: Array = np.all(ours == theirs, axis=1).astype(np.float64)
-    found[fine] = (ours[fine] * theirs[fine]).sum(axis=1) / norms[fine]
-    return found

@@ -110,7 +110,7 @@ def scores_file(cell_id: str) -> str:
 
 
 def extra_scores(cell_id: str, name: str) -> str:
-    """Return under which name further per-item statistics of a cell are kept: "confidence", "corrupted"."""
+    """Return under which name further per-item statistics of a cell are kept, such as "confidence"."""
     return f"{cell_id}-{name}"
 
 
