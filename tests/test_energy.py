@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,17 +15,19 @@ import way
 
 from harness.audit import audit
 from harness.audit import energy as audited
+from harness.bench.asides import asides
 from harness.bench.energy import read_energy
 from harness.cli.main import call
 from harness.errors import PlanError
 from harness.measure import energy as launch
 from harness.measure.meter import Meter
 from harness.measure.sensors import Mark, NoEnergy, Nvml, Rapl
+from harness.plan import Asides, Request, Resolved, TargetState
 from harness.procure.power import power_of
 from harness.procure.prices import Watts
 from harness.profiles import PROFILES
 from harness.stats.energy import energy
-from harness.types import Energy, EnergyWindow
+from harness.types import Availability, Capabilities, Energy, EnergyWindow, Step
 
 WRAP = 262_143_328_850
 
@@ -221,6 +224,24 @@ def test_a_window_lasts_for_enough_periods_of_its_sensor(tmp_path):
     assert launch.window_s(PROFILES["quick"], slow) == 20.0
     assert launch.window_s(PROFILES["standard"], slow) == 200.0
     assert launch.window_s(PROFILES["standard"], Nvml(nvml(iter((1,))))) == 30.0
+
+
+def test_the_plan_counts_the_windows_of_the_sensor_that_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "Rapl", lambda: Rapl(Path("/nowhere")))
+    meter = log(tmp_path / "m.csv", [f"{1.7e9 + t},5" for t in range(0, 60, 2)])
+    state = TargetState(Availability(True), Capabilities("1", {}, devices=("cpu",)))
+    asked = {
+        name: Resolved(Step(name), name, {"device": device}, name) for name, device in (("a", "cpu"), ("b", "cuda"))
+    }
+    wall = asides(Request(energy=True, meter=str(meter)), asked, dict.fromkeys(asked, state))
+    assert wall.energy_s == pytest.approx(dict.fromkeys(asked, 0.3 + 6 * 20 + 2 * 4))
+    monkeypatch.setitem(sys.modules, "pynvml", nvml(iter((1,))))
+    chip = asides(Request(energy=True, profile="standard"), asked, dict.fromkeys(asked, state))
+    assert chip.energy_s == pytest.approx({"b": 0.5 + 6 * 30 + 2 * 10})  # the CPU has no sensor: nothing to wait for
+    assert asides(Request(), asked, {}) == Asides()
+    lot = asides(Request(robustness=True, scenarios=("server", "sustained", "offline"), profile="publish"), {}, {})
+    assert lot.corruptions == 75
+    assert lot.scenarios_s == {"server": 0.5 + 13 * 60, "sustained": 600.5, "offline": 60.5}
 
 
 def test_the_higher_level_of_power_wins_and_levels_are_told():

@@ -9,7 +9,7 @@ import pytest
 from harness.errors import BadModel, PlanError, Unsupported
 from harness.plan import Plan, PlannedCell, Request, TargetState, default_pipelines, make_plan, resolve_targets
 from harness.plan.checks import export_path
-from harness.plan.predict import COSTS, anchor_s, measure_s
+from harness.plan.predict import COSTS, Asides, anchor_s, measure_s
 from harness.profiles import PROFILES
 from harness.types import Availability, Step
 
@@ -279,3 +279,26 @@ def test_rows_that_cannot_be_cost_nothing_and_more_sets_cost_more() -> None:
     made = plan(methods=("int8",), targets=("lite",))
     assert only(made, "int8", "lite").predicted_s == 0
     assert plan(profile="standard").predicted_s > 1.5 * plan(profile="quick").predicted_s
+
+
+def added_s(asides: Asides, **asked: Any) -> list[float]:
+    """Return what is asked for beside latency adds to each possible cell, the anchor first."""
+    request = Request(**{"workloads": ("photos",), "methods": ("int8",), "targets": ("ort",)} | asked)
+    scored = {"score": lambda _outputs, labels: labels}
+    rows = fakes.workload("rows", modality="tabular", **scored), fakes.workload("blind", labelled=False, **scored)
+    registry = fakes.registry(workloads=[fakes.workload("photos", **scored), *rows])
+    one, other = (make_plan(request, registry, fakes.states(), 2, *more) for more in ((), (asides,)))
+    pairs = zip(one.cells, other.cells, strict=True)
+    return [round(b.predicted_s - a.predicted_s, 6) for a, b in pairs if a.impossible is None]
+
+
+def test_what_is_asked_for_beside_latency_counts_in_the_minutes() -> None:
+    assert added_s(Asides(energy_s={"ort": 20.0})) == [20.7, 20.7]
+    assert added_s(Asides(energy_s={"lite": 20.0})) == [0, 0]  # ort has no sensor
+    ways = Asides(corruptions=4)
+    assert added_s(ways) == pytest.approx([0.7 + 4 * 0.37, 0.7 + 4 * 0.3])  # the copies are made once
+    assert added_s(ways, workloads=("rows", "blind"), methods=("baseline",)) == [0, 0]
+    assert added_s(ways, targets=("null",)) == [0]
+    driven = Asides(scenarios_s={"offline": 2.0, "sustained": 20.0})
+    assert added_s(driven) == pytest.approx([24.4, 24.4])
+    assert added_s(driven, batches=(8,)) == pytest.approx([3.2, 3.2])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import harness
+from harness.bench.asides import asides
 from harness.bench.campaign import Campaign
 from harness.bench.fitness import Fitness
 from harness.bench.records import STRICT_FLAGS, Context, failed_record, utc_now
@@ -54,7 +55,7 @@ def prepare(request: Request, registry: Registry) -> tuple[Plan, Mapping[str, Ta
     """Probe the targets that are asked for and plan the cells."""
     wanted = resolve_targets(request, registry)
     states = probe_targets(wanted, python=request.python, timeout_s=min(120.0, request.timeout_s))
-    return make_plan(request, registry, states, effective_cores()), states
+    return make_plan(request, registry, states, effective_cores(), asides(request, wanted, states)), states
 
 
 def read_own_data(plan: Plan, registry: Registry, note: Callable[[str], None]) -> None:

@@ -45,6 +45,15 @@ def window_s(profile: Profile, sensor: Sensor) -> float:
     return max(profile.energy_window_s * factor, LEAST_PERIODS.get(profile.name, 100) * sensor.period_s)
 
 
+def sensing_s(profile: Profile, sensor: Sensor) -> float:
+    """Return seconds from a warm worker to the last reading: six windows, and idle before and after."""
+    return profile.warmup_ns / 1e9 + WINDOWS * window_s(profile, sensor) + 2 * _idle_s(profile, sensor)
+
+
+def _idle_s(profile: Profile, sensor: Sensor) -> float:
+    return max(profile.energy_idle_s, 2 * sensor.period_s)
+
+
 def measure_energy(member: Member, sensor: Sensor, profile: Profile, *, seed: int, timeout_s: float) -> Energy:
     """Measure a cell; what goes wrong is the reason of level E0, and costs nothing else.
 
@@ -67,13 +76,13 @@ def measure_energy(member: Member, sensor: Sensor, profile: Profile, *, seed: in
             worker.ask("open")
             worker.ask("warm", budget=codec.to_data(budget))
             worker.pause()
-            rest.append(_idle(sensor, profile.energy_idle_s))
+            rest.append(_idle(sensor, _idle_s(profile, sensor)))
             with _running(worker):
                 for _ in range(WINDOWS):
                     before = sensor.mark()
                     count = int(worker.ask("drive", seconds=seconds)["inferences"])
                     busy.append((before, sensor.mark(), count))
-            rest.append(_idle(sensor, profile.energy_idle_s))
+            rest.append(_idle(sensor, _idle_s(profile, sensor)))
         return energy(sensor.level, sensor.source, _windows(sensor, busy), _windows(sensor, rest))
     except WorkerLost as lost:
         return Energy("E0", sensor.source, reason=f"{lost.failure.status}: {lost.failure.reason}")
@@ -90,7 +99,7 @@ def _running(worker: Worker) -> Generator[None, None, None]:
 
 def _idle(sensor: Sensor, seconds: float) -> tuple[Mark, Mark, int]:
     before = sensor.mark()
-    time.sleep(max(seconds, 2 * sensor.period_s))
+    time.sleep(seconds)
     return before, sensor.mark(), 0
 
 

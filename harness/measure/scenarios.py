@@ -25,6 +25,13 @@ LEAST_BOUND_NS = 1_000_000
 PACE = 20  # inferences that tell how many samples fill an offline run
 
 
+def driving_s(scenario: str, profile: Profile) -> float:
+    """Return seconds that LoadGen drives a warm worker in one scenario, where no server rate fails its confirmation."""
+    runs = {"server": 2 + SEARCH_STEPS + CONFIRMATIONS[profile.name]}  # alone before, and the confirmed rate once more
+    lasting = SUSTAINED_S[profile.name] if scenario == "sustained" else RUN_S[profile.name] * runs.get(scenario, 1)
+    return profile.warmup_ns / 1e9 + lasting
+
+
 @dataclass(frozen=True)
 class _Ask:
     """A worker that is warm, and how long its runs last."""

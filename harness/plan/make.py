@@ -34,7 +34,13 @@ class _Row:
         return self.workload.text, self.target.text, self.cell.cell.options
 
 
-def make_plan(request: Request, registry: Registry, states: Mapping[str, TargetState], cores: int) -> Plan:
+def make_plan(
+    request: Request,
+    registry: Registry,
+    states: Mapping[str, TargetState],
+    cores: int,
+    asides: predict.Asides | None = None,
+) -> Plan:
     """Make a row of every combination that is asked for, each with its anchor or the reason why it cannot be.
 
     Args:
@@ -42,6 +48,7 @@ def make_plan(request: Request, registry: Registry, states: Mapping[str, TargetS
         registry: What is installed.
         states: By target text (see ``resolve_targets``): what probing gave.
         cores: Cores that this process may use: what threads "all" stands for.
+        asides: What is asked for beside latency and accuracy, for the prediction; ``None`` for nothing.
 
     Raises:
         PlanError: A name, parameter, order or count that is wrong whatever the host can do.
@@ -54,7 +61,7 @@ def make_plan(request: Request, registry: Registry, states: Mapping[str, TargetS
         for options in resolve.options(request, cores)
         for pipeline, added in _pipelines(request, registry, target)
     ]
-    return Plan(request, tuple(_predict(_with_controls(_with_anchors(rows)), request)))
+    return Plan(request, tuple(_predict(_with_controls(_with_anchors(rows)), request, asides or predict.Asides())))
 
 
 def _pipelines(request: Request, registry: Registry, target: Chosen) -> Iterable[tuple[Pipeline, bool]]:
@@ -119,7 +126,7 @@ def _with_controls(rows: Sequence[_Row]) -> list[_Row]:
     return [dataclasses.replace(row, cell=dataclasses.replace(row.cell, control=control(row))) for row in rows]
 
 
-def _predict(rows: Sequence[_Row], request: Request) -> list[PlannedCell]:
+def _predict(rows: Sequence[_Row], request: Request, asides: predict.Asides) -> list[PlannedCell]:
     profile = profile_named(request.profile)
     possible = [row for row in rows if row.cell.impossible is None]
     variants = Counter(row.cell.anchor for row in possible if not row.cell.is_anchor)
@@ -134,7 +141,7 @@ def _predict(rows: Sequence[_Row], request: Request) -> list[PlannedCell]:
         total = builds.cell_s(row.workload, row.pipeline.steps, row.cell.exporters, row.target) + predict.measure_s(
             profile
         )
-        total += predict.energy_s(profile) if request.energy else 0.0
+        total += predict.asides_s(asides, row.workload, row.target, row.cell)
         if row.cell.is_anchor:
             link = row.target.spec.ranked and linked[row.workload.text, row.cell.cell.options] > 1
             total += predict.anchor_s(profile, variants[row.cell.cell_id], linked=link)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.plan.checks import wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from harness.plan.chosen import Chosen
+    from harness.plan.values import PlannedCell
     from harness.profiles import Profile
 
 _NS = 1e-9
@@ -24,11 +24,29 @@ class Cost:
     origin: str
 
 
+@dataclass(frozen=True)
+class Asides:
+    """What is asked for beside latency, memory and accuracy, as far as it takes time on this host.
+
+    Attributes:
+        energy_s: Target text -> seconds that its sensor takes for a cell; a target without a sensor is left out.
+        scenarios_s: Scenario -> seconds that the load generator drives a cell.
+        corruptions: In how many ways test images are corrupted: kinds times severities.
+    """
+
+    energy_s: Mapping[str, float] = field(default_factory=dict)
+    scenarios_s: Mapping[str, float] = field(default_factory=dict)
+    corruptions: int = 0
+
+
+_NO_IMAGES = {"tabular", "pairs"}  # of other modalities the items are looked at when they are there
 _HERE = "2-core Xeon VM, 2.5 GHz"
 COSTS: Mapping[str, Cost] = {
     "launch": Cost(0.7, f"CPU seconds: worker import 0.10, runtime import 0.19-0.46, model load about 0.1; {_HERE}"),
     "set": Cost(0.5, f"the probe's process 0.2, hiccup and canary before and after 0.3; {_HERE}"),
     "untimed": Cost(4.0, f"a launch, 450 items at 1-5 ms, and placement; {_HERE}"),
+    "corrupt": Cost(0.07, f"450 images of 32 x 32 x 3 in one way and severity: 5.4 s for all 75; {_HERE}"),
+    "corrupted": Cost(0.3, f"450 items of digits-resnet8 at 0.1-0.3 ms, 3 ms in PyTorch, and their scores; {_HERE}"),
     "fit": Cost(30.0, f"digits-resnet8, 10 epochs: 20 s quiet, 100 s busy; {_HERE}"),
     "train-step": Cost(18.0, "a method's default fine-tune may take 20 s on the default workload"),
     "step": Cost(0.5, "decided: a step that trains nothing, in a builder that has torch loaded"),
@@ -50,9 +68,24 @@ def measure_s(profile: Profile) -> float:
     return profile.sets * launch_s(profile) + profile.memory_launches * COSTS["launch"].seconds + untimed
 
 
-def energy_s(profile: Profile) -> float:
-    """Return seconds of the energy launch of a cell: six windows, and idle before and after."""
-    return COSTS["launch"].seconds + 6 * profile.energy_window_s + 2 * profile.energy_idle_s
+def asides_s(asked: Asides, workload: Chosen, target: Chosen, cell: PlannedCell) -> float:
+    """Return seconds of what is asked for beside latency, memory and accuracy of one cell.
+
+    A block's images are corrupted once, which counts in its anchor.
+    """
+    launch, probes = COSTS["launch"].seconds, COSTS["set"].seconds
+    total = 0.0
+    if cell.runs_on == "here":
+        if target.text in asked.energy_s:
+            total += launch + asked.energy_s[target.text]
+        one = cell.cell.options.batch == 1  # only an offline query holds several items
+        driven = [seconds for name, seconds in asked.scenarios_s.items() if one or name == "offline"]
+        total += sum(launch + probes + seconds for seconds in driven)
+    judged = workload.spec.score is not None and workload.ask("labelled") and workload.spec.modality not in _NO_IMAGES
+    if asked.corruptions and judged and target.spec.ranked:
+        copies = COSTS["corrupt"].seconds if cell.is_anchor else 0.0
+        total += launch + asked.corruptions * (COSTS["corrupted"].seconds + copies)
+    return total
 
 
 def anchor_s(profile: Profile, variants: int, *, linked: bool) -> float:
