@@ -325,6 +325,36 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class SharedObject:
+    """A file of machine code that a measuring process had mapped.
+
+    Attributes:
+        path: From the folder that Python imports from, such as "onnxruntime/capi/…"; the file's name alone elsewhere.
+        size_bytes: Of the file; ``None`` where it cannot be read.
+        build_id: That its linker gave it, in hexadecimal: equal for equal builds.
+        reason: Why a field is ``None``.
+    """
+
+    path: str
+    size_bytes: int | None
+    build_id: str | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The shared objects of a process, less those of Python itself and of the system's folders.
+
+    Attributes:
+        objects: By path.
+        reason: Why they are not known.
+    """
+
+    objects: tuple[SharedObject, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Timed iterations of one member in one round.
 

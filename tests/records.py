@@ -20,11 +20,13 @@ from harness.types import (
     Latency,
     Launch,
     LaunchSet,
+    Loaded,
     Memory,
     Noise,
     Options,
     Quality,
     Record,
+    SharedObject,
     Step,
     StepRecord,
 )
@@ -41,6 +43,11 @@ class Host:
     host_id: str = HOST_ID
     facts: dict[str, str] = field(default_factory=dict)
     state: Any = None
+
+
+def loaded(build_id: str = "d7a06811431381149792afebc6a4ddc23901e794") -> Loaded:
+    none = SharedObject("numpy.libs/libopenblas.so", 25_409_073, None, "its linker wrote no build-id")
+    return Loaded((none, SharedObject("onnxruntime/capi/onnxruntime_pybind11_state.so", 30_893_160, build_id)))
 
 
 def info(**changes: Any) -> RunInfo:
@@ -60,6 +67,7 @@ def info(**changes: Any) -> RunInfo:
         command=("harness", "bench", "--targets", "all"),
         harness_version="0.1.0",
         host_name="Build Box.local",
+        loaded={"onnxruntime": loaded()},
     )
     return replace(base, **changes)
 

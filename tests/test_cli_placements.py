@@ -10,6 +10,7 @@ import pytest
 from harness.cli.main import call
 
 RUN = str(Path(__file__).parent.parent / "results" / "reference")
+GOLDEN = str(Path(__file__).parents[1] / "harness" / "testing" / "golden_tree")
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -34,6 +35,17 @@ def test_a_cell_is_shown_row_by_row_and_its_shares_add_up(capsys: pytest.Capture
     text = printed(capsys, RUN, found["cell"][:8])
     assert all(row["op"] in text for row in rows)
     assert f"{found['coverage']['by_macs']:.1%} of MACs" in text
+
+
+def test_a_cell_names_the_shared_objects_of_its_target(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(printed(capsys, GOLDEN, "fe99ca4c", "--json"))["loaded"]
+    assert [item["path"] for item in found["objects"]] == [
+        "numpy.libs/libopenblas.so", "onnxruntime/capi/onnxruntime_pybind11_state.so",
+    ]  # fmt: skip
+    assert found["objects"][0]["build_id"] is None
+    assert found["objects"][0]["reason"] == "its linker wrote no build-id"
+    assert len(found["objects"][1]["build_id"]) == 40
+    assert "2 shared objects" in printed(capsys, GOLDEN, "fe99ca4c")
 
 
 def test_rows_of_one_operator_are_added_up(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,8 @@ def test_outputs_are_those_of_every_item_whatever_the_batch(tmp_path, fixed, bat
     np.testing.assert_array_equal(np.load(found.outputs["y"]), (items[:, :2] * 2).astype(np.float32))
     assert [placement.op for placement in found.placements] == ["Spin"]
     assert found.effective == {"threads": "1"}
+    assert any(item.path.startswith("numpy/") and item.build_id for item in found.loaded.objects)
+    assert not any(item.path.startswith("/") for item in found.loaded.objects)
 
 
 def test_fewer_items_can_be_asked_for(tmp_path):
@@ -60,6 +62,7 @@ def test_placement_alone(tmp_path):
     found = run(member(tmp_path, "x", ms=0.0), tmp_path, purposes={"placement"}, outputs_to=None)
     assert found.outputs == {}
     assert found.placements
+    assert found.loaded.objects
     failed = run(member(tmp_path, "x", mode="raise", at="open"), tmp_path, purposes={"placement"}, outputs_to=None)
     assert (failed.status, failed.stage) == ("failed", "placement")
 

@@ -200,6 +200,12 @@ def test_the_page_of_a_cell_shows_agreement_with_its_interval():
     assert figures["sqnr_db"] == "31.2"
 
 
+def test_the_report_lists_what_each_target_loaded():
+    text = report([run_of(board_records())]).decode()
+    assert "2 shared objects that onnxruntime loaded" in text
+    assert "numpy.libs/libopenblas.so its linker wrote no build-id 25409073 bytes" in text
+
+
 def test_samples_are_thinned_in_order_and_quantiles_are_of_all():
     import numpy as np
 

@@ -51,6 +51,8 @@ class Judge:
         result = self._run(planned, member, built, outputs if ranked else None)
         if isinstance(result, Failure):
             return CheckPart(failure=result, seconds=time.monotonic() - started)
+        if planned.runs_on == "here":
+            self.store.note_loaded(planned.labels["target"], result.loaded)
         if planned.is_anchor:
             self.anchor_outputs, self.recall = result.outputs, None
         cover, flags = placement_flags(

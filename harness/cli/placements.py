@@ -12,7 +12,7 @@ from harness.cli.common import find_run, json_option, print_facts, print_json, p
 from harness.errors import PlanError
 
 if TYPE_CHECKING:
-    from harness.types import Placement, Record
+    from harness.types import Loaded, Placement, Record
 
 _ID_SHOWN = 8  # characters of a cell_id; CELL takes any unambiguous beginning
 NOT_KNOWN = "-"
@@ -25,17 +25,23 @@ NOT_KNOWN = "-"
 def command(*, words: tuple[str, ...], by_op: bool, as_json: bool) -> None:
     """Show what ran where, operator by operator, in a cell of a run.
 
+    With --json also the shared objects that the cell's target had loaded, with their build-ids.
+
     RUN is a run's folder; the newest under ./results where it is left out. CELL is METHOD@TARGET, a part of that, or
     the beginning of a cell's number; without it the cells are listed with their coverage.
     """
     from harness.store import load_run
+    from harness.types import Loaded
 
     run, cell = _divided(words)
-    records = [record for record in load_run(find_run(run)).records if record.placements or record.coverage]
+    found = load_run(find_run(run))
+    records = [record for record in found.records if record.placements or record.coverage]
     if cell is None:
         _list(records, as_json=as_json)
-    else:
-        _show(_chosen(records, cell), by_op=by_op, as_json=as_json)
+        return
+    record = _chosen(records, cell)
+    loaded = found.info.loaded.get(record.labels["target"], Loaded()) if found.info else Loaded()
+    _show(record, loaded, by_op=by_op, as_json=as_json)
 
 
 def _divided(words: Sequence[str]) -> tuple[Path | None, str | None]:
@@ -85,10 +91,10 @@ def _list(records: Sequence[Record], *, as_json: bool) -> None:
     print_table(("cell", "workload", "method@target", "asked for", "by op", "by MACs", "by time", "flags"), rows)
 
 
-def _show(record: Record, *, by_op: bool, as_json: bool) -> None:
+def _show(record: Record, loaded: Loaded, *, by_op: bool, as_json: bool) -> None:
     if as_json:
         print_json({"cell": record.cell_id, "title": title(record), "coverage": record.coverage,
-                    "flags": record.flags, "placements": record.placements})  # fmt: skip
+                    "flags": record.flags, "placements": record.placements, "loaded": loaded})  # fmt: skip
         return
     found = record.coverage
     artifact = record.artifact
@@ -99,6 +105,7 @@ def _show(record: Record, *, by_op: bool, as_json: bool) -> None:
         ("coverage", "" if found is None else f"{_percent(found.by_op)} of operators, {_percent(found.by_macs)} of "
          f"MACs, {_percent(found.by_time)} of time {found.reason}"),
         ("flags", ", ".join(record.flags)),
+        ("loaded", f"{len(loaded.objects)} shared objects; --json names them" if loaded.objects else loaded.reason),
     ])  # fmt: skip
     rows = _added_up(record.placements) if by_op else [_row(item) for item in record.placements]
     print_table(("op", "kernel", "device", "precision", "MACs", "time", "name"), rows)

@@ -11,6 +11,7 @@ from harness.compare.judge import Judge, accuracy_change, margin_of, memory_chan
 from harness.compare.pairs import Meeting, meetings
 from harness.compare.rules import Rule, apply
 from harness.compare.sides import Side
+from harness.compare.software import other_builds
 from harness.compare.values import Comparison, Pair, Ruled
 from harness.stats.order import LEVEL
 from harness.types import SCHEMA, Record
@@ -127,6 +128,7 @@ def _notes(a: Side, b: Side, evidence: Mapping[str, Evidence | None]) -> list[st
         found.append(
             "times are taken against the anchor of their own run, so that the host's drift between the two cancels"
         )
+    found += other_builds(a.run.info, b.run.info)
     profiles = {record.profile for side in (a, b) for record in side.records}
     if profiles == {"quick"}:
         found.append("quick profile: indicative; 'standard' resolves smaller changes")

@@ -175,6 +175,12 @@ class Bench:
             answer["reason"] = f"target {self.spec.name!r} does not report placements"
         return {**answer, "effective": effective(session)}
 
+    def objects(self, _message: Mapping[str, Any]) -> dict[str, Any]:
+        """Tell which shared objects are loaded: asked after an inference, when a runtime has its kernels."""
+        from harness.measure.objects import loaded  # not part of a latency launch
+
+        return {"loaded": codec.to_data(loaded())}
+
     def shut(self) -> None:
         """Close the session, if one is open."""
         if self.session is not None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import codec
 from harness.errors import RecordError
 from harness.measure.member import Member, Setup
 from harness.measure.process import Worker, WorkerLost, worker_of
-from harness.types import Failure, Placement, Purpose
+from harness.types import Failure, Loaded, Placement, Purpose
 
 PLACEMENT_RUNS = 3
 DISTINCT_INPUTS = 4
@@ -26,6 +26,7 @@ class Untimed:
         placement_reason: Why there are no placements; empty where there are, or where none were asked for.
         effective: Option -> value in force, as the runtime says.
         batch: Items per call that the outputs were made with.
+        loaded: Shared objects of the process, after its inferences.
     """
 
     outputs: Mapping[str, Path] = field(default_factory=dict)
@@ -33,6 +34,7 @@ class Untimed:
     effective: Mapping[str, str] = field(default_factory=dict)
     placement_reason: str = ""
     batch: int = 1
+    loaded: Loaded = field(default_factory=Loaded)
 
 
 def run_untimed(
@@ -69,8 +71,10 @@ def run_untimed(
             worker.greet()
             worker.ask("configure", setup=codec.to_data(setup))
             if accuracy and outputs_to is not None:
-                result = _evaluate(worker, outputs_to, batch, items)
-            return _place(worker, result, accuracy) if "placement" in purposes else result
+                result = replace(_evaluate(worker, outputs_to, batch, items), loaded=_loaded(worker))
+            if "placement" in purposes:
+                result = _place(worker, result, accuracy)
+            return result if accuracy else replace(result, loaded=_loaded(worker))
     except WorkerLost as lost:
         if outputs_to is not None:
             shutil.rmtree(outputs_to, ignore_errors=True)  # half-written outputs are of no use
@@ -83,6 +87,10 @@ def _evaluate(worker: Worker, folder: Path, batch: int, items: int | None) -> Un
     return Untimed(outputs=files, effective=reply["effective"], batch=reply["batch"])
 
 
+def _loaded(worker: Worker) -> Loaded:
+    return codec.from_data(Loaded, worker.ask("objects")["loaded"], where="loaded")
+
+
 def _place(worker: Worker, result: Untimed, accuracy: bool) -> Untimed:
     worker.stage = "placement"
     try:
@@ -91,10 +99,10 @@ def _place(worker: Worker, result: Untimed, accuracy: bool) -> Untimed:
         if not accuracy:
             raise
         reason = f"{lost.failure.status}: {lost.failure.reason}"
-        return Untimed(result.outputs, (), result.effective, reason, result.batch)
+        return replace(result, placement_reason=reason)
     try:
         placements = codec.from_data(tuple[Placement, ...], reply["placements"], where="placements")
     except RecordError as error:
-        return Untimed(result.outputs, (), result.effective, str(error), result.batch)
+        return replace(result, placement_reason=str(error))
     seen = {**reply["effective"], **result.effective}  # of the session that ran the items where both say it
-    return Untimed(result.outputs, placements, seen, reply["reason"], result.batch)
+    return replace(result, placements=placements, effective=seen, placement_reason=reply["reason"])

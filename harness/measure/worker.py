@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
         "loadgen",
         "evaluate",
         "placement",
+        "objects",
         "close",
     )
     serve(line, {kind: getattr(bench, kind) for kind in kinds})

@@ -28,6 +28,8 @@ from harness.store import Run
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.types import Loaded
+
 HINT = "pip install 'compression-harness[report]'"
 FACTS = ("cpu_model_name", "cores_physical", "cores_logical", "ram_bytes", "caches", "kernel", "hypervisor", "governor")
 Row = Mapping[str, Any]
@@ -176,7 +178,7 @@ def _pages(runs: Iterable[Run], frame: pd.DataFrame) -> list[CellPage]:
 def _run(run: Run) -> dict[str, Any]:
     info = run.info
     if info is None:
-        return {"id": visible(run.path.name), "facts": (), "command": "", "packages": ()}
+        return {"id": visible(run.path.name), "facts": (), "command": "", "packages": (), "loaded": ()}
     facts = [(name, info.host_facts[name]) for name in FACTS if info.host_facts.get(name)]
     return {
         "id": visible(info.run_id),
@@ -194,7 +196,19 @@ def _run(run: Run) -> dict[str, Any]:
         ],
         "command": visible(" ".join(info.command)),
         "packages": sorted((visible(name), visible(value)) for name, value in info.packages.items()),
+        "loaded": [
+            (visible(target), _objects(found)) for target, found in sorted(info.loaded.items()) if found.objects
+        ],
     }
+
+
+def _objects(found: Loaded) -> list[str]:
+    return [
+        visible(
+            f"{item.path} {item.build_id or item.reason}" + (f" {item.size_bytes} bytes" if item.size_bytes else "")
+        )
+        for item in found.objects
+    ]
 
 
 def _data(parts: Sequence[Part], runs: Sequence[Run]) -> dict[str, Any]:

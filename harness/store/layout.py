@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.errors import RecordError
 from harness.plan import Request
+from harness.types import Loaded
 
 RUN = "run.json"
 CONFIG = "bench.toml"
@@ -36,6 +37,7 @@ class RunInfo:
         host_id_after: Of the host when the run ended; another one means that the host changed under the run.
         host_facts_changed: Facts that were others when the run ended, as they were then: no such run verifies.
         package_records: Distribution -> hash of the list of its files with theirs (RECORD), where it has one.
+        loaded: Target -> shared objects that its untimed launches had mapped after their inferences.
         finished_utc: Empty until every cell has its record.
     """
 
@@ -59,6 +61,7 @@ class RunInfo:
     finished_utc: str = ""
     host_facts_changed: Mapping[str, str] = field(default_factory=dict)
     package_records: Mapping[str, str] = field(default_factory=dict)
+    loaded: Mapping[str, Loaded] = field(default_factory=dict)
 
 
 def make_run_id(started_utc: str, plan_sha256: str) -> str:

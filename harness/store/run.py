@@ -18,7 +18,7 @@ from harness.errors import RecordError
 from harness.store import files, layout, manifest
 from harness.store.documents import Part, decode_file, is_whole, read_listed
 from harness.store.lock import RunLock
-from harness.types import SCHEMA, LaunchSet, Record
+from harness.types import SCHEMA, LaunchSet, Loaded, Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -143,6 +143,15 @@ class RunStore:
         path = layout.scores_file(cell_id)
         raw = self._bytes(path)
         return None if raw is None else files.decode_scores(raw, path)
+
+    def note_loaded(self, target: str, found: Loaded) -> None:
+        """Keep which shared objects a target loaded, beside those that its other cells loaded."""
+        known = self.info.loaded.get(target, Loaded())
+        objects = tuple(sorted({*known.objects, *found.objects}, key=lambda item: (item.path, str(item.build_id))))
+        both = Loaded(objects, "" if objects else found.reason)
+        if both != self.info.loaded.get(target):
+            self.info = replace(self.info, loaded={**self.info.loaded, target: both})
+            self._put(layout.RUN, files.encode(self.info, layout.RUN))
 
     def finish(self, host: Fingerprint) -> None:
         """Mark the run as complete, with the host as it is now: the same plan starts a new run from here on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,9 +40,17 @@ def verify_loaded(run: Run) -> list[Problem]:
         for name, after in run.info.host_facts_changed.items():
             before = run.info.host_facts.get(name, "not known")
             found.append(Problem(layout.RUN, f"the host's {name} was {before} at the start and {after} at the end"))
+        found += [Problem(layout.RUN, what) for what in _loaded(run.info)]
     for record in run.records:
         found += [Problem(layout.cell_file(record.cell_id), what) for what in _record(run, record)]
     return found
+
+
+def _loaded(info: layout.RunInfo) -> Iterator[str]:
+    """Yield the shared objects of which a target loaded several builds: its package changed under the run."""
+    for target, found in info.loaded.items():
+        count = Counter(item.path for item in found.objects if "/" in item.path)  # a bare name may be of two folders
+        yield from (f"{target} loaded {times} builds of {path}" for path, times in count.items() if times > 1)
 
 
 def _files(path: Path, known: set[str]) -> Iterator[Problem]:
