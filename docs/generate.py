@@ -24,6 +24,8 @@ INSIDE = (
     "Quality",
     "Confidence",
     "Robustness",
+    "Layers",
+    "LayerDamage",
     "ScenarioResult",
     "Roofline",
     "Ceilings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
@@ -387,6 +387,30 @@ class SupportsClock(Protocol):
 
     def clocked_ns(self, inputs: Arrays, runs: int) -> int:
         """Run some times on these inputs and return the mean nanoseconds of one run."""
+        ...
+
+
+@dataclass(frozen=True)
+class LayerOutput:
+    """What one operator gave for one call.
+
+    Attributes:
+        name: Of its tensor: the same in a model's float file and in those that are compressed from it.
+        op: Operator type, such as "Conv".
+        values: Floats, whatever the operator computes in.
+    """
+
+    name: str
+    op: str
+    values: Array
+
+
+@runtime_checkable
+class SupportsLayers(Protocol):
+    """A session that tells what its operators give, for ``harness bench --layers``; nothing is timed then."""
+
+    def layers(self, inputs: Arrays) -> Iterable[LayerOutput]:
+        """Run once and return each operator's output, in running order; raises ``Unsupported`` where it cannot."""
         ...
 
 

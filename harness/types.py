@@ -661,6 +661,40 @@ class Robustness:
 
 
 @dataclass(frozen=True)
+class LayerDamage:
+    """How far one operator's output is from the anchor's.
+
+    Attributes:
+        name: Of the tensor, as the anchor's file names it.
+        op: Operator type.
+        place: In running order, from 1.
+        sqnr_db: 10 log10(sum x² / sum (x - x̂)²) over all items; ±300 for identical ones and for what is not finite.
+    """
+
+    name: str
+    op: str
+    place: int
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Where in a network compression does its damage: operators' outputs against the anchor's on the same runtime.
+
+    Attributes:
+        items: Test items that both ran.
+        outputs: The worst first.
+        unmatched: Outputs of the anchor's operators that this file has not, by name and shape: fused, pruned, renamed.
+        reason: Why there are none.
+    """
+
+    items: int = 0
+    outputs: tuple[LayerDamage, ...] = ()
+    unmatched: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class ScenarioResult:
     """What a load generator measured of one cell; never ranked beside closed-loop latency.
 
@@ -811,6 +845,7 @@ class Record:
         energy: Of one inference, where the host tells.
         confidence: How far its probabilities can be believed.
         robustness: The metric on corrupted copies of the test items.
+        layers: How far each operator's output is from the anchor's.
     """
 
     schema: int
@@ -847,3 +882,4 @@ class Record:
     energy: Energy | None = None
     confidence: Confidence | None = None
     robustness: Robustness | None = None
+    layers: Layers | None = None

@@ -329,6 +329,7 @@ MUTATIONS = {
     ),
     "a narrower interval of the agreement": (lambda forgery: counted(forgery, narrower), {"agreement"}),
     "another agreement than was counted": (lambda forgery: counted(forgery, agreeing), {"agreement"}),
+    "layers that nobody compared": (in_record(lambda v: v.update(layers={"items": 9, "unmatched": 1})), {"part"}),
     "nothing shown of what ran": (no_placement, {"no-proof"}),
     "painted coverage": (painted_coverage, {"coverage"}),
     "a fallback without its flag": (fell_back, {"flag"}),

@@ -86,9 +86,9 @@ def test_copies_come_in_the_order_in_which_records_keep_their_names():
 
 
 @pytest.mark.slow
-def test_a_run_with_robustness_holds_every_demand(tmp_path):
+def test_a_run_with_robustness_and_layers_holds_every_demand(tmp_path):
     pytest.importorskip("onnxruntime")
-    options = ["--workloads", "tiny-conv", "--methods", "int8", "--targets", "onnxruntime", "--robustness"]
+    options = ["--workloads", "tiny-conv", "--methods", "int8", "--targets", "onnxruntime", "--robustness", "--layers"]
     assert call(["bench", *options, "--out", str(tmp_path)]) == 0
     (folder,) = find_runs(tmp_path)
     assert audit(folder) == []
@@ -98,3 +98,7 @@ def test_a_run_with_robustness_holds_every_demand(tmp_path):
     assert found.difference.low <= found.difference.point <= found.difference.high
     assert found.extra is not None
     assert int8.confidence.nll_change is not None
+    worst = int8.layers.outputs[0]
+    assert 5 < worst.sqnr_db <= int8.layers.outputs[-1].sqnr_db
+    assert int8.seconds["layers"] > 0
+    assert load_run(folder).by_cell[int8.anchor].layers is None

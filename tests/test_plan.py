@@ -299,6 +299,7 @@ def test_what_is_asked_for_beside_latency_counts_in_the_minutes() -> None:
     assert added_s(ways) == pytest.approx([0.7 + 4 * 0.37, 0.7 + 4 * 0.3])  # the copies are made once
     assert added_s(ways, workloads=("rows", "blind"), methods=("baseline",)) == [0, 0]
     assert added_s(ways, targets=("null",)) == [0]
+    assert added_s(Asides(layers=True)) == pytest.approx([0, 2.2])  # the anchor is what it is compared with
     driven = Asides(scenarios_s={"offline": 2.0, "sustained": 20.0})
     assert added_s(driven) == pytest.approx([24.4, 24.4])
     assert added_s(driven, batches=(8,)) == pytest.approx([3.2, 3.2])

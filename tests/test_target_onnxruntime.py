@@ -272,7 +272,8 @@ def test_compute_only_runs_of_a_gpu_provider_read_and_write_its_memory_and_wait(
         OrtValue=SimpleNamespace(ortvalue_from_numpy=lambda array, place, number: (place, number))
     )
     for memory, expected in (("cuda", ["run", "wait"]), ("cpu", ["run"])):
-        call = OnnxRuntimeSession(session, runtime, tmp_path, Options(), None, memory).bind({"x": np.zeros(1)})
+        made = OnnxRuntimeSession(session, runtime, tmp_path, Options(), None, memory, lambda: pytest.fail("not asked"))
+        call = made.bind({"x": np.zeros(1)})
         assert seen == [("x", (memory, 0)), ("y", memory)]
         seen.clear()
         call()

@@ -37,7 +37,7 @@ DEMANDS: Mapping[str, str] = {
     "seed": "every step of the lineage ran with the run's seed",
     "anchor": "a cell is compared with the baseline of its own workload, target and options",
     "anchor-precision": "the anchor ran in the precision that the record names",
-    "part": "memory, quality and placement are those that the untimed launches wrote",
+    "part": "memory, quality, placement and layers are those that the untimed launches wrote",
     "inputs": "the untimed launches ran the artifact that the record names",
     "incomplete": "an ok cell has an artifact, memory and latency",
     "artifact": "an artifact has a hash and a size, and is stored smaller only where the record says how",

@@ -12,6 +12,7 @@ import numpy as np
 from harness import codec, stats
 from harness.audit import energy, extras, floor
 from harness.audit.launches import Breach
+from harness.bench.layers import LayersPart
 from harness.bench.records import CheckPart, MemoryPart
 from harness.codec import sha256
 from harness.errors import RecordError
@@ -104,6 +105,7 @@ def _anchor(run: Run, record: Record) -> Iterator[Breach]:
 def _parts(run: Run, record: Record) -> Iterator[Breach]:
     """Compare the record with what its untimed launches wrote."""
     memory = _part(run, record, "memory", MemoryPart)
+    layers = _part(run, record, "layers", LayersPart)
     check = _part(run, record, "check", CheckPart)
     stored: dict[str, tuple[Any, Any]] = {}
     if memory is not None:
@@ -118,6 +120,8 @@ def _parts(run: Run, record: Record) -> Iterator[Breach]:
         anchor = run.by_cell.get(record.anchor or record.cell_id)
         if anchor is not None and check[0] != sha256([record.inputs_sha256, anchor.inputs_sha256]):
             yield "inputs", "quality and placement were taken of other inputs"
+    if layers is not None or record.layers is not None:
+        stored["layers"] = (record.layers, layers[1].layers if layers is not None else None)
     for name, (ours, theirs) in stored.items():
         found = next(differences(codec.to_data(ours), codec.to_data(theirs), name), None)
         if found:

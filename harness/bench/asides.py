@@ -17,7 +17,7 @@ def asides(request: Request, wanted: Mapping[str, Resolved], states: Mapping[str
     """Return what a request asks for beside latency and accuracy.
 
     Args:
-        request: With ``energy``, ``scenarios``, ``robustness``.
+        request: With ``energy``, ``scenarios``, ``robustness``, ``layers``.
         wanted: Targets by their text.
         states: What probing them gave.
 
@@ -29,6 +29,7 @@ def asides(request: Request, wanted: Mapping[str, Resolved], states: Mapping[str
     return Asides(
         energy_s={text: seconds for text, seconds in sensed.items() if seconds is not None},
         scenarios_s={name: driving_s(name, profile) for name in request.scenarios},
+        layers=request.layers,
         corruptions=len(corruptions_of(EXTENTS[profile.name])) if request.robustness else 0,
     )
 

@@ -16,6 +16,7 @@ from harness.bench.blocks import Block, Room, SetPlan, available_bytes, blocks_o
 from harness.bench.energy import EnergyPart, read_energy
 from harness.bench.fitness import Fitness
 from harness.bench.floor import Floors
+from harness.bench.layers import LayersPart, compare_layers
 from harness.bench.quality import Judge
 from harness.bench.records import CheckPart, Context, Finished, MemoryPart, failed_record, finished_record
 from harness.bench.robust import RobustnessPart, Spoiler, due
@@ -62,6 +63,7 @@ class Campaign:
     sets_done: Counter[str] = field(default_factory=Counter)
     scenarios: dict[str, list[ScenarioResult]] = field(default_factory=dict)
     robustness: dict[str, RobustnessPart] = field(default_factory=dict)
+    layers: dict[str, LayersPart] = field(default_factory=dict)
     framework: dict[str, Callable[[], Mapping[str, Path]]] = field(default_factory=dict)
     fitness: Fitness = field(default_factory=lambda: Fitness(0.0))
     floors: Floors | None = None
@@ -76,6 +78,7 @@ class Campaign:
             for number, block in enumerate(untimed):
                 self._untimed(block, sum(len(other.cells) for other in untimed[:number]), Path(scratch))
         self._robustness(blocks)
+        self._layers(blocks)
         self._sets(tuple(block for block in blocks if block.cells[0].runs_on != "emulator"))
         self._scenarios()
         self._energy()
@@ -130,6 +133,24 @@ class Campaign:
                 self.store.write_part(cell_id, "robustness", part, inputs_sha256=self._against(block, cell_id))
             self.robustness |= stored | made
             self.ui.advance("robustness", number + 1, "")
+
+    def _layers(self, blocks: tuple[Block, ...]) -> None:
+        """Compare the operators of each living cell with its anchor's, where that was asked for."""
+        pairs = [
+            (block, item, self.built[block.anchor].artifact)
+            for block in blocks
+            if self.request.layers and block.anchor is not None and block.anchor not in self.failures
+            for item in due(block, self._alive(block))
+            if not item.is_anchor and item.runs_on == "here"
+        ]
+        if pairs:
+            self.ui.stage("layers", len(pairs))
+        for number, (block, planned, anchor) in enumerate(pairs):
+            cell_id = planned.cell.cell_id
+            self.ui.advance("layers", number, _title(planned))
+            make = partial(compare_layers, self.member(planned), anchor, self.request)
+            self.layers[cell_id] = self._part(planned, "layers", LayersPart, make, self._against(block, cell_id))
+            self.ui.advance("layers", number + 1, "")
 
     def _against(self, block: Block, cell_id: str) -> str:
         mine = next(planned for planned in block.cells if planned.cell.cell_id == cell_id)
@@ -348,6 +369,7 @@ class Campaign:
             scenarios=tuple(self.scenarios.get(cell_id, ())),
             energy=self.energy[cell_id].result if cell_id in self.energy else None,
             robustness=self.robustness[cell_id].robustness if cell_id in self.robustness else None,
+            layers=self.layers.get(cell_id),
             robustness_seconds=self.robustness[cell_id].seconds if cell_id in self.robustness else 0.0,
             host=self.fitness.facts(self.store.sets(), self.context.host_id),
             latency_seconds=sum(item.seconds / max(1, len(item.members)) for item in own),

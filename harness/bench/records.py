@@ -10,6 +10,7 @@ from pathlib import Path
 import harness
 from harness import codec
 from harness.bench.floor import floor_flags, violation
+from harness.bench.layers import LayersPart
 from harness.build import Built
 from harness.codec import sha256
 from harness.plan import PlannedCell, TargetState
@@ -140,6 +141,7 @@ class Finished:
     energy: Energy | None = None
     robustness: Robustness | None = None
     robustness_seconds: float = 0.0
+    layers: LayersPart | None = None
 
 
 def finished_record(done: Finished, context: Context) -> Record:
@@ -181,6 +183,7 @@ def finished_record(done: Finished, context: Context) -> Record:
             "accuracy": done.check.seconds,
             "latency": done.latency_seconds,
             **({"robustness": done.robustness_seconds} if done.robustness_seconds else {}),
+            **({"layers": done.layers.seconds} if done.layers else {}),
         },
         sets=done.sets,
         scenarios=done.scenarios,
@@ -188,6 +191,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         energy=done.energy,
         confidence=done.check.confidence,
         robustness=done.robustness,
+        layers=done.layers.layers if done.layers else None,
         finished_utc=utc_now(),
         model_sha256=codec.file_sha256(built.model.path) if built.model.path.is_file() else None,
     )

@@ -58,6 +58,9 @@ def _items(name: str, what: str) -> Callable[[F], F]:
 @click.option(
     "--robustness", is_flag=True, default=None, help="Also the metric on corrupted copies of the test images."
 )
+@click.option(
+    "--layers", is_flag=True, default=None, help="Also how far each operator's output is from the anchor's, in dB."
+)
 @click.option("--seed", type=int, help="Of every random generator; default: 0.")
 @python_option
 @click.option(
@@ -183,6 +186,7 @@ def build_request(options: dict[str, Any], registry: Registry) -> Request:
         "strict": options["strict"],
         "stages": options.get("stages"),
         "robustness": options.get("robustness"),
+        "layers": options.get("layers"),
         "timeout_s": _finite(options["timeout"]),
         "memory_limit_bytes": parse_size(options["memory_limit"], "--memory-limit"),
     }

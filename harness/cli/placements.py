@@ -21,11 +21,13 @@ NOT_KNOWN = "-"
 @click.command("placements")
 @click.argument("words", nargs=-1, metavar="[RUN] [CELL]")
 @click.option("--by-op", is_flag=True, help="Add up the rows of one operator, precision and device.")
+@click.option("--layers", is_flag=True, help="Show each operator's distance from the anchor's, the worst first.")
 @json_option
-def command(*, words: tuple[str, ...], by_op: bool, as_json: bool) -> None:
+def command(*, words: tuple[str, ...], by_op: bool, layers: bool, as_json: bool) -> None:
     """Show what ran where, operator by operator, in a cell of a run.
 
-    With --json also the shared objects that the cell's target had loaded, with their build-ids.
+    With --json also the shared objects that the cell's target had loaded, with their build-ids. --layers shows what a
+    run with 'harness bench --layers' found.
 
     RUN is a run's folder; the newest under ./results where it is left out. CELL is METHOD@TARGET, a part of that, or
     the beginning of a cell's number; without it the cells are listed with their coverage.
@@ -36,10 +38,15 @@ def command(*, words: tuple[str, ...], by_op: bool, as_json: bool) -> None:
     run, cell = _divided(words)
     found = load_run(find_run(run))
     records = [record for record in found.records if record.placements or record.coverage]
+    if cell is None and layers:
+        raise PlanError("--layers shows one cell", hint="name it: METHOD@TARGET, or the beginning of its number")
     if cell is None:
         _list(records, as_json=as_json)
         return
     record = _chosen(records, cell)
+    if layers and not as_json:
+        _show_layers(record)
+        return
     loaded = found.info.loaded.get(record.labels["target"], Loaded()) if found.info else Loaded()
     _show(record, loaded, by_op=by_op, as_json=as_json)
 
@@ -94,7 +101,8 @@ def _list(records: Sequence[Record], *, as_json: bool) -> None:
 def _show(record: Record, loaded: Loaded, *, by_op: bool, as_json: bool) -> None:
     if as_json:
         print_json({"cell": record.cell_id, "title": title(record), "coverage": record.coverage,
-                    "flags": record.flags, "placements": record.placements, "loaded": loaded})  # fmt: skip
+                    "flags": record.flags, "placements": record.placements, "loaded": loaded,
+                    "layers": record.layers})  # fmt: skip
         return
     found = record.coverage
     artifact = record.artifact
@@ -109,6 +117,24 @@ def _show(record: Record, loaded: Loaded, *, by_op: bool, as_json: bool) -> None
     ])  # fmt: skip
     rows = _added_up(record.placements) if by_op else [_row(item) for item in record.placements]
     print_table(("op", "kernel", "device", "precision", "MACs", "time", "name"), rows)
+
+
+def _show_layers(record: Record) -> None:
+    found = record.layers
+    if found is None or found.reason:
+        other = "it is the anchor" if record.anchor == record.cell_id else "its run did not compare them"
+        why = found.reason if found else other
+        raise PlanError(
+            f"{title(record)} has no layers: {why}",
+            hint="harness bench --layers compares every cell with its anchor, where the target can",
+        )
+    print_facts([
+        ("cell", f"{record.cell_id}  {record.labels['workload']}  {title(record)}"),
+        ("compared", f"{len(found.outputs)} outputs with the anchor's, over {found.items} items"),
+        ("not compared", f"{found.unmatched} outputs of the anchor that this file has not by name and shape"),
+    ])  # fmt: skip
+    rows = [(item.name, item.op, str(item.place), f"{item.sqnr_db:.1f}") for item in found.outputs]
+    print_table(("output", "op", "place", "SQNR dB"), rows)
 
 
 def _row(item: Placement) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from harness.specs import (
     SupportsPlacements,
     TargetSpec,
 )
+from harness.types import Artifact
 
 
 class Bench:
@@ -174,6 +175,27 @@ class Bench:
         else:
             answer["reason"] = f"target {self.spec.name!r} does not report placements"
         return {**answer, "effective": effective(session)}
+
+    def layers(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Open this cell and its anchor, and compare what their operators give."""
+        from harness.measure.layers import compared  # not part of a latency launch
+
+        member = self.setup.member
+        session, _ns = self.load("accuracy")
+        artifact = codec.from_data(Artifact, message["anchor"], where="anchor")
+        anchor = chain.opened(self.spec, artifact, self.params, member.options, "accuracy")
+        try:
+            found = compared(
+                session,
+                anchor,
+                member.evaluation,
+                target=self.spec.name,
+                batch=member.options.batch,
+                items=message["items"],
+            )
+        finally:
+            anchor.close()
+        return {"layers": codec.to_data(found)}
 
     def objects(self, _message: Mapping[str, Any]) -> dict[str, Any]:
         """Tell which shared objects are loaded: asked after an inference, when a runtime has its kernels."""

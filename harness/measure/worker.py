@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
         "evaluate",
         "placement",
         "objects",
+        "layers",
         "close",
     )
     serve(line, {kind: getattr(bench, kind) for kind in kinds})

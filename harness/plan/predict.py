@@ -32,11 +32,13 @@ class Asides:
         energy_s: Target text -> seconds that its sensor takes for a cell; a target without a sensor is left out.
         scenarios_s: Scenario -> seconds that the load generator drives a cell.
         corruptions: In how many ways test images are corrupted: kinds times severities.
+        layers: Operators are compared with the anchor's.
     """
 
     energy_s: Mapping[str, float] = field(default_factory=dict)
     scenarios_s: Mapping[str, float] = field(default_factory=dict)
     corruptions: int = 0
+    layers: bool = False
 
 
 _NO_IMAGES = {"tabular", "pairs"}  # of other modalities the items are looked at when they are there
@@ -47,6 +49,7 @@ COSTS: Mapping[str, Cost] = {
     "untimed": Cost(4.0, f"a launch, 450 items at 1-5 ms, and placement; {_HERE}"),
     "corrupt": Cost(0.07, f"450 images of 32 x 32 x 3 in one way and severity: 5.4 s for all 75; {_HERE}"),
     "corrupted": Cost(0.3, f"450 items of digits-resnet8 at 0.1-0.3 ms, 3 ms in PyTorch, and their scores; {_HERE}"),
+    "layers": Cost(1.5, f"128 items through both files of digits-resnet8 with all their tensors; {_HERE}"),
     "fit": Cost(30.0, f"digits-resnet8, 10 epochs: 20 s quiet, 100 s busy; {_HERE}"),
     "train-step": Cost(18.0, "a method's default fine-tune may take 20 s on the default workload"),
     "step": Cost(0.5, "decided: a step that trains nothing, in a builder that has torch loaded"),
@@ -81,6 +84,8 @@ def asides_s(asked: Asides, workload: Chosen, target: Chosen, cell: PlannedCell)
         one = cell.cell.options.batch == 1  # only an offline query holds several items
         driven = [seconds for name, seconds in asked.scenarios_s.items() if one or name == "offline"]
         total += sum(launch + probes + seconds for seconds in driven)
+    if asked.layers and cell.runs_on == "here" and target.spec.ranked and not cell.is_anchor:
+        total += launch + COSTS["layers"].seconds
     judged = workload.spec.score is not None and workload.ask("labelled") and workload.spec.modality not in _NO_IMAGES
     if asked.corruptions and judged and target.spec.ranked:
         copies = COSTS["corrupt"].seconds if cell.is_anchor else 0.0

@@ -29,6 +29,7 @@ class Request:
         energy: The energy of an inference is read too, from the CPU's or GPU's counters or a meter's log.
         meter: Path of that log; empty for the counters.
         robustness: The test images are corrupted too.
+        layers: Each operator's output is compared with the anchor's.
         scenarios: Measured by a load generator after the launch-sets: single_stream, offline, server, sustained.
     """
 
@@ -48,6 +49,7 @@ class Request:
     energy: bool = False
     meter: str = ""
     robustness: bool = False
+    layers: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from harness.leaderboard.beyond import beyond
 from harness.leaderboard.columns import COLUMNS
-from harness.leaderboard.digits import plain, ranged
+from harness.leaderboard.digits import fixed, plain, ranged
 from harness.leaderboard.escape import visible
 
 if TYPE_CHECKING:
     from harness.types import Record
+
+
+MOST_LAYERS = 400
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,22 @@ class Grid:
 def beyond_page(record: Record) -> Grid:
     """Return a line for each figure that the record holds, with what it means."""
     return Grid(("figure", "value", "unit", "what it is"), (*_columns(record), *_corruptions(record)))
+
+
+def layers_page(record: Record) -> Grid:
+    """Return how far each operator's output is from the anchor's, the worst first."""
+    found = record.layers
+    if found is None or found.reason:
+        return Grid((), ())
+    rows = tuple(
+        (visible(item.name), visible(item.op), str(item.place), f"{fixed(item.sqnr_db, 1)} dB")
+        for item in found.outputs[:MOST_LAYERS]
+    )
+    left = len(found.outputs) - len(rows)
+    notes = [f"over {found.items} test items; places are in running order"]
+    notes += [f"{found.unmatched} outputs of the anchor have no counterpart here"] if found.unmatched else []
+    notes += [f"{left} better ones are left out here; the record has them"] if left else []
+    return Grid(("output", "operator", "place", "SQNR"), rows, "; ".join(notes))
 
 
 def _columns(record: Record) -> Iterable[tuple[str, ...]]:

@@ -13,7 +13,7 @@ from harness.leaderboard.digits import UNKNOWN, fixed, plain
 from harness.leaderboard.escape import visible
 from harness.leaderboard.notes import meaning
 from harness.report import limits
-from harness.report.beyond import Grid, beyond_page
+from harness.report.beyond import Grid, beyond_page, layers_page
 
 if TYPE_CHECKING:
     from harness.store import Run
@@ -49,6 +49,7 @@ class CellPage:
     command: str
     replay: str
     beyond: Grid
+    layers: Grid
     extras: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -80,6 +81,7 @@ def cell_page(record: Record, run: Run) -> CellPage:
         noise_reasons=tuple(map(visible, record.latency.reasons)) if record.latency else (),
         command=visible(_command(record, run)),
         beyond=beyond_page(record),
+        layers=layers_page(record),
         replay=visible(f"harness bench -c {shlex.quote(str(run.path / 'bench.toml'))}"),
         extras=tuple(limits.figures(record)),
     )

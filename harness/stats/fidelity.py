@@ -135,7 +135,7 @@ def _log_softmax(values: Array) -> Array:
 
 def _reduced(found: Mapping[str, Array]) -> dict[str, float]:
     result = {
-        "sqnr_db": _decibel(float(found["signal"].sum()), float(found["noise"].sum())),
+        "sqnr_db": decibel(float(found["signal"].sum()), float(found["noise"].sum())),
         "cosine": float(found["cosine"].mean()),
         "cosine_p1": float(np.quantile(found["cosine"], 0.01)),
         "outside_share": float(found["outside"].mean()),
@@ -147,7 +147,8 @@ def _reduced(found: Mapping[str, Array]) -> dict[str, float]:
     return {name: value for name, value in result.items() if math.isfinite(value)}
 
 
-def _decibel(signal: float, noise: float) -> float:
+def decibel(signal: float, noise: float) -> float:
+    """Return 10 log10(signal / noise), within ±300 dB: of identical outputs, and of those that are not finite."""
     if not math.isfinite(noise) or not math.isfinite(signal) or signal == 0:
         return SQNR_CAP_DB if noise == 0 else -SQNR_CAP_DB
     if noise == 0:

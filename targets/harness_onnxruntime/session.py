@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Artifact, MissingDependency, Options, Placement, Purpose, TensorSpec
+from harness.api import Artifact, LayerOutput, MissingDependency, Options, Placement, Purpose, TensorSpec
 from harness_onnx import BATCH, macs_by_node
+from harness_onnxruntime.layers import Layers
 from harness_onnxruntime.placement import read_profile
 from harness_onnxruntime.probe import HINT, providers
 
@@ -46,7 +48,8 @@ def open_session(artifact: Artifact, params: Params, options: Options, purpose: 
         settings.profile_file_prefix = str(Path(folder.name) / "profile")
     session = onnxruntime.InferenceSession(str(artifact.path), settings, providers=providers(params))
     memory = _MEMORY.get(params.provider, "cpu")
-    return OnnxRuntimeSession(session, onnxruntime, artifact.path, options, folder, memory)
+    again = partial(Layers, artifact.path, _settings(onnxruntime, params, options), providers(params))
+    return OnnxRuntimeSession(session, onnxruntime, artifact.path, options, folder, memory, again)
 
 
 def _settings(onnxruntime: Any, params: Params, options: Options) -> Any:
@@ -81,7 +84,8 @@ class OnnxRuntimeSession:
         path: Path,
         options: Options,
         folder: tempfile.TemporaryDirectory[str] | None,
-        memory: str = "cpu",
+        memory: str,
+        with_layers: Callable[[], Layers],
     ) -> None:
         self._session = session
         self._runtime = onnxruntime
@@ -89,6 +93,8 @@ class OnnxRuntimeSession:
         self._options = options
         self._folder = folder
         self._memory = memory
+        self._with_layers = with_layers
+        self._layers: Layers | None = None
         self._names = [item.name for item in session.get_outputs()]
 
     @property
@@ -122,6 +128,12 @@ class OnnxRuntimeSession:
 
         return call if self._memory == "cpu" else call_and_wait
 
+    def layers(self, inputs: Arrays) -> Iterator[LayerOutput]:
+        """Run once and yield what each operator gives, from a second session of the same options."""
+        if self._layers is None:
+            self._layers = self._with_layers()
+        yield from self._layers.run(inputs)
+
     def placements(self) -> tuple[Placement, ...]:
         """Return what the profiler saw in the runs so far; only with purpose "placement"."""
         if self._folder is None:
@@ -145,7 +157,7 @@ class OnnxRuntimeSession:
 
     def close(self) -> None:
         """Free the session, and the profile if there is one."""
-        self._session = None
+        self._session = self._layers = None
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
