@@ -12,7 +12,7 @@ from harness.testing.material import Order, prepare, samples
 from harness.testing.observed import Material
 from harness.testing.process import LIMIT_S
 from harness.testing.results import Judge
-from harness.types import Model
+from harness.types import Failure, Model
 
 if TYPE_CHECKING:
     from harness.plugins import Registry
@@ -64,7 +64,7 @@ class Bench:
         self.count += 1
         return self.scratch / f"call-{self.count:04d}"
 
-    def prepared(self, formats: tuple[str, ...]) -> tuple[list[Material], dict[str, str]]:
+    def prepared(self, formats: tuple[str, ...]) -> tuple[list[Material], dict[str, Failure]]:
         """Return the test models in these formats, and why some are missing."""
         chosen = samples(self.registry, self.settings.kinds)
         orders = [Order(name, formats, {}) for name in chosen.values()]
@@ -81,7 +81,7 @@ def each_material(bench: Bench, judge: Judge, formats: tuple[str, ...]) -> Itera
     """Yield the test models in these formats; what could not be had is noted."""
     materials, lost = bench.prepared(formats)
     for workload, why in lost.items():
-        judge.skip("runs", f"the test model {workload} could not be had: {why}", workload)
+        judge.skip("runs", f"the test model {workload} could not be had: {why.reason}", workload)
     if not materials and not lost:
         judge.skip("runs", "no test model is installed: harness_workloads offers them with the extra [torch]")
     yield from materials

@@ -52,7 +52,7 @@ def samples(registry: Registry, only: Iterable[str] | None = None) -> dict[str, 
 
 def prepare(
     registry: Registry, orders: Iterable[Order], cache: Cache, scratch: Path, *, timeout_s: float = 300.0
-) -> tuple[list[Material], dict[str, str]]:
+) -> tuple[list[Material], dict[str, Failure]]:
     """Train, export and run test models; what is cached is taken.
 
     The caller holds the host's lock: taking it again could wait for a measurer who waits for the caller.
@@ -74,11 +74,12 @@ def prepare(
         threads=THREADS,
     )
     found: list[Material] = []
-    lost: dict[str, str] = {}
+    lost: dict[str, Failure] = {}
     for workload, nodes in ends.items():
         fit = nodes[FITTED]
         if isinstance(fit, str) or fit.failure is not None or fit.data is None or fit.data.entry is None:
-            lost[workload] = fit if isinstance(fit, str) else _why(fit)
+            failed = None if isinstance(fit, str) else fit.failure
+            lost[workload] = failed or Failure("failed", "fit", workload, fit if isinstance(fit, str) else _why(fit))
             continue
         found.append(_material(registry, workload, fit, nodes, scratch))
     return _referenced(registry, found, lost), lost
@@ -129,7 +130,7 @@ def _material(registry: Registry, workload: str, fit: Node, nodes: Mapping[str, 
     )
 
 
-def _referenced(registry: Registry, materials: list[Material], lost: dict[str, str]) -> list[Material]:
+def _referenced(registry: Registry, materials: list[Material], lost: dict[str, Failure]) -> list[Material]:
     """Run each sample's trained model in a process of its own kind."""
     from harness import codec
 
@@ -146,7 +147,7 @@ def _referenced(registry: Registry, materials: list[Material], lost: dict[str, s
             model = next(iter(material.models.values()))
             answer = processes[plugin].ask("reference", workload=material.workload, material=material, model=model)
             if isinstance(answer, Failure):
-                lost[material.sample] = answer.reason
+                lost[material.sample] = answer
                 continue
             done.append(replace(material, examined=codec.from_data(Examined, answer["examined"])))
     return done

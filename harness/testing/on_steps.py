@@ -130,11 +130,15 @@ def check_workload(bench: Bench, judge: Judge, name: str) -> None:
             bench.registry, [Order(name, (), given)], Cache(bench.settings.cache or default_root()), bench.folder()
         )
         if not materials:
+            why = lost.get(name)
+            if why is not None and why.status in {"unavailable", "not-applicable"}:  # such as a package that is not here
+                judge.skip("runs", why.reason)
+                return
             judge.expect(
                 "runs",
                 False,
                 expected="fit gives a model",
-                seen=lost.get(name, "nothing"),
+                seen=why.reason if why else "nothing",
                 fix="run harness bench with it and read the log that it names",
             )
             return

@@ -110,7 +110,8 @@ def _examine(model: Model, inputs: Arrays) -> Examined:
         type(layer).__qualname__
         for layer in module.modules()
         if any(True for _ in layer.parameters(recurse=False))
-        and not type(layer).__module__.startswith(("torch.nn.", "harness_torch", f"{__package__}.nets"))
+        # a traced network is plain torch too: what it owns itself are the parameters that its code reads
+        and not type(layer).__module__.startswith(("torch.nn.", "torch.fx.", "harness_torch", f"{__package__}.nets"))
     }
     counted = harness_torch.parameters(module), harness_torch.nonzero(module), harness_torch.macs(module, one)
     return Examined(*counted, tuple(sorted(foreign)))
