@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -448,3 +449,16 @@ def test_verify_names_the_demand_and_exits_4(forgery, capsys):
 def test_verify_lists_its_demands(capsys):
     assert call(["verify", "--demands", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == set(DEMANDS)
+
+
+@pytest.mark.parametrize(("call_ns", "held"), [(2_300, True), (2_300_000, False)])
+def test_microseconds_may_pass_between_calls_but_not_a_tenth_of_the_time(base, call_ns, held):
+    """A clock is read around each call: 0.3 us beside calls of 2.3 us is the loop, an eighth of long calls is not."""
+    name, item = next(iter(load_run(base).sets.items()))
+    wall_ns = sum(item.launches[0].batches[0].ns)
+    calls = wall_ns * 100 // (113 * call_ns) + 1
+    batch = replace(item.launches[0].batches[0], ns=(call_ns,) * calls, wall_ns=calls * call_ns * 113 // 100)
+    launches = (replace(item.launches[0], batches=(batch,)), *item.launches[1:])
+    claims = Claims(profile_named("quick"), {cell_id: Options() for cell_id in item.members}, cores=4)
+    found = {code for code, _ in breaches(name, replace(item, launches=launches), claims)}
+    assert ("wall-time" not in found) == held

@@ -131,7 +131,7 @@ def check_workload(bench: Bench, judge: Judge, name: str) -> None:
         )
         if not materials:
             why = lost.get(name)
-            if why is not None and why.status in {"unavailable", "not-applicable"}:  # such as a package that is not here
+            if why is not None and why.status in {"unavailable", "not-applicable"}:  # a package that is not here
                 judge.skip("runs", why.reason)
                 return
             judge.expect(
