@@ -12,6 +12,7 @@ import pytest
 import records
 
 from harness.build import Built, Cache, build_plan, open_pack, pack, pack_request, write_pack
+from harness.codec import content_sha256
 from harness.config import write_config
 from harness.errors import BadModel, HarnessError
 from harness.store import RunStore
@@ -70,14 +71,55 @@ def test_a_pack_gives_the_same_artifacts_and_data_elsewhere(toy, packed, tmp_pat
         assert after.seconds == before.seconds
 
 
+OTHER = dataclasses.replace(
+    build_support.AVAILABLE, capabilities=dataclasses.replace(build_support.CAPABILITIES, isa=("toy1024",))
+)
+
+
 def test_another_host_lowers_again_from_the_packed_model(toy, packed, tmp_path):
-    other = dataclasses.replace(
-        build_support.AVAILABLE, capabilities=dataclasses.replace(build_support.CAPABILITIES, isa=("toy1024",))
-    )
-    opened = reopen(packed, tmp_path, states={"toy-runtime": other})
+    opened = reopen(packed, tmp_path, states={"toy-runtime": OTHER})
     assert sorted(toy.ran()) == ["lower float32 batch=1 threads=1", "lower int8 batch=1 threads=1"]
     assert {built.artifact.how for built in opened.values()} == {"toy1024"}
     assert {built.artifact.realised for built in opened.values()} == {"float32", "int8"}
+
+
+def test_a_network_in_parts_is_packed_with_what_each_part_is_calibrated_with(toy, tmp_path):
+    plan, registry, states = toy.plan("toy-int8+toy-cut")
+    results = build_plan(plan, toy.cache, registry=registry, states=states)
+    toy.ran()
+    path = write_pack(plan, results, toy.cache, tmp_path / "b.hpk")
+    (before,) = results.values()
+    (same,) = open_pack(path, plan, registry=registry, states=states, cache=Cache(tmp_path / "same")).values()
+    assert toy.ran() == []
+    assert same.artifact.sha256 == before.artifact.sha256 == content_sha256(same.artifact.path)
+    assert [part.path.parent.name for part in same.artifact.parts] == ["0", "1"]
+    for one, other in zip(same.artifact.parts, before.artifact.parts, strict=True):
+        assert one.path.read_bytes() == other.path.read_bytes()
+        assert one.path.is_relative_to(tmp_path / "same")
+    elsewhere = {"toy-runtime": OTHER}
+    (again,) = open_pack(path, plan, registry=registry, states=elsewhere, cache=Cache(tmp_path / "other")).values()
+    assert toy.ran() == ["lower int8 batch=1 threads=1"] * 2
+    assert "toy1024" in again.artifact.how
+    # the second part sees twice the range, so its integers tell which feeds calibrated it
+    for one, other in zip(again.artifact.parts, before.artifact.parts, strict=True):
+        np.testing.assert_array_equal(np.load(one.path), np.load(other.path))
+
+
+def test_a_part_that_points_out_of_the_pack_is_refused(toy, tmp_path):
+    plan, registry, states = toy.plan("toy-cut")
+    results = build_plan(plan, toy.cache, registry=registry, states=states)
+    path = write_pack(plan, results, toy.cache, tmp_path / "b.hpk")
+
+    def climb(members):
+        info = json.loads(members["pack.json"])
+        for model in info["models"].values():
+            model["parts"][1]["feeds"] = "../../feeds"
+        members["pack.json"] = json.dumps(info).encode()
+        seal(members)
+
+    rewrite(path, climb)
+    with pytest.raises(BadModel, match="points to"):
+        open_pack(path, plan, registry=registry, states=states, cache=Cache(tmp_path / "elsewhere"))
 
 
 def test_a_pack_holds_no_training_data_no_unexported_model_and_its_request(packed):

@@ -22,7 +22,7 @@ from harness.plan.resolve import choose
 from harness.plugins import load_registry
 from harness.types import Step
 from harness_binarization.levels import fixed_binary, ternary
-from harness_quantization import codebooks, correction, mixed, simulated
+from harness_quantization import codebooks, correction, simulated
 from harness_torch import call, example_inputs, load
 from harness_torch.flow import chained_weights, fold_batch_norms
 from harness_torch.layers import BinaryConv2d, binary
@@ -337,25 +337,6 @@ def test_an_empty_calibration_set_is_one_sentence(cnn: Model, tmp_path: Path) ->
             compress(SPECS[name], cnn, dataclasses.replace(job, data=Empty()))
 
 
-def test_mixed_precision_keeps_what_costs_most(cnn: Model, tmp_path: Path) -> None:
-    job, module = make_job(tmp_path), load(cnn)
-    with torch.no_grad():  # one channel of huge inputs ruins an 8-bit grid for the others
-        module.point.weight[0] *= 4000
-        module.hidden.weight[:, :4] /= 4000
-    torch.save(module, tmp_path / "wide.pt")
-    model = dataclasses.replace(cnn, path=tmp_path / "wide.pt")
-    module = load(model)
-    chosen = simulated.layers(module, example_inputs(job))
-    ranges = simulated.input_ranges(module, chosen, job, 64)
-    errors = mixed.sensitivities(module, chosen, ranges, job.data.split("calibration").inputs)
-    assert max(errors, key=errors.__getitem__) == "hidden.weight"
-    result = compress(SPECS["mixed-precision"], model, job, budget=0.0)
-    assert dict(result.precision.overrides).get("hidden.weight") == "float32"
-    assert compress(SPECS["mixed-precision"], model, job, budget=1.0).precision.overrides == {}
-    again = load(model).state_dict()
-    assert all(torch.equal(value, again[name]) for name, value in module.state_dict().items())  # simulation undone
-
-
 # binary activations
 
 
@@ -396,7 +377,6 @@ def test_binary_activations_reach_the_inner_layers(cnn: Model, tmp_path: Path) -
         ("ternary", {"threshold": "0"}, "0 < x"),
         ("qat", {"samples": "0"}, "1 <= x"),
         ("qat", {"lr": "0"}, "0 < x"),
-        ("mixed-precision", {"budget": "-1"}, "0 <= x"),
         ("bias-correction", {"bits": "1"}, "2 <= x <= 8"),
     ],
 )

@@ -22,6 +22,7 @@ from harness_onnx import (
     float_nodes,
     macs_by_node,
     model_io,
+    override_nodes,
     qdq,
     quiet,
     save_normalised,
@@ -196,8 +197,12 @@ def test_overrides_name_nodes_and_unmatched_ones_are_refused(tmp_path: Path) -> 
     assert float_nodes(path, {"first": "float32"}, {"first": "conv0.weight"}) == {"conv0": "first"}
     with pytest.raises(Unsupported, match="matches no weight"):
         float_nodes(path, {"conv9.weight": "float32"}, {})
-    with pytest.raises(Unsupported, match="int4"):
+    with pytest.raises(Unsupported, match=r"asks for int4.*float32 only"):
         float_nodes(path, {"conv0.weight": "int4"}, {})
+    both = override_nodes(path, {"first": "int8"}, {"first": "conv0.weight"}, dtypes=("float32", "int8"))
+    assert both == {"float32": {}, "int8": {"conv0": "first"}}
+    with pytest.raises(Unsupported, match=r"asks for int4.*float32 or int8 only"):
+        override_nodes(path, {"conv0.weight": "int4"}, {}, dtypes=("float32", "int8"))
 
 
 @pytest.mark.parametrize("kept", ["w0", "b0", "w1", "w2"])

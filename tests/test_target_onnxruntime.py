@@ -29,6 +29,7 @@ from onnx_files import (
 )
 
 from harness.api import Artifact, Calibration, Model, Options, Precision, Unsupported
+from harness_onnx import weight_spans
 from harness_onnxruntime import harness_targets
 from harness_onnxruntime.params import Params
 from harness_onnxruntime.placement import read_profile
@@ -242,6 +243,23 @@ def test_weight_only_dequantizes_as_the_specification_says(bits: int, tmp_path: 
     assert sqnr_db(exact, wanted) > {8: 35, 4: 15}[bits]
     assert artifact.artifact_bytes < model.path.stat().st_size / (2 if bits == 8 else 3)
     assert "MatMulNBits" in {item.op for item in placed(SPEC, artifact, model)}
+
+
+@pytest.mark.parametrize("wider", DENSE_MACS)
+def test_layers_of_a_weight_only_file_have_their_own_bits(wider: str, tmp_path: Path) -> None:
+    model = dense_net(tmp_path)
+    kept = next(name for name in DENSE_MACS if name != wider)
+    narrow = Precision(weights="int4", scheme="weight-only")
+    mixed = dataclasses.replace(narrow, overrides={wider: "int8", kept: "float32"})
+    artifact = lowered(model, tmp_path, mixed)
+    stored = {np.prod(span.shape): span.dtype for span in weight_spans(artifact.path) if min(span.shape) > 2}
+    asked = {wider: "int8", kept: "float32"}
+    assert stored == {macs: asked.get(name, "int4") for name, macs in DENSE_MACS.items()}
+    assert "1 layers with int8 weights, 1 left float32" in artifact.how
+    feed = items(model, 5, seed=9)
+    exact = ReferenceEvaluator(str(model.path)).run(None, feed)[0]
+    four = outputs(SPEC, lowered(model, tmp_path / "four", narrow), feed)["y"]
+    assert sqnr_db(exact, outputs(SPEC, artifact, feed)["y"]) > sqnr_db(exact, four)
 
 
 def test_binary_is_stored_small_and_said_to_run_in_float(tmp_path: Path) -> None:

@@ -337,6 +337,23 @@ def test_weight_only_is_smaller_and_close(name: str, tmp_path: Path) -> None:
     assert {item.precision for item in placed(SPEC, artifact, model) if item.macs} == {"float32"}
 
 
+@pytest.mark.parametrize("wider", DENSE_MACS)
+def test_layers_of_a_weight_only_file_have_their_own_bits(wider: str, tmp_path: Path) -> None:
+    model = dense_net(tmp_path)
+    kept = next(name for name in DENSE_MACS if name != wider)
+    asked = {wider: "int8", kept: "float32"}
+    artifact = lowered(model, tmp_path, dataclasses.replace(WEIGHT_ONLY["weight-only-int4"], overrides=asked))
+    stored = {np.prod(span.shape): span.dtype for span in weight_spans(artifact.path) if min(span.shape) > 1}
+    assert stored == {macs: asked.get(name, "int4") for name, macs in DENSE_MACS.items()}
+    assert "1 weights in i4, 1 weights in i8" in artifact.how
+    feed = items(model, 5, seed=9)
+    plain, four = (
+        outputs(SPEC, lowered(model, tmp_path / precision.name, precision), feed)["y"]
+        for precision in (Precision(), WEIGHT_ONLY["weight-only-int4"])
+    )
+    assert sqnr_db(plain, outputs(SPEC, artifact, feed)["y"]) > sqnr_db(plain, four)
+
+
 def test_bfloat16_runs_where_the_cpu_has_it(tmp_path: Path) -> None:
     if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bfloat16 units")

@@ -292,6 +292,17 @@ def test_weight_only_computes_in_float32_and_dequantizes_at_load(model: Model, j
     assert "Dequantize" not in {place.op for place in placed}
 
 
+@pytest.mark.parametrize("wider", ["first", "second"])
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_layers_of_a_weight_only_file_have_their_own_bits(model: Model, job: Job, wider: str, dtype: str) -> None:
+    narrow = Precision("int4", "float32", "weight-only", overrides={f"{wider}.weight": dtype})
+    artifact = _lower(model, job, narrow)
+    weights = {"first": FIRST.size, "second": SECOND.size}
+    other = next(size for name, size in weights.items() if name != wider)
+    assert artifact.weight_bytes == {dtype: weights[wider] * {"int8": 1, "float32": 4}[dtype], "int4": other // 2}
+    assert f"1 overrides in {dtype}" in artifact.how
+
+
 @pytest.mark.parametrize(
     "precision",
     [

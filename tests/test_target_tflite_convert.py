@@ -96,6 +96,26 @@ def test_overrides_by_torch_names_reach_the_file(tmp_path: Path) -> None:
     assert layers == ["int8", "float32", "int8", "int8", "int8", "float32"]
 
 
+@needs_converter
+@pytest.mark.slow
+def test_layers_that_the_converter_fuses_are_found_by_their_values(tmp_path: Path) -> None:
+    """An encoder layer runs as one operation of torch, in which the converter sees no inner scopes."""
+    module = WORKLOADS["transformer"].build()
+    with torch.no_grad():
+        for parameter in module.parameters():  # the layers of an encoder are copies, which one tensor would hold
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    exported = harness_tflite.export(
+        _save(module, tmp_path, "transformer"), Options(), make_job(tmp_path, "transformer")
+    )
+    sizes = {name: value.numel() for name, value in module.named_parameters() if "layers." in name and value.dim() == 2}
+    assert len(sizes) == 8
+    for name, size in sizes.items():
+        precision = Precision("int4", "float32", "weight-only", overrides={name: "int8"})
+        wanted = dataclasses.replace(exported, precision=precision)
+        artifact = harness_tflite.lower(wanted, Params(), Options(), make_job(tmp_path, "transformer"))
+        assert artifact.weight_bytes["int8"] == size
+
+
 class _Two(nn.Module):
     """Two inputs, one of them integers, and two outputs."""
 

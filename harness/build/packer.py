@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import harness
 from harness import codec
+from harness.build import values
 from harness.build.cache import RESULT, Cache, Entry
 from harness.build.data import DataInfo
 from harness.build.packfile import INFO, SCHEMA, PackedCell, PackInfo, Reader, Writer, is_pickle
@@ -124,7 +125,8 @@ class _Packer:
     def add(self, cell_id: str, built: Built) -> None:
         """Add a cell; one whose artifact or model can only be a pickle stays out."""
         lower = self._entry(built.keys["lower"][-1])
-        if is_pickle(built.artifact.path) or built.model.path.is_dir() or is_pickle(built.model.path):
+        pointed = (*values.pointed(built.artifact), *values.pointed(built.model))
+        if any(is_pickle(file) for path in pointed for file in _files(path)):
             return
         data = self._data(self._entry(built.keys["data"][-1]))
         model = self._model(built.model)
@@ -143,14 +145,20 @@ class _Packer:
 
     def _model(self, model: Model) -> str:
         name = f"models/{codec.sha256(model)[:16]}"
-        self.writer.add(f"{name}/{model.path.name}", model.path)
-        precision = model.precision
-        if precision.encodings is not None:
-            self.writer.add(f"{name}/encodings/{precision.encodings.name}", precision.encodings)
-            precision = dataclasses.replace(precision, encodings=Path("encodings") / precision.encodings.name)
-        kept = dataclasses.replace(model, path=Path(model.path.name), precision=precision)
+        places = _places(model)
+        for path, place in places.items():
+            self._copy(path, f"{name}/{place.as_posix()}")
+
+        def move(path: Path) -> Path:
+            return places.get(path) or Path(model.path.name) / path.relative_to(model.path)
+
+        kept = values.moved(model, move)
         self.info = dataclasses.replace(self.info, models={**self.info.models, name: kept})
         return name
+
+    def _copy(self, path: Path, name: str) -> None:
+        for file in _files(path):
+            self.writer.add(name if file == path else f"{name}/{file.relative_to(path).as_posix()}", file)
 
     def _artifact(self, entry: Entry, built: Built) -> str:
         name = f"artifacts/{entry.result.key[:16]}"
@@ -160,8 +168,9 @@ class _Packer:
         path = Path(os.path.relpath(built.artifact.path, entry.folder))
         if path.parts[0] == "..":  # the target runs the model's own file
             self.writer.add(f"{name}/{path.name}", built.artifact.path)
-            path = Path(path.name)
-        kept = dataclasses.replace(built.artifact, path=path)
+            kept = dataclasses.replace(built.artifact, path=Path(path.name))
+        else:
+            kept = values.moved(built.artifact, lambda part: Path(os.path.relpath(part, entry.folder)))
         self.info = dataclasses.replace(self.info, artifacts={**self.info.artifacts, name: kept})
         return name
 
@@ -171,6 +180,27 @@ class _Packer:
         own = dataclasses.replace(request, python={})  # interpreters are this host's
         self.writer.add_json(INFO, dataclasses.replace(self.info, request=own, cells=self.cells))
         self.writer.close()
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+
+
+def _places(model: Model) -> dict[Path, Path]:
+    """Return where a model's files lie in its element; those below its own folder keep their places in it.
+
+    What its parts are calibrated with lies apart: the folder's hash is that of the parts alone, here as where it was
+    made.
+    """
+    places = {model.path: Path(model.path.name)}
+    if model.precision.encodings is not None:
+        places[model.precision.encodings] = Path("encodings") / model.precision.encodings.name
+    for at, part in enumerate(model.parts):
+        if not part.path.is_relative_to(model.path):
+            places[part.path] = Path("apart") / str(at) / part.path.name
+        if part.feeds is not None:
+            places[part.feeds] = Path("feeds") / str(at)
+    return places
 
 
 def pack_request(path: Path) -> Request:

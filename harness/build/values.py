@@ -12,6 +12,8 @@ from harness.errors import PluginError
 from harness.types import Artifact, Model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.build.cache import Entry
 
 
@@ -23,8 +25,14 @@ def pointed(value: Model | Artifact) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _moved(value: Any, move: Any) -> Any:
-    changes: dict[str, Any] = {"path": move(value.path), "parts": tuple(_moved(part, move) for part in value.parts)}
+def moved(value: Any, move: Callable[[Path], Path]) -> Any:
+    """Return a Model or Artifact with other paths, those of its parts too.
+
+    Args:
+        value: What points to files.
+        move: Old path -> new path.
+    """
+    changes: dict[str, Any] = {"path": move(value.path), "parts": tuple(moved(part, move) for part in value.parts)}
     if isinstance(value, Model) and value.precision.encodings is not None:
         encodings = move(value.precision.encodings)
         changes["precision"] = dataclasses.replace(value.precision, encodings=encodings)
@@ -59,10 +67,10 @@ def store(value: Model | Artifact, staged: Path, entry: Path, root: Path) -> tup
         outside.append(relative)
         return Path(relative)
 
-    return codec.to_data(_moved(value, move)), tuple(outside)
+    return codec.to_data(moved(value, move)), tuple(outside)
 
 
 def load(entry: Entry, kind: type[Any]) -> Any:
     """Return an entry's Model or Artifact with absolute paths."""
     value = codec.from_data(kind, entry.result.value, where=str(entry.folder))
-    return _moved(value, lambda path: Path(os.path.normpath(entry.folder / path)))
+    return moved(value, lambda path: Path(os.path.normpath(entry.folder / path)))

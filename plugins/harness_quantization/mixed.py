@@ -1,11 +1,12 @@
-"""Mixed precision: int8 where it costs little, float32 where it costs most, by measured sensitivity under a budget."""
+"""Mixed precision: few bits where they cost little, more where they cost most, by sensitivity under a budget."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import Calibration, Job, Model, Precision, param
 from harness_quantization.simulated import calibration, hooked, input_ranges, layers, round_input, round_weight
@@ -15,30 +16,45 @@ if TYPE_CHECKING:
 
     from harness_torch.weights import Weight
 
+Ranges = Mapping[str, tuple[float, float]]
+
+_FLOAT = "float32"
+_BITS = {"int4": 4, "int8": 8}
+
 
 @dataclass(frozen=True)
 class MixedParams:
     """Parameters of ``mixed-precision``."""
 
     budget: float = param(
-        0.005, "what simulated int8 may lose of the metric, in its own unit (0.005 of accuracy)", ge=0
+        0.005, "what the simulated model may lose of the metric, in its own unit (0.005 of accuracy)", ge=0
     )
     samples: int = param(256, "items of the calibration split for ranges and sensitivity", ge=1)
     most: float = param(0.5, "share of layers that may stay float32", gt=0, le=1)
+    widths: Literal["int8/float32", "int4/int8/float32", "int4/float32"] = param(
+        "int8/float32",
+        "what a layer may have, narrowest first: from int8 static int8 arithmetic, from int4 weights alone",
+    )
 
 
 def wants(params: MixedParams) -> Precision:
-    """Return static int8; the layers that stay float32 come with the model."""
+    """Return the narrowest precision for all; the layers that have a wider one come with the model."""
+    if _weights_alone(params):
+        return Precision(weights="int4", scheme="weight-only")
     return Precision(
         weights="int8", activations="int8", scheme="static", calibration=Calibration(samples=params.samples)
     )
 
 
-def compress(model: Model, params: MixedParams, job: Job) -> Model:
-    """Find the layers that stay float32; the model itself is left as it is.
+def _weights_alone(params: MixedParams) -> bool:
+    return params.widths.startswith("int4")
 
-    Sensitivity of a layer is the mean squared change of the outputs when it alone is simulated in int8, on the
-    calibration split. The most sensitive ones stay float, one more at a time, until the metric on the selection split
+
+def compress(model: Model, params: MixedParams, job: Job) -> Model:
+    """Find the width of each layer; the model itself is left as it is.
+
+    Sensitivity of a layer is the mean squared change of the outputs when it alone is simulated, on the calibration
+    split. The layer that costs most gets the next width, one step at a time, until the metric on the selection split
     is within the budget of the float model's. The test split is never seen.
 
     Raises:
@@ -46,40 +62,62 @@ def compress(model: Model, params: MixedParams, job: Job) -> Model:
     """
     from harness_torch import evaluate, example_inputs, load
 
+    items = calibration(job, params.samples)
     module = load(model)
-    chosen = layers(module, example_inputs(job))
-    ranges = input_ranges(module, chosen, job, params.samples)
-    order = _by_sensitivity(module, chosen, ranges, params, job)
-    before, sign = evaluate(module, job), 1 if job.workload.higher_is_better else -1
-    kept: list[Weight] = []
-    while True:
-        rest = [item for item in chosen if item not in kept]
-        lost = sign * (before - _simulated(rest, ranges, lambda: evaluate(module, job)))
-        job.progress(0.9, f"{len(kept)} of {len(chosen)} layers in float32: loses {lost:.4f}")
-        if lost <= params.budget or len(kept) >= params.most * len(chosen):
-            break
-        kept.append(order[len(kept)])
-    if lost > params.budget:
-        job.log.warning("mixed-precision: %d layers in float32 still lose %.4f of the metric", len(kept), lost)
-    overrides = {item.name: "float32" for item in kept}
+    chosen = layers(module, example_inputs(job), attention=_weights_alone(params))
+    ranges = {} if _weights_alone(params) else input_ranges(module, chosen, job, params.samples)
+    widths = _chosen_widths(module, chosen, ranges, params, job, items, lambda: evaluate(module, job))
+    narrowest = params.widths.partition("/")[0]
+    overrides = {name: width for name, width in widths.items() if width != narrowest}
     wanted = dataclasses.replace(
         wants(params), overrides=overrides, storage=model.precision.storage, pattern=model.precision.pattern
     )
     return dataclasses.replace(model, precision=wanted)
 
 
-def _by_sensitivity(
-    module: nn.Module, chosen: Sequence[Weight], ranges: dict[str, tuple[float, float]], params: MixedParams, job: Job
-) -> list[Weight]:
-    """Return the layers, the most sensitive first."""
-    errors = sensitivities(module, chosen, ranges, calibration(job, params.samples))
-    return sorted(chosen, key=lambda item: -errors[item.name])
+def _chosen_widths(
+    module: nn.Module,
+    chosen: Sequence[Weight],
+    ranges: Ranges,
+    params: MixedParams,
+    job: Job,
+    items: Any,
+    score: Callable[[], float],
+) -> dict[str, str]:
+    """Return the width of each layer by its weight."""
+    ladder = params.widths.split("/")
+    errors = {width: sensitivities(module, chosen, ranges, items, width) for width in ladder[:-1]}
+    errors[_FLOAT] = dict.fromkeys((item.name for item in chosen), 0.0)
+    widths = {item.name: ladder[0] for item in chosen}
+    before, sign = score(), 1 if job.workload.higher_is_better else -1
+    while True:
+        with _simulated(chosen, ranges, widths):
+            lost = sign * (before - score())
+        told = ", ".join(f"{list(widths.values()).count(width)} {width}" for width in ladder)
+        job.progress(0.9, f"layers in {told}: loses {lost:.4f}")
+        if lost <= params.budget:
+            return widths
+        full = list(widths.values()).count(_FLOAT) >= params.most * len(chosen)
+        open_ = [name for name in widths if widths[name] not in ({_FLOAT, ladder[-2]} if full else {_FLOAT})]
+        if not open_:
+            job.log.warning("mixed-precision: layers in %s still lose %.4f of the metric", told, lost)
+            return widths
+        worst = max(open_, key=lambda name: errors[widths[name]][name])
+        widths[worst] = ladder[ladder.index(widths[worst]) + 1]
 
 
 def sensitivities(
-    module: nn.Module, chosen: Sequence[Weight], ranges: dict[str, tuple[float, float]], items: Any
+    module: nn.Module, chosen: Sequence[Weight], ranges: Ranges, items: Any, width: str = "int8"
 ) -> dict[str, float]:
-    """Return the mean squared change of all outputs when one layer alone is in simulated int8, by weight."""
+    """Return the mean squared change of all outputs when one layer alone is simulated in this width, by weight.
+
+    Args:
+        module: Left as it is.
+        chosen: The layers.
+        ranges: Of the layers' inputs by weight; a layer without one sees its inputs in float.
+        items: Arrays by input name.
+        width: "int8" or "int4".
+    """
     import numpy as np
 
     from harness_torch import call
@@ -87,27 +125,31 @@ def sensitivities(
     plain = call(module, items)
     found = {}
     for item in chosen:
-        changed = _simulated([item], ranges, lambda: call(module, items))
+        with _simulated([item], ranges, {item.name: width}):
+            changed = call(module, items)
         found[item.name] = float(np.mean([np.mean((changed[name] - plain[name]) ** 2) for name in plain]))
     return found
 
 
-def _simulated(chosen: Sequence[Weight], ranges: dict[str, tuple[float, float]], run: Any) -> Any:
-    """Return what ``run`` gives while these layers compute in simulated int8."""
+@contextlib.contextmanager
+def _simulated(chosen: Sequence[Weight], ranges: Ranges, widths: Mapping[str, str]) -> Iterator[None]:
+    """Let these layers compute as they would in their widths."""
     import torch
 
-    before = {item.name: item.parameter.detach().clone() for item in chosen}
+    narrow = [item for item in chosen if widths[item.name] != _FLOAT]
+    before = {item.name: item.parameter.detach().clone() for item in narrow}
     see = {
         item.name: lambda value, bounds=ranges[item.name]: round_input(value, *map(torch.tensor, bounds))
-        for item in chosen
+        for item in narrow
+        if item.name in ranges
     }
     with torch.no_grad():
-        for item in chosen:
-            item.parameter.copy_(round_weight(item.parameter, item.out_dim))
+        for item in narrow:
+            item.parameter.copy_(round_weight(item.parameter, item.out_dim, _BITS[widths[item.name]]))
     try:
-        with hooked(chosen, see):
-            return run()
+        with hooked(narrow, see):
+            yield
     finally:
         with torch.no_grad():
-            for item in chosen:
+            for item in narrow:
                 item.parameter.copy_(before[item.name])

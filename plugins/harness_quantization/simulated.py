@@ -56,10 +56,15 @@ def grid_range(low: float, high: float) -> tuple[float, float]:
     return -zero * scale, (LEVELS - zero) * scale
 
 
-def layers(module: nn.Module, inputs: Sequence[Tensor]) -> list[Weight]:
+def layers(module: nn.Module, inputs: Sequence[Tensor], *, attention: bool = False) -> list[Weight]:
     """Return the weights of the convolutions and linear layers that are called as such, first used first.
 
     Recurrent layers and the projections inside attention are left to the target's own quantizer.
+
+    Args:
+        module: Left as it is.
+        inputs: Of one call, by position.
+        attention: Return the projections inside attention too, whose inputs no hook sees.
 
     Raises:
         Unsupported: There is none.
@@ -69,11 +74,12 @@ def layers(module: nn.Module, inputs: Sequence[Tensor]) -> list[Weight]:
 
     from harness_torch.weights import weights_in_order
 
-    inner = {item.out_proj for item in module.modules() if isinstance(item, nn.MultiheadAttention)}
+    attends = [item for item in module.modules() if isinstance(item, nn.MultiheadAttention)]
+    inner = {layer for item in attends for layer in (item, item.out_proj)}
     found = [
         item
         for item in weights_in_order(module, inputs)
-        if isinstance(item.owner, (_ConvNd, nn.Linear)) and item.owner not in inner
+        if (attention if item.owner in inner else isinstance(item.owner, (_ConvNd, nn.Linear)))
     ]
     if not found:
         raise Unsupported("the model has no convolution or linear layer to quantize")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,14 +170,32 @@ def float_nodes(path: Path, overrides: Mapping[str, str], names: Mapping[str, st
     Raises:
         Unsupported: An override names no weight of the file, or another dtype than float32, or a node has no name.
     """
-    found: dict[str, str] = {}
+    return override_nodes(path, overrides, names)["float32"]
+
+
+def override_nodes(
+    path: Path, overrides: Mapping[str, str], names: Mapping[str, str], *, dtypes: Sequence[str] = ("float32",)
+) -> dict[str, dict[str, str]]:
+    """Return the nodes that overrides name, by the dtype that they ask for, each with its override's parameter.
+
+    Args:
+        path: An ONNX file.
+        overrides: ``Precision.overrides``, by parameter name.
+        names: ``Model.names``.
+        dtypes: What can be asked for; each is a key of the result.
+
+    Raises:
+        Unsupported: An override names no weight of the file, or another dtype, or a node has no name.
+    """
+    found: dict[str, dict[str, str]] = {dtype: {} for dtype in dtypes}
     for parameter, dtype in overrides.items():
         nodes = layer_nodes(path, parameter, names)
-        if dtype != "float32":
-            raise Unsupported(f"override of {parameter!r} asks for {dtype}; a quantized file can only leave it float32")
+        if dtype not in found:
+            can = " or ".join(dtypes)
+            raise Unsupported(f"override of {parameter!r} asks for {dtype}; this quantized file can give it {can} only")
         if "" in nodes:
-            raise Unsupported(f"override of {parameter!r} matches a node without a name, which cannot be left out")
-        found |= dict.fromkeys(nodes, parameter)
+            raise Unsupported(f"override of {parameter!r} matches a node without a name, which cannot be told apart")
+        found[dtype] |= dict.fromkeys(nodes, parameter)
     return found
 
 

@@ -30,6 +30,7 @@ def weight_only(
     exclude: Collection[str] = (),
     block: int = BLOCK,
     blocks_only: bool = False,
+    wider: Collection[str] = (),
 ) -> Mapping[str, int]:
     """Write a file whose weights are integers behind a DequantizeLinear; arithmetic stays float32.
 
@@ -45,6 +46,7 @@ def weight_only(
         exclude: Names of nodes that stay float.
         block: Rows of a matrix that share a scale in int4.
         blocks_only: Leave float what is not made of whole blocks, such as convolutions.
+        wider: Names of nodes whose weights take 8 bits, whatever the others take.
 
     Returns:
         How many layers were rewritten, by operator.
@@ -55,6 +57,7 @@ def weight_only(
     onnx = import_onnx()
     model = _at_opset(load(source))
     normalise(model)
+    _fold_transposes(model)
     _split_gemms(model, exclude)
     weights = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
     made: dict[str, str] = {}
@@ -66,12 +69,13 @@ def weight_only(
         value = weights[node.input[1]]
         if value.dtype != "float32" or value.ndim < 2:
             continue
-        blocked = bits == 4 and per_channel and node.op_type == "MatMul" and value.ndim == 2
+        own = 8 if node.name in wider else bits
+        blocked = own == 4 and per_channel and node.op_type == "MatMul" and value.ndim == 2
         if blocks_only and not (blocked and value.shape[0] % block == 0):
             continue
         if node.input[1] not in made:
             rows = block if blocked else None
-            made[node.input[1]] = _dequantized(model, node.input[1], value, axis, bits, per_channel, rows)
+            made[node.input[1]] = _dequantized(model, node.input[1], value, axis, own, per_channel, rows)
         node.input[1] = made[node.input[1]]
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
     if not counts:
@@ -91,6 +95,18 @@ def _at_opset(model: ModelProto) -> ModelProto:
     model = at_opset(model, _OPSET)
     model.ir_version = max(model.ir_version, _IR)
     return model
+
+
+def _fold_transposes(model: ModelProto) -> None:
+    """Turn weights that a Transpose reads where they lie, so that the layer behind it has a constant weight."""
+    onnx = import_onnx()
+    weights = {item.name: item for item in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in weights]:
+        value = onnx.numpy_helper.to_array(weights[node.input[0]])
+        order = attribute(node, "perm", tuple(reversed(range(value.ndim))))
+        turned = onnx.numpy_helper.from_array(value.transpose(order).copy(), node.output[0])
+        model.graph.initializer.append(turned)
+        model.graph.node.remove(node)
 
 
 def _split_gemms(model: ModelProto, exclude: Collection[str]) -> None:

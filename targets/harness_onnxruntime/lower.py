@@ -16,6 +16,7 @@ from harness_onnx import (
     float_nodes,
     is_quantized,
     model_io,
+    override_nodes,
     qdq,
     save_normalised,
     to_float16,
@@ -117,12 +118,14 @@ def _weight_only(model: Model, params: Params, job: Job, out: Path) -> str:
     del params, job
     wanted = model.precision
     bits = 4 if wanted.weights == "int4" else 8
-    exclude = float_nodes(model.path, wanted.overrides, model.names)
+    given = override_nodes(model.path, wanted.overrides, model.names, dtypes=("float32", "int8"))
     per_channel = wanted.granularity == "per-channel"
-    counts = weight_only(model.path, out, bits=bits, per_channel=per_channel, exclude=exclude)
+    exclude, wider = given["float32"], given["int8"]
+    counts = weight_only(model.path, out, bits=bits, per_channel=per_channel, exclude=exclude, wider=wider)
     layers = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     blocks = ", blocks of 32 rows in MatMul" if bits == 4 and per_channel else ""
-    return f"DequantizeLinear of symmetric {wanted.weights} weights ({layers}), {wanted.granularity}{blocks}"
+    mixed = f"; {len(wider)} layers with int8 weights, {len(exclude)} left float32" if wanted.overrides else ""
+    return f"DequantizeLinear of symmetric {wanted.weights} weights ({layers}), {wanted.granularity}{blocks}{mixed}"
 
 
 def _float16(model: Model, params: Params, job: Job, out: Path) -> str:

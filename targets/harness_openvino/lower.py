@@ -28,6 +28,7 @@ from harness_onnx import (
     calibration_items,
     float_nodes,
     is_quantized,
+    override_nodes,
     quiet,
     read_encodings,
 )
@@ -148,13 +149,18 @@ def _weight_only(graph: Any, model: Model, params: Params, job: Job) -> tuple[An
     if wanted.granularity != "per-channel":
         raise Unsupported("openvino: nncf.compress_weights has one scale per channel or group, never one per tensor")
     nncf = _nncf()
-    scope = _scope(nncf, _excluded(graph, model))
+    given = override_nodes(model.path, wanted.overrides, model.names, dtypes=("float32", "int8"))
+    kept, wider = (_operations(graph, given[dtype]) for dtype in ("float32", "int8"))
+    scope = _scope(nncf, kept)
     if wanted.weights == "int8":
         mode = nncf.CompressWeightsMode.INT8_SYM
         compressed = nncf.compress_weights(graph, mode=mode, ignored_scope=scope)
         return compressed, "nncf.compress_weights INT8_SYM, all layers; convolutions are unpacked to float32 at load"
     mode = nncf.CompressWeightsMode.INT4_SYM
-    compressed = nncf.compress_weights(graph, mode=mode, group_size=-1, all_layers=True, ignored_scope=scope)
+    apart = _scope(nncf, (*kept, *wider))
+    compressed = nncf.compress_weights(graph, mode=mode, group_size=-1, all_layers=True, ignored_scope=apart)
+    if wider:  # what has four bits by now is left as it is
+        compressed = nncf.compress_weights(compressed, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=scope)
     counts = Counter(node.get_element_type().to_string() for node in compressed.get_ordered_ops() if _is_packed(node))
     held = ", ".join(f"{count} weights in {kind}" for kind, count in sorted(counts.items()))
     return compressed, f"nncf.compress_weights INT4_SYM, all layers, per-channel: {held}"
@@ -191,27 +197,27 @@ def bound_inputs(graph: Any, model: Model) -> dict[str, Range]:
     given = read_encodings(wanted.encodings)
     found: dict[str, Range] = {}
     for parameter, bounds in given.items():
-        layers = _operations(graph, model, {parameter: "float32"})
+        layers = _operations(graph, float_nodes(model.path, {parameter: "float32"}, model.names))
         found |= dict.fromkeys(layers, bounds)
     return found
 
 
 def _excluded(graph: Any, model: Model) -> tuple[str, ...]:
     """Return the operations of the graph that overrides keep float."""
-    return _operations(graph, model, model.precision.overrides)
+    return _operations(graph, float_nodes(model.path, model.precision.overrides, model.names))
 
 
-def _operations(graph: Any, model: Model, wanted: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the operations made from the layers whose weights are named; converting may append to a node's name.
+def _operations(graph: Any, nodes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the operations made from nodes of the ONNX file, which stand with the parameters that named them.
+
+    Converting may append to a node's name.
 
     Raises:
         Unsupported: A name is left without a layer: converting fused it, under another name.
     """
-    if not wanted:
-        return ()
     kinds = {item.get_friendly_name(): item.get_type_name() for item in graph.get_ordered_ops()}
     found: list[str] = []
-    for node, parameter in float_nodes(model.path, wanted, model.names).items():
+    for node, parameter in nodes.items():
         names = [name for name in kinds if name == node or name.startswith(f"{node}/")]
         if all(kinds[name] in _NO_LAYERS for name in names):
             raise Unsupported(f"override of {parameter!r}: openvino's graph has no layer by the name {node!r}")

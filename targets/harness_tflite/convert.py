@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import re
 from pathlib import Path
@@ -100,14 +101,21 @@ def weight_names(module: Any, path: Path) -> dict[str, str]:
     """Map parameter names to the constant tensors of the file that hold them.
 
     litert-torch writes the scope of a layer, ``package.Net/torch.nn.modules.conv.Conv2d_stem``, into the names of its
-    tensors. Among those the one of the parameter's size is taken; a parameter that was folded away is left out.
+    tensors. Among those the one of the parameter's size is taken. Fused encoder layers leave no scopes: there a matrix
+    is the only tensor that holds its values. A parameter that was folded away is left out.
     """
     constants = flatbuffer.constants(flatbuffer.open_model(path))
+    values: dict[bytes, list[str]] = {}
+    for tensor, raw in flatbuffer.constant_bytes(path):
+        values.setdefault(hashlib.sha256(raw).digest(), []).append(tensor)
     found = {}
     for name, parameter in module.named_parameters():
         scope = f"{_scope(module, name.split('.')[:-1])};"
         sizes = {tensor: size for tensor, size in constants.items() if scope in f"{tensor};"}
         match = next((tensor for tensor, size in sizes.items() if size == parameter.numel()), None)
+        if match is None and parameter.dim() == 2:
+            same = values.get(hashlib.sha256(parameter.detach().contiguous().numpy().tobytes()).digest(), [])
+            match = same[0] if len(same) == 1 else None
         if match is not None:
             found[name] = match
     return found

@@ -12,7 +12,10 @@ from typing import Any
 from harness.api import BadModel, Span
 
 # schema.fbs TensorType -> numpy name; types that packing cannot read are left out.
-_DTYPES = {0: "float32", 1: "float16", 2: "int32", 4: "int64", 7: "int16", 9: "int8", 10: "float64", 18: "bfloat16"}
+_DTYPES = {
+    0: "float32", 1: "float16", 2: "int32", 4: "int64", 7: "int16", 9: "int8", 10: "float64", 17: "int4",
+    18: "bfloat16",
+}  # fmt: skip
 _ALIGNMENT = 16  # of buffers, which the runtime maps
 _CHANNELS_LAST = frozenset({"DEPTHWISE_CONV_2D"})  # its weights are [1, h, w, channels], all others [channels, …]
 
@@ -74,6 +77,13 @@ def constants(model: Any) -> dict[str, int]:
         (tensor.Name() or b"").decode(): math.prod(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))
         for _index, tensor, _offset, _length in _constants(model)
     }
+
+
+def constant_bytes(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and raw bytes of each constant tensor of the main subgraph."""
+    raw = path.read_bytes()
+    for _index, tensor, offset, length in _constants(open_model(path)):
+        yield (tensor.Name() or b"").decode(), raw[offset : offset + length]
 
 
 def is_quantized(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int
     # The quantizer's calibration and its check of the result go by a signature, which older files lack.
     signed = out.with_name("signed.tflite")
     model = dataclasses.replace(model, path=flatbuffer.with_signature(model.path, signed))
-    base = _recipe(precision, _override_scopes(model))
+    base = _recipe(precision, *_override_scopes(model))
     ranges = _calibrate(model, base, data, threads) if precision.scheme == "static" else None
     left_out = _without_failures(model.path, base, ranges, out)
     signed.unlink(missing_ok=True)
@@ -65,21 +66,27 @@ def _check_supported(precision: Precision) -> None:
         raise Unsupported(f"static {precision.activations} activations have no fast kernel in LiteRT")
 
 
-def _override_scopes(model: Model) -> tuple[str, ...]:
-    """Return a pattern of output names for every operator whose weights stay in float32."""
-    kept = []
-    for name, dtype in model.precision.overrides.items():
-        if dtype not in {"float32", model.precision.weights}:
-            raise Unsupported(f"override {name}={dtype}: LiteRT mixes {model.precision.weights} with float32 only")
+def _override_scopes(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return patterns of output names for the operators whose weights stay float32, and for those that take int8."""
+    precision, kept, wider = model.precision, [], []
+    others = ("int8", "float32") if precision.name == "weight-only-int4" else ("float32",)
+    for name, dtype in precision.overrides.items():
+        if dtype not in {*others, precision.weights}:
+            can = " and ".join(others)
+            raise Unsupported(f"override {name}={dtype}: LiteRT mixes {precision.name} with {can} only")
         if name not in model.names:
             raise PlanError(f"override {name!r} matches no parameter of {model.path.name}")
         if dtype == "float32":
             kept.append(model.names[name])
-    return _users(model.path, kept) if kept else ()
+        elif dtype != precision.weights:
+            wider.append(model.names[name])
+    return _users(model.path, kept), _users(model.path, wider)
 
 
 def _users(path: Path, weights: Sequence[str]) -> tuple[str, ...]:
     """Return patterns for the output names, by which recipes go, of the operators that take these tensors."""
+    if not weights:
+        return ()
     file = flatbuffer.open_model(path)
     names = flatbuffer.tensor_names(file)
     wanted = {index for index, name in enumerate(names) if name in weights}
@@ -87,13 +94,15 @@ def _users(path: Path, weights: Sequence[str]) -> tuple[str, ...]:
     return tuple(re.escape(f"{names[output]};") for node in users for output in node.outputs)
 
 
-def _recipe(precision: Precision, float_scopes: Sequence[str]) -> Any:
+def _recipe(precision: Precision, float_scopes: Sequence[str], wider_scopes: Sequence[str] = ()) -> Any:
     """Return a function from operators to leave out to a recipe manager."""
     from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager
 
     def make(left_out: Sequence[str]) -> Any:
         manager = recipe_manager.RecipeManager()
         _add_scheme(manager, precision)
+        for scope in wider_scopes:
+            manager.add_weight_only_config(scope, qtyping.TFLOperationName.ALL_SUPPORTED, 8, _granularity(precision))
         keep = algorithm_manager.AlgorithmName.NO_QUANTIZE
         for op in left_out:
             manager.add_quantization_config(".*", qtyping.TFLOperationName(op), algorithm_key=keep)
@@ -108,8 +117,7 @@ def _add_scheme(manager: Any, precision: Precision) -> None:
     from ai_edge_quantizer import algorithm_manager, qtyping
 
     op, algorithm = qtyping.TFLOperationName, algorithm_manager.AlgorithmName
-    tensorwise = precision.granularity == "per-tensor"
-    granularity = qtyping.QuantGranularity.TENSORWISE if tensorwise else qtyping.QuantGranularity.CHANNELWISE
+    granularity = _granularity(precision)
     bits = {"int8": 8, "int4": 4, "float16": 16}[precision.weights]
     if precision.weights == "float16":
         manager.add_weight_only_config(".*", op.ALL_SUPPORTED, bits, algorithm_key=algorithm.FLOAT_CASTING)
@@ -122,6 +130,13 @@ def _add_scheme(manager: Any, precision: Precision) -> None:
         _add_static(manager, precision, bits, granularity)
         for name in ("INPUT", "OUTPUT"):  # float32 at the border, as every other target has it
             manager.add_quantization_config(".*", op(name), algorithm_key=algorithm.NO_QUANTIZE)
+
+
+def _granularity(precision: Precision) -> Any:
+    from ai_edge_quantizer import qtyping
+
+    kinds = qtyping.QuantGranularity
+    return kinds.TENSORWISE if precision.granularity == "per-tensor" else kinds.CHANNELWISE
 
 
 def _add_static(manager: Any, precision: Precision, bits: int, granularity: Any) -> None:
@@ -237,7 +252,7 @@ def _describe(precision: Precision, left_out: Mapping[str, str]) -> str:
         parts.append(f"{wanted.method}{ours} over at most {wanted.samples} samples")
         if precision.realise == "exact" and precision.encodings is not None:
             parts.append(f"{len(read_encodings(precision.encodings))} ranges given by the encodings")
-    if precision.overrides:
-        parts.append(f"{sum(dtype == 'float32' for dtype in precision.overrides.values())} overrides in float32")
+    for dtype, count in sorted(Counter(precision.overrides.values()).items()):
+        parts.append(f"{count} overrides in {dtype}")
     parts += [f"{op} left in float: {reason}" for op, reason in left_out.items()]
     return "; ".join(parts)

@@ -100,6 +100,18 @@ def only_precision(model: Model, params: NoParams, job) -> Model:
     return replace(model, precision=Precision("int8", "int8", "static", calibration=Calibration()))
 
 
+def cut(model: Model, params: NoParams, job) -> Model:
+    note("cut")
+    parts = []
+    for at in range(2):
+        folder = job.out / "parts" / str(at)
+        (folder / "feeds").mkdir(parents=True)
+        np.save(folder / "feeds" / "x.npy", job.data.split("calibration").inputs["x"] * (at + 1))
+        np.save(folder / "model.npy", np.load(model.path) + at)
+        parts.append(Model("toy", folder / "model.npy", model.inputs, ("y",), feeds=folder / "feeds"))
+    return replace(model, path=job.out / "parts", parts=tuple(parts))
+
+
 @dataclass(frozen=True)
 class BreakParams:
     how: str = param("print", "what to do")
@@ -206,6 +218,7 @@ def harness_methods():
         method("toy-prune", PruneParams, prune, consumes=toy),
         method("toy-align", NoParams, align, consumes=toy, reads=frozenset({"channel_multiple"})),
         method("toy-int8", NoParams, only_precision, consumes=frozenset()),
+        method("toy-cut", NoParams, cut, consumes=toy),
         method("toy-break", BreakParams, wrong, consumes=frozenset(), reads=frozenset({"channel_multiple"})),
     ]
 
