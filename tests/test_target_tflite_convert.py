@@ -98,8 +98,8 @@ def test_overrides_by_torch_names_reach_the_file(tmp_path: Path) -> None:
 
 @needs_converter
 @pytest.mark.slow
-def test_layers_that_the_converter_fuses_are_found_by_their_values(tmp_path: Path) -> None:
-    """An encoder layer runs as one operation of torch, in which the converter sees no inner scopes."""
+def test_every_matrix_of_an_encoder_is_found_in_the_file(tmp_path: Path) -> None:
+    """Also where it is in a list, where no call names its layer, and where the scale of a norm went into it."""
     module = WORKLOADS["transformer"].build()
     with torch.no_grad():
         for parameter in module.parameters():  # the layers of an encoder are copies, which one tensor would hold

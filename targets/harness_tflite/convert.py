@@ -101,8 +101,9 @@ def weight_names(module: Any, path: Path) -> dict[str, str]:
     """Map parameter names to the constant tensors of the file that hold them.
 
     litert-torch writes the scope of a layer, ``package.Net/torch.nn.modules.conv.Conv2d_stem``, into the names of its
-    tensors. Among those the one of the parameter's size is taken. Fused encoder layers leave no scopes: there a matrix
-    is the only tensor that holds its values. A parameter that was folded away is left out.
+    tensors. Among those the one of the parameter's size is taken. A layer that is used without being called, such as
+    the projections of attention, leaves no scope: its matrix is the only tensor with these values. A parameter that
+    was folded away is left out.
     """
     constants = flatbuffer.constants(flatbuffer.open_model(path))
     values: dict[bytes, list[str]] = {}
@@ -122,10 +123,13 @@ def weight_names(module: Any, path: Path) -> dict[str, str]:
 
 
 def _scope(module: Any, path: list[str]) -> str:
+    from torch.nn import ModuleDict, ModuleList
+
     parts = [_class_name(module)]
     for step in path:
         module = getattr(module, step)
-        parts.append(f"{_class_name(module)}_{step}")
+        if not isinstance(module, (ModuleDict, ModuleList)):  # nobody calls them, so that they are in no scope
+            parts.append(f"{_class_name(module)}_{step}")
     return "/".join(parts)
 
 
