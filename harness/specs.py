@@ -227,8 +227,8 @@ class MethodSpec(Generic[P]):
         compress: Model in, model out; writes only into ``job.out``.
         consumes: Formats it takes; empty means any (a method that only asks for a precision).
         produces: Format it leaves; ``None`` means the one it took.
-        needs: Any of "training" (labelled train split and loss), "calibration", "torch-model"; a function of the
-            params where they decide.
+        needs: Any of "training" (labelled train split and loss), "calibration", "selection" (that split, labelled),
+            "torch-model"; a function of the params where they decide. Where the data lack such items, nothing is built.
         check: Params -> what is wrong with their combination, in one sentence, or ``None``; asked before anything runs.
         reads: Capability fields that it adapts to; targets that agree in them share one build.
         wants: Params -> the precision it asks a target for, so that the plan can say "not applicable".

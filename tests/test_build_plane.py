@@ -151,6 +151,36 @@ def test_a_missing_calibration_split_takes_out_only_who_needs_it(toy):
     assert (results["toy-int8"].status, results["toy-int8"].stage) == ("not-applicable", "lower")
 
 
+@pytest.mark.parametrize(
+    ("fault", "needs", "words"),
+    [
+        ("no-calibration", "calibration", "this task has no calibration data"),
+        ("empty-calibration", "calibration", "the calibration split of workload 'toy-task' is empty"),
+        ("empty-train", "training", "the train split of workload 'toy-task' is empty"),
+        ("unlabelled-train", "training", "needs labels, and the train split of workload 'toy-task' has none"),
+        ("empty-selection", "selection", "the selection split of workload 'toy-task' is empty"),
+        ("unlabelled-selection", "selection", "needs labels, and the selection split of workload 'toy-task' has none"),
+    ],
+)
+def test_nothing_is_trained_for_a_method_whose_items_are_not_there(toy, fault, needs, words):
+    (failure,) = toy.build(f"toy-prune+toy-ranges:needs={needs}", workloads=(f"toy-task:fault={fault}",)).values()
+    assert (failure.status, failure.stage) == ("not-applicable", "compress")
+    assert failure.blame.startswith("toy (")
+    assert "method 'toy-ranges' needs" in failure.reason
+    assert words in failure.reason
+    assert toy.ran() == []
+
+
+def test_what_others_share_with_a_refused_cell_is_built_for_them(toy):
+    refused = "toy-prune+toy-ranges+toy-int8"
+    results = toy.build("toy-prune", refused, workloads=("toy-task:fault=empty-calibration",))
+    assert isinstance(results["toy-prune"], Built)
+    assert "calibration split" in results[refused].reason
+    assert sorted(toy.ran()) == ["export", "fit", "lower float32 batch=1 threads=1", "prune"]
+    counts = [(event.done, event.total) for event in toy.events]
+    assert counts[-1][0] == counts[-1][1]
+
+
 def test_edited_source_builds_anew(toy):
     toy.build("toy-base")
     toy.ran()

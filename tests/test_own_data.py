@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -52,6 +54,71 @@ def test_bad_data_is_refused_before_anything_is_built(model, tmp_path, capsys, a
     talk = capsys.readouterr().err
     assert words in talk
     assert "Traceback" not in talk
+
+
+def test_a_method_whose_items_are_not_there_is_a_row_of_the_plan(model, tmp_path, capsys):
+    images = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    data = tmp_path / "my.npz"
+    np.savez(data, image=images, y=images[:, :3].argmax(1), calib_image=images[:0])
+    asked = ["--methods", "int8,dynamic-int8", "--targets", "onnxruntime"]
+    command = ["bench", "--model", str(model), "--data", str(data), *asked, "--dry-run", "--json"]
+    assert call(command) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    found = {cell["labels"]["method"]: cell["impossible"] for cell in cells}
+    assert found["baseline"] is found["dynamic-int8"] is None
+    assert found["int8"]["status"] == "not-applicable"
+    assert found["int8"]["reason"] == (
+        "method 'int8' needs calibration items, and there are none: the arrays calib_* of the data file hold no items"
+    )
+    assert next(cell for cell in cells if cell["labels"]["method"] == "int8")["predicted_s"] == 0
+
+
+FACTORY = """
+import numpy as np, torch
+from harness.api import Split
+from harness_workloads import UserWorkload
+
+
+def items(count, seed):
+    x = np.random.default_rng(seed).normal(size=(count, 8)).astype("float32")
+    return Split({"image": x}, (x.sum(1) > 0).astype("int64"))
+
+
+def network(*, width=1.0, depth=1.0):
+    inner = int(16 * width)
+    return torch.nn.Sequential(torch.nn.Linear(8, inner), torch.nn.ReLU(), torch.nn.Linear(inner, 2))
+
+
+def make():
+    sizes = {"train": 64, "calibration": 32, "selection": 32, "test": 40} | EMPTY
+    splits = {name: items(count, seed) for seed, (name, count) in enumerate(sizes.items())}
+    return UserWorkload(model=network, splits=splits, epochs=EPOCHS)
+"""
+
+
+@pytest.mark.parametrize(
+    ("empty", "epochs", "refused", "fine"),
+    [
+        ("calibration", 1, "int8,qat,mixed-precision,weight-equalization+int8,channel-pruning+bias-correction", "fp16"),
+        ("selection", 1, "mixed-precision", "qat"),
+        ("train", 0, "qat,distillation,ternary:epochs=1", "int8"),
+    ],
+)
+def test_pipelines_of_ones_own_model_without_items_are_refused(
+    empty, epochs, refused, fine, tmp_path, capsys, monkeypatch
+):
+    module = f"without_{empty}"
+    source = FACTORY.replace("EMPTY", repr({empty: 0})).replace("EPOCHS", str(epochs))
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    asked = ["--methods", f"{refused},{fine}", "--targets", "onnxruntime", "--dry-run", "--json"]
+    assert call(["bench", "--workload", f"{module}:make", *asked]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [cell["labels"]["method"] for cell in cells if cell["impossible"]] == refused.split(",")
+    for cell in cells:
+        if cell["impossible"]:
+            assert cell["impossible"]["status"] == "not-applicable"
+            assert f"the {empty} split of workload 'factory' is empty" in cell["impossible"]["reason"]
 
 
 def test_an_output_that_cannot_be_written_is_one_sentence(model, tmp_path, capsys):

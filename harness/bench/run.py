@@ -6,31 +6,29 @@ import hashlib
 import importlib.metadata
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
 
 import harness
 from harness.bench.asides import asides
 from harness.bench.campaign import Campaign
 from harness.bench.fitness import Fitness
+from harness.bench.owndata import read_own_data
 from harness.bench.records import STRICT_FLAGS, Context, failed_record, utc_now
 from harness.bench.ui import Ui
 from harness.build import BuildEvent, Built, Cache, build_plan, open_pack, probe_targets
 from harness.codec import file_sha256, sha256
-from harness.errors import BadModel, HarnessError, Interrupted, PlanError, Unsupported
+from harness.errors import Interrupted, PlanError
 from harness.measure import slots
 from harness.measure.cpus import effective_cores
 from harness.measure.host import Fingerprint, fingerprint
 from harness.measure.meter import Meter
-from harness.params import build
 from harness.plan import Plan, PlannedCell, Request, TargetState, make_plan, resolve_targets
 from harness.plugins import Registry
 from harness.profiles import profile_named
-from harness.specs import WorkloadSpec
 from harness.store import RunInfo, RunStore, open_run
-from harness.types import SCHEMA, Failure, Record, SplitName
+from harness.types import SCHEMA, Failure, Record
 
 
 def package_records() -> dict[str, str]:
@@ -56,40 +54,6 @@ def prepare(request: Request, registry: Registry) -> tuple[Plan, Mapping[str, Ta
     wanted = resolve_targets(request, registry)
     states = probe_targets(wanted, python=request.python, timeout_s=min(120.0, request.timeout_s))
     return make_plan(request, registry, states, effective_cores(), asides(request, wanted, states)), states
-
-
-def read_own_data(plan: Plan, registry: Registry, note: Callable[[str], None]) -> None:
-    """Read the data that the user brought, so that bad input is refused before anything is built.
-
-    Args:
-        plan: Whose workloads of modality "file" are read.
-        registry: What plugins offer.
-        note: Hears of the sizes of the splits.
-
-    Raises:
-        BadModel: The files do not fit each other, or the user's own function fails; one sentence says how.
-    """
-    own = {planned.labels["workload"]: planned.workload for planned in plan.cells}
-    for label, workload in own.items():
-        spec = registry.workloads[workload.name].spec
-        if spec.modality == "file":
-            sizes = _split_sizes(spec, build(spec.params, workload.params, owner=f"workload {workload.name!r}"))
-            note(f"{label}: {', '.join(f'{count} {name}' for name, count in sizes.items())} items")
-
-
-def _split_sizes(spec: WorkloadSpec[Any], params: object) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for name in get_args(SplitName):
-        try:
-            items = spec.split(params, name)
-        except Unsupported:
-            continue  # a split that this workload does not have
-        except HarnessError:
-            raise
-        except Exception as error:
-            raise BadModel(f"workload {spec.name}: {type(error).__name__}: {error}") from error
-        sizes[name] = len(next(iter(items.inputs.values())))
-    return sizes
 
 
 def package_lock() -> dict[str, str]:
@@ -127,7 +91,7 @@ def run(
     ui.stage("probing targets", 1)
     plan, states = prepare(request, registry)
     if pack is None:
-        read_own_data(plan, registry, ui.note)
+        plan = read_own_data(plan, registry, ui.note)
     if not plan.cells:
         raise PlanError("nothing to measure: the request names no cell", hint="see 'harness bench --dry-run'")
     ui.advance("probing targets", 1, "")

@@ -10,6 +10,7 @@ from harness.build import keys, values
 from harness.build.data import SPLITS, DataInfo
 from harness.build.tasks import KIND, Task
 from harness.errors import HarnessError, PluginError
+from harness.plan.splits import lacking
 from harness.types import Artifact, Model, Precision
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class Resolver:
         inputs = keys.base(node.stage, self._source(node, offer), node.use.name, node.use.params)
         inputs |= getattr(self, f"_{node.stage}_inputs")(node)
         node.inputs, node.key = inputs, keys.key_of(inputs)
+
+    def lacking(self, node: Node) -> str | None:
+        """Say which items a method needs that the data do not hold, or return None."""
+        splits = _need(node.data).splits.splits
+        return lacking(self.offer(node).spec, node.use.params, node.workload.name, splits)
 
     def _data_inputs(self, node: Node) -> dict[str, Any]:
         spec = self.offer(node).spec

@@ -111,7 +111,7 @@ class Scheduler:
         """Resolve what can be resolved, again and again while that ends steps without running them."""
         moved = True
         while moved:
-            moved = False
+            moved = self._refuse()
             for node in list(self.waiting):
                 if any(need.state == "failed" for need in node.needs):
                     self._inherit(node)
@@ -121,6 +121,33 @@ class Scheduler:
                     continue
                 moved = True
                 self.waiting.remove(node)
+                if node.stage == "data":
+                    break  # what it rules out is refused before anything that leads there begins
+
+    def _refuse(self) -> bool:
+        """End the steps that lack items of the data, and those that lead to nothing else; tell whether there were any.
+
+        So nothing is trained for a method that cannot follow.
+        """
+        refused = False
+        for node in reversed(list(self.waiting)):  # children were added after their parents
+            failure = self._lacking(node)
+            if failure is None and node.children and all(child.state == "failed" for child in node.children):
+                failure = node.children[0].failure
+            if failure is not None:
+                node.state, node.failure, refused = "failed", failure, True
+                self.waiting.remove(node)
+                self._tell("failed", node, text=failure.reason)
+        return refused
+
+    def _lacking(self, node: Node) -> Failure | None:
+        if node.stage != "compress" or node.data is None or node.data.state != "done":
+            return None
+        try:
+            why = self.resolver.lacking(node)
+        except HarnessError:
+            return None  # it is met again where the step is resolved
+        return None if why is None else Failure("not-applicable", "compress", self._blame(node), why)
 
     def _inherit(self, node: Node) -> None:
         failed = next(need for need in node.needs if need.state == "failed")

@@ -109,12 +109,13 @@ def _work(app: App, options: dict[str, Any], ui: Timed) -> Plan | RunResult:
 
 
 def _plan(request: Request, registry: Registry, options: dict[str, Any], ui: Timed) -> Plan:
-    from harness.bench.run import prepare, read_own_data
+    from harness.bench.owndata import read_own_data
+    from harness.bench.run import prepare
 
     ui.note("probing targets")
     plan, _states = prepare(request, registry)
     if options["pack"] is None:
-        read_own_data(plan, registry, ui.note)
+        plan = read_own_data(plan, registry, ui.note)
     return plan
 
 

@@ -77,8 +77,9 @@ def data_problem(workload: Chosen, steps: Sequence[Chosen]) -> Failure | None:
     for chosen in steps:
         needs = chosen.ask("needs")
         who = f"method {chosen.name!r} needs"
-        if "training" in needs and not workload.ask("labelled"):
-            return _no("not-applicable", workload, f"{who} labelled training data; workload {workload.name!r} has none")
+        if not needs.isdisjoint({"training", "selection"}) and not workload.ask("labelled"):
+            what = "training" if "training" in needs else "selection"
+            return _no("not-applicable", workload, f"{who} labelled {what} data; workload {workload.name!r} has none")
         if "training" in needs and spec.loss is None:
             return _no("not-applicable", workload, f"{who} a training loss; workload {workload.name!r} has none")
         if "torch-model" in needs and spec.model is None:

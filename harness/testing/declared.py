@@ -52,7 +52,7 @@ HEAVY = frozenset(
 )
 MOST_MODULES = 300  # of a plugin's own import; numpy alone is about 120
 SUMMARY_CHARS = 120
-NEEDS = frozenset({"training", "calibration", "torch-model"})
+NEEDS = frozenset({"training", "calibration", "selection", "torch-model"})
 CHANGES = frozenset({"parameters", "nonzero_parameters", "macs", "precision", "weights", "parts"})
 OPTIONS = frozenset({"batch", "threads", "scenario"})
 _LOAD = """

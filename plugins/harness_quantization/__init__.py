@@ -305,7 +305,7 @@ def _learning() -> Iterator[MethodSpec[Any]]:
         summary="int8 except for the layers that cost most, under a budget",
         params=mixed.MixedParams,
         compress=mixed.compress,
-        needs=frozenset({"calibration", "training"}),
+        needs=frozenset({"calibration", "selection"}),
         wants=mixed.wants,
         after=_BEFORE,
         conflicts=_RIVALS,

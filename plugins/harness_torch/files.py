@@ -100,6 +100,7 @@ def effect(module: nn.Module, job: Job) -> dict[str, float]:
         "nonzero_parameters": float(nonzero(module)),
         "macs": float(macs(module, example_inputs(job))),
     }
-    if job.data.split("selection").labels is not None:
+    labels = job.data.split("selection").labels
+    if labels is not None and len(labels):
         facts["selection_score"] = evaluate(module, job)
     return facts

@@ -54,9 +54,11 @@ def evaluate(module: nn.Module, job: Job, split: SplitName = "selection") -> flo
     """Return the workload's metric on a split.
 
     Raises:
-        Unsupported: The split has no labels.
+        Unsupported: The split is empty or has no labels.
     """
     items = job.data.split(split)
+    if not len(next(iter(items.inputs.values()))):
+        raise Unsupported(f"the {split} split of workload {job.workload.name!r} is empty")
     if items.labels is None:
         raise Unsupported(f"the {split} split of workload {job.workload.name!r} has no labels to score against")
     outputs = call(module, items.inputs, outputs=job.workload.outputs)

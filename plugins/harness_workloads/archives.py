@@ -189,6 +189,8 @@ def divide(arrays: Arrays, name: SplitName, *, train: bool) -> Split:
         Unsupported: There is no such split.
     """
     counts = sizes(arrays, train=train)
+    if name == "calibration" and counts[name] == 0:
+        raise Unsupported(f"the arrays {CALIBRATION}* of the data file hold no items")
     if counts[name] == 0:
         raise Unsupported(f"data for a model that is not trained has no {name} split")
     if name == "calibration" and arrays.calibration is not None:

@@ -60,8 +60,10 @@ def split(params: TaskParams, name: str) -> Split:
     if params.fault == "no-calibration" and name == "calibration":
         raise Unsupported("this task has no calibration data")
     rng = np.random.default_rng(offset)
-    x = rng.normal(size=(params.items, 4)).astype("float64" if params.fault == "dtype" else "float32")
-    return Split({"x": x}, (x.sum(axis=1) > 0).astype("int64"))
+    empty = params.fault == f"empty-{name}"
+    x = rng.normal(size=(0 if empty else params.items, 4)).astype("float64" if params.fault == "dtype" else "float32")
+    bare = params.fault == f"unlabelled-{name}"
+    return Split({"x": x}, None if bare else (x.sum(axis=1) > 0).astype("int64"))
 
 
 def fit(params: TaskParams, job) -> Model:
@@ -110,6 +112,16 @@ def cut(model: Model, params: NoParams, job) -> Model:
         np.save(folder / "model.npy", np.load(model.path) + at)
         parts.append(Model("toy", folder / "model.npy", model.inputs, ("y",), feeds=folder / "feeds"))
     return replace(model, path=job.out / "parts", parts=tuple(parts))
+
+
+@dataclass(frozen=True)
+class RangesParams:
+    needs: str = param("calibration", "what it cannot do without")
+
+
+def ranges(model: Model, params: RangesParams, job) -> Model:
+    note("ranges")
+    return model
 
 
 @dataclass(frozen=True)
@@ -219,6 +231,7 @@ def harness_methods():
         method("toy-align", NoParams, align, consumes=toy, reads=frozenset({"channel_multiple"})),
         method("toy-int8", NoParams, only_precision, consumes=frozenset()),
         method("toy-cut", NoParams, cut, consumes=toy),
+        method("toy-ranges", RangesParams, ranges, consumes=toy, needs=lambda params: frozenset({params.needs})),
         method("toy-break", BreakParams, wrong, consumes=frozenset(), reads=frozenset({"channel_multiple"})),
     ]
 
