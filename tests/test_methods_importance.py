@@ -221,7 +221,7 @@ def test_heads_fill_whole_vectors_and_one_is_left(tmp_path: Path) -> None:
     model = trained(tmp_path, "transformer", epochs=1)
     with pytest.raises(Unsupported, match="rounds back to a multiple of 16"):
         compress(SPECS["head-pruning"], model, make_job(tmp_path, "transformer", channel_multiple=16), epochs=0)
-    with pytest.raises(Unsupported, match="would leave none of the 2 channels of layer 'layers"):
+    with pytest.raises(Unsupported, match="would leave none of the 2 heads of layer 'layers"):
         compress(SPECS["head-pruning"], model, make_job(tmp_path, "transformer"), epochs=0, ratio=0.8)
 
 

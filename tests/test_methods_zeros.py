@@ -62,6 +62,16 @@ def test_a_threshold_above_a_whole_layer_is_refused_before_training(cnn: Model, 
     assert told == []
 
 
+def test_a_ratio_that_empties_layers_is_refused_before_training(cnn: Model, tmp_path: Path) -> None:
+    told: list[str] = []
+    job = dataclasses.replace(make_job(tmp_path), progress=lambda share, text: told.append(text))
+    with pytest.raises(Unsupported, match=r"would leave none of the \d+ weights of 'inner.weight'\n"):
+        compress(SPECS["magnitude-pruning"], cnn, job, ratio=0.9999, scope="local")
+    with pytest.raises(Unsupported, match=r"would leave none .*, and all inputs would give one output\n"):
+        compress(SPECS["magnitude-pruning"], cnn, job, ratio=0.9999)
+    assert told == []
+
+
 def test_a_ranking_that_empties_a_layer_is_told(cnn: Model, tmp_path: Path, caplog: Any) -> None:
     module = load(cnn)
     with torch.no_grad():

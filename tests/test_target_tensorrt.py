@@ -18,7 +18,7 @@ import pytest
 from tensorrt_surface import takes, used_calls, used_names
 
 import harness_tensorrt
-from harness.api import Calibration, HarnessError, MissingDependency, Precision, Unsupported
+from harness.api import Calibration, HarnessError, MissingDependency, Model, Precision, TensorSpec, Unsupported
 from harness_tensorrt import cuda, engine, flavors, lowering
 from harness_tensorrt.flavors import RTX, TENSORRT, Params
 from harness_tensorrt.placement import onnx_nodes, placements, precision
@@ -362,6 +362,31 @@ def test_a_fixed_batch_is_calibrated_and_an_override_kept(tmp_path: Path, count:
         how = lowering.write_typed(model, tmp_path / "typed.onnx", make_job(tmp_path, model, count))
         assert f"over {count} items" in how
         assert [s.shape for s in weight_spans(tmp_path / "typed.onnx") if s.dtype == "float32"] == [(32, 48)]
+
+
+def test_layers_beside_int4_weights_stay_float_and_get_no_int8(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from onnx import helper
+    from onnx_files import make_job, write
+
+    from harness_onnx import weight_spans
+
+    weights = {name: np.ones((64, columns), np.float32) for name, columns in (("w0", 64), ("w1", 16))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"], name="first"),
+        helper.make_node("MatMul", ["a", "w1"], ["y"], name="second"),
+    ]
+    write(tmp_path / "wide.onnx", nodes, {"x": ["n", 64]}, {"y": ["n", 16]}, weights)
+    model = Model("onnx", tmp_path / "wide.onnx", {"x": TensorSpec("float32", (None, 64))}, ("y",))
+    kept, wider = (
+        dataclasses.replace(model, precision=Precision("int4", "float32", "weight-only", overrides={"w1": dtype}))
+        for dtype in ("float32", "int8")
+    )
+    lowering.write_typed(kept, tmp_path / "typed.onnx", make_job(tmp_path, kept, 1))
+    stored = {span.shape: span.dtype for span in weight_spans(tmp_path / "typed.onnx")}
+    assert (stored[64, 64], stored[64, 16]) == ("int4", "float32")
+    with pytest.raises(Unsupported, match="not have int8 weights"):
+        lowering.write_typed(wider, tmp_path / "typed.onnx", make_job(tmp_path, wider, 1))
 
 
 def test_a_missing_library_stops_lowering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

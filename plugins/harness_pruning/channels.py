@@ -190,6 +190,9 @@ def allocate(
     return result
 
 
+_KINDS = {"head-pruning": "heads", "filter-pruning": "filters", "unit-pruning": "units"}
+
+
 def kept(count: int, ratio: float, multiple: int, *, layer: str, method: str = "channel-pruning") -> int:
     """Return how many of ``count`` channels stay: the nearest multiple, a tie going up, at least one multiple.
 
@@ -198,8 +201,9 @@ def kept(count: int, ratio: float, multiple: int, *, layer: str, method: str = "
     """
     exact = count * (1 - ratio)
     if exact < 0.5:
+        what = _KINDS.get(method, "channels")
         raise Unsupported(
-            f"{method} by {ratio:g} would leave none of the {count} channels of layer {layer!r}",
+            f"{method} by {ratio:g} would leave none of the {count} {what} of layer {layer!r}",
             hint=f"the largest ratio that leaves one is {1 - 1 / count:.3g}",
         )
     return min(count, max(1, int(exact / multiple + 0.5)) * multiple)

@@ -76,11 +76,11 @@ def compress(model: Model, params: Params, job: Job) -> Model:
 
     module = load(model)
     chosen = inner(weights_in_order(module, example_inputs(job)), "magnitude-pruning", params.first, params.last)
-    _refuse(chosen, _masks(chosen, params, 1.0), params, job)
+    _refuse(module, chosen, _masks(chosen, params, 1.0), params, job)
     penalty = _penalty(chosen, params)
     if penalty:
         fine_tune(module, job, epochs=params.before, lr=params.lr, penalty=penalty)
-    holder = _Holder(chosen, params, job)
+    holder = _Holder(module, chosen, params, job)
     fine_tune(
         module, job, epochs=params.epochs, lr=params.lr, distill=params.distill, temperature=params.T,
         penalty=penalty if params.schedule == "gradual" else None, on_batch=holder.on_batch,
@@ -103,10 +103,11 @@ def inner(weights: Sequence[Weight], method: str, first: bool, last: bool) -> li
     return list(left)
 
 
-def _refuse(weights: Sequence[Weight], masks: Sequence[Tensor], params: Params, job: Job) -> None:
+def _refuse(module: nn.Module, weights: Sequence[Weight], masks: Sequence[Tensor], params: Params, job: Job) -> None:
     """Refuse masks under which nothing goes, or a layer vanishes.
 
-    A ranking over all layers may empty one that the others bypass (a residual branch), so that is only told.
+    A ranking over all layers may empty one that the others bypass (a residual branch). Then the outputs still depend
+    on the input, and it is only told.
 
     Raises:
         Unsupported: One of both is so.
@@ -119,7 +120,35 @@ def _refuse(weights: Sequence[Weight], masks: Sequence[Tensor], params: Params, 
         text = f"magnitude-pruning would leave none of the {mask.numel()} weights of {weight.name!r}"
         if params.threshold is not None:
             raise Unsupported(text, hint="give a smaller threshold, or scope=local")
+        if params.scope == "local":
+            raise Unsupported(text, hint="give a smaller ratio")
+        if _is_constant(module, weights, masks, job):
+            text = f"{text}, and all inputs would give one output"
+            raise Unsupported(
+                text, hint="give a smaller ratio, or scope=local, which takes the same share of each layer"
+            )
         job.log.warning("%s; scope=local takes the same share of each layer", text)
+
+
+def _is_constant(module: nn.Module, weights: Sequence[Weight], masks: Sequence[Tensor], job: Job) -> bool:
+    """Tell whether the outputs are the same for two inputs once the masked weights are zero."""
+    import torch
+
+    from harness_torch import example_inputs
+
+    inputs = example_inputs(job, batch=2)
+    if not any(value.is_floating_point() for value in inputs):
+        return False  # examples of indices are zeros, one like the other
+    before = [weight.parameter.detach().clone() for weight in weights]
+    with torch.no_grad():
+        hold(weights, masks)
+        try:
+            outputs = module.eval()(*inputs)
+        finally:
+            for weight, value in zip(weights, before, strict=True):
+                weight.parameter.copy_(value)
+    several = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+    return all(torch.equal(output[0], output[1]) for output in several)
 
 
 def _masks(chosen: Sequence[Weight], params: Params, share: float) -> list[Tensor]:
@@ -148,12 +177,12 @@ def _penalty(chosen: Sequence[Weight], params: Params) -> Penalty | None:
 class _Holder:
     """Masks, made at once or step by step, held after every step of the optimizer."""
 
-    def __init__(self, chosen: Sequence[Weight], params: Params, job: Job) -> None:
+    def __init__(self, module: nn.Module, chosen: Sequence[Weight], params: Params, job: Job) -> None:
         self.chosen, self.params = chosen, params
         self.gradual = params.schedule == "gradual"
         self.masks = _masks(chosen, params, 0.0 if self.gradual else 1.0)
         if not self.gradual:
-            _refuse(chosen, self.masks, params, job)  # training with a penalty may have changed what is small
+            _refuse(module, chosen, self.masks, params, job)  # training with a penalty may have changed what is small
         hold(chosen, self.masks)
 
     def on_batch(self, _module: nn.Module, step: int, steps: int) -> None:

@@ -133,6 +133,11 @@ def _float8(model: Model, out: Path, job: Job) -> str:
 
 def _int4(model: Model, out: Path, job: Job) -> str:
     del job
+    if "int8" in model.precision.overrides.values():
+        raise Unsupported(
+            "tensorrt: beside layers with int4 weights others can stay float, but not have int8 weights",
+            hint="mixed-precision:widths=int4/float32",
+        )
     exclude = harness_onnx.float_nodes(model.path, model.precision.overrides, model.names)
     counts = harness_onnx.weight_only(model.path, out, bits=4, exclude=exclude, block=INT4_BLOCK, blocks_only=True)
     return f"int4 weights of {sum(counts.values())} matrix products, a scale for {INT4_BLOCK} rows"
