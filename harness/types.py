@@ -112,7 +112,8 @@ class Precision:
         activations_symmetric: ``None`` leaves the choice to the target.
         calibration: How activation ranges are found; ``None`` where there are none to find.
         realise: "native" lets the target find its own best scales; "exact" binds it to ``encodings``.
-        overrides: Dtype by parameter name; a name that matches nothing is an error at lowering.
+        overrides: Dtype by parameter name: "float32" leaves a layer as it is; beside int4 weights a target may take
+            "int8" too. A name that matches nothing, or a dtype that the target cannot give, is an error at lowering.
         encodings: A file of scales, zero points, ranges or codebooks that binds when ``realise`` is exact.
         storage: How the weights may be stored, for ``stored_bytes`` below the artifact's: "packed" (few bits each),
             "codebook" (few distinct values in a tensor) or "sparse" (zeros); a method sets it on the model it returns.

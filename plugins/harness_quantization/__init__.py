@@ -302,7 +302,7 @@ def _learning() -> Iterator[MethodSpec[Any]]:
         name="mixed-precision",
         techniques=("Q09",),
         family="quantization",
-        summary="int8 except for the layers that cost most, under a budget",
+        summary="few bits except for the layers that cost most, under a budget",
         params=mixed.MixedParams,
         compress=mixed.compress,
         needs=frozenset({"calibration", "selection"}),
