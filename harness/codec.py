@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,10 +77,15 @@ def content_sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes, or of a folder: of all its files with their names."""
     if path.is_file():
         return file_sha256(path)
+    items = (item for item in path.rglob("*") if item.is_file())
+    return listed_sha256({item.relative_to(path).as_posix(): file_sha256(item) for item in items})
+
+
+def listed_sha256(files: Mapping[str, str]) -> str:
+    """Return the hex SHA-256 of a folder from its files' hashes by their names in it, with slashes."""
     digest = hashlib.sha256()
-    for item in sorted(path.rglob("*")):
-        if item.is_file():
-            digest.update(f"{item.relative_to(path).as_posix()}\0{file_sha256(item)}\0".encode())
+    for name in sorted(files, key=lambda name: name.split("/")):  # the order of paths
+        digest.update(f"{name}\0{files[name]}\0".encode())
     return digest.hexdigest()
 
 

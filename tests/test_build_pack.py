@@ -5,6 +5,7 @@ import hashlib
 import json
 import pickle
 import zipfile
+from types import SimpleNamespace
 
 import build_support
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import records
 
 from harness.build import Built, Cache, build_plan, open_pack, pack, pack_request, write_pack
+from harness.bundle.read import _digests, _packed
 from harness.codec import content_sha256
 from harness.config import write_config
 from harness.errors import BadModel, HarnessError
@@ -103,6 +105,34 @@ def test_a_network_in_parts_is_packed_with_what_each_part_is_calibrated_with(toy
     # the second part sees twice the range, so its integers tell which feeds calibrated it
     for one, other in zip(again.artifact.parts, before.artifact.parts, strict=True):
         np.testing.assert_array_equal(np.load(one.path), np.load(other.path))
+
+
+def test_a_folder_is_held_against_its_record_file_by_file(toy, tmp_path):
+    plan, registry, states = toy.plan("toy-cut")
+    results = build_plan(plan, toy.cache, registry=registry, states=states)
+    path = write_pack(plan, results, toy.cache, tmp_path / "b.hpk")
+    ((cell_id, built),) = results.items()
+    run = SimpleNamespace(records=[dataclasses.replace(records.record(), cell_id=cell_id, artifact=built.artifact)])
+    assert _packed(path, run) == ""
+
+    def swap(members):
+        one, two = (name for name in members if name.endswith(".toyart"))
+        members[one], members[two] = members[two], members[one]
+        seal(members)
+
+    rewrite(path, swap)
+    assert "is not the artifact that the record" in _packed(path, run)
+
+
+def test_a_graph_and_its_weights_have_the_hash_of_both():
+    members = {"a/model.bin": b"weights", "a/model.xml": b"graph"}
+    reader = SimpleNamespace(
+        names=lambda folder: sorted(name for name in members if name.startswith(f"{folder}/")),
+        digest=lambda name: hashlib.sha256(members[name]).hexdigest(),
+        read=members.__getitem__,
+    )
+    found = [hashlib.sha256(raw).hexdigest() for raw in (b"graph", b"graphweights")]
+    assert list(_digests(reader, "a", "a/model.xml")) == found
 
 
 def test_a_part_that_points_out_of_the_pack_is_refused(toy, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from harness.build.packfile import Container, Reader
 from harness.bundle import values
 from harness.bundle.hold import breaches, breaks, damage
 from harness.bundle.values import BundleInfo
+from harness.codec import listed_sha256
 from harness.errors import BadModel, RecordError
 from harness.store import Run, layout, load_run, manifest
 from harness.types import Record
@@ -114,15 +117,28 @@ def _packed(pack: Path, run: Run) -> str:
             if cell is None or artifact is None:
                 return f"it does not hold {record.cell_id}"
             name = f"{cell.artifact}/{artifact.path.as_posix()}"
-            single = name in reader.names(cell.artifact)  # of a folder the hash is over its files
-            found = reader.digest(name) if single else artifact.sha256
-            if record.artifact is None or {found, artifact.sha256} != {record.artifact.sha256}:
+            said = record.artifact.sha256 if record.artifact else ""
+            if artifact.sha256 != said or said not in _digests(reader, cell.artifact, name):
                 return f"{name} is not the artifact that the record of {record.cell_id} names"
     except BadModel as error:
         return error.message
     finally:
         reader.close()
     return ""
+
+
+def _digests(reader: Reader, element: str, name: str) -> Iterator[str]:
+    """Yield the hashes that an artifact can have: of its file, of it and the files beside it, of a folder's files."""
+    members = reader.names(element)
+    if name in members:
+        yield reader.digest(name)
+        together = hashlib.sha256()
+        for member in (name, *(other for other in members if other != name)):  # an IR's weights come after its graph
+            together.update(reader.read(member))
+        yield together.hexdigest()
+        return
+    inside = {member.removeprefix(f"{name}/"): reader.digest(member) for member in reader.names(name)}
+    yield listed_sha256(inside)
 
 
 def _described(info: BundleInfo, run: Run, record: Record | None) -> str:
