@@ -184,6 +184,7 @@ def _names(run: Run, record: Record) -> Iterable[str]:
             raise RecordError(f"the record of {cell_id}, which {record.cell_id} is compared with, cannot be read")
         yield layout.cell_file(cell_id)
         yield layout.scores_file(cell_id)
+        yield from (path.relative_to(run.path).as_posix() for path in run.path.glob(f"{layout.SCORES}/{cell_id}-*.npy"))
         yield from (path.relative_to(run.path).as_posix() for path in run.path.glob(f"{layout.PARTS}/{cell_id}-*.json"))
         yield from (layout.set_file(name) for name in found.sets)
 
