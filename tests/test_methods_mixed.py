@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,9 @@ def test_layers_go_up_one_width_at_a_time_until_the_budget_holds(cnn: Model, tmp
     result = compress(SPEC, cnn, job, budget=budget, widths=LADDER)
     wider = dict(result.precision.overrides)
     assert set(wider.values()) == {"int8"}
+    effect = json.loads((job.out / "effect.json").read_text())
+    assert (effect["layers_int4"], effect["layers_int8"]) == (len(narrow) - len(wider), len(wider))
+    assert effect["simulated_loss"] == pytest.approx(-lost(cnn, job, narrow | wider), rel=1e-4)
     assert 0 < len(wider) < len(narrow)
     assert -lost(cnn, job, narrow | wider) <= budget
     errors = mixed.sensitivities(module, chosen, {}, job.data.split("calibration").inputs, "int4")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,13 +61,20 @@ def compress(model: Model, params: MixedParams, job: Job) -> Model:
     Raises:
         Unsupported: No layer can be quantized, or a split that it measures on is empty or has no labels.
     """
-    from harness_torch import evaluate, example_inputs, load
+    from harness_torch import example_inputs, load
 
     items = calibration(job, params.samples)
     module = load(model)
     chosen = layers(module, example_inputs(job), attention=_weights_alone(params))
     ranges = {} if _weights_alone(params) else input_ranges(module, chosen, job, params.samples)
-    widths = _chosen_widths(module, chosen, ranges, params, job, items, lambda: evaluate(module, job))
+    errors = {
+        width: sensitivities(module, chosen, ranges, items, width)
+        for width in params.widths.split("/")
+        if width in _BITS
+    }
+    widths, lost = _climb(params, job, errors, lambda widths: _score(module, chosen, ranges, widths, job))
+    counts = {f"layers_{width}": list(widths.values()).count(width) for width in params.widths.split("/")}
+    (job.out / "effect.json").write_text(json.dumps({**counts, "simulated_loss": lost}))
     narrowest = params.widths.partition("/")[0]
     overrides = {name: width for name, width in widths.items() if width != narrowest}
     wanted = dataclasses.replace(
@@ -75,34 +83,44 @@ def compress(model: Model, params: MixedParams, job: Job) -> Model:
     return dataclasses.replace(model, precision=wanted)
 
 
-def _chosen_widths(
-    module: nn.Module,
-    chosen: Sequence[Weight],
-    ranges: Ranges,
+def _score(module: nn.Module, chosen: Sequence[Weight], ranges: Ranges, widths: Mapping[str, str], job: Job) -> float:
+    from harness_torch import evaluate
+
+    with _simulated(chosen, ranges, widths):
+        return evaluate(module, job)
+
+
+def _climb(
     params: MixedParams,
     job: Job,
-    items: Any,
-    score: Callable[[], float],
-) -> dict[str, str]:
-    """Return the width of each layer by its weight."""
+    errors: Mapping[str, Mapping[str, float]],
+    score: Callable[[Mapping[str, str]], float],
+) -> tuple[dict[str, str], float]:
+    """Return the width of each layer by its weight, and what the metric loses at these widths.
+
+    Args:
+        params: Widths, budget, and how many layers may be float.
+        job: Hears of every step.
+        errors: Width -> sensitivity of each layer in it.
+        score: Widths -> the metric on the selection split.
+    """
     ladder = params.widths.split("/")
-    errors = {width: sensitivities(module, chosen, ranges, items, width) for width in ladder[:-1]}
-    errors[_FLOAT] = dict.fromkeys((item.name for item in chosen), 0.0)
-    widths = {item.name: ladder[0] for item in chosen}
-    before, sign = score(), 1 if job.workload.higher_is_better else -1
+    widths = dict.fromkeys(errors[ladder[0]], ladder[0])
+    before = score(dict.fromkeys(widths, _FLOAT))
+    sign = 1 if job.workload.higher_is_better else -1
     while True:
-        with _simulated(chosen, ranges, widths):
-            lost = sign * (before - score())
+        lost = sign * (before - score(widths))
         told = ", ".join(f"{list(widths.values()).count(width)} {width}" for width in ladder)
         job.progress(0.9, f"layers in {told}: loses {lost:.4f}")
         if lost <= params.budget:
-            return widths
-        full = list(widths.values()).count(_FLOAT) >= params.most * len(chosen)
-        open_ = [name for name in widths if widths[name] not in ({_FLOAT, ladder[-2]} if full else {_FLOAT})]
-        if not open_:
+            return widths, lost
+        full = list(widths.values()).count(_FLOAT) >= params.most * len(widths)
+        ends = {_FLOAT, ladder[-2]} if full else {_FLOAT}
+        rising = [name for name, width in widths.items() if width not in ends]
+        if not rising:
             job.log.warning("mixed-precision: layers in %s still lose %.4f of the metric", told, lost)
-            return widths
-        worst = max(open_, key=lambda name: errors[widths[name]][name])
+            return widths, lost
+        worst = max(rising, key=lambda name: errors[widths[name]][name])
         widths[worst] = ladder[ladder.index(widths[worst]) + 1]
 
 
