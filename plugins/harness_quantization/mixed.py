@@ -67,16 +67,12 @@ def compress(model: Model, params: MixedParams, job: Job) -> Model:
     module = load(model)
     chosen = layers(module, example_inputs(job), attention=_weights_alone(params))
     ranges = {} if _weights_alone(params) else input_ranges(module, chosen, job, params.samples)
-    errors = {
-        width: sensitivities(module, chosen, ranges, items, width)
-        for width in params.widths.split("/")
-        if width in _BITS
-    }
+    ladder = params.widths.split("/")
+    errors = {width: sensitivities(module, chosen, ranges, items, width) for width in ladder[:-1]}
     widths, lost = _climb(params, job, errors, lambda widths: _score(module, chosen, ranges, widths, job))
-    counts = {f"layers_{width}": list(widths.values()).count(width) for width in params.widths.split("/")}
+    counts = {f"layers_{width}": list(widths.values()).count(width) for width in ladder}
     (job.out / "effect.json").write_text(json.dumps({**counts, "simulated_loss": lost}))
-    narrowest = params.widths.partition("/")[0]
-    overrides = {name: width for name, width in widths.items() if width != narrowest}
+    overrides = {name: width for name, width in widths.items() if width != ladder[0]}
     wanted = dataclasses.replace(
         wants(params), overrides=overrides, storage=model.precision.storage, pattern=model.precision.pattern
     )
