@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Generator
 from importlib import metadata
@@ -14,6 +15,8 @@ from harness.api import MissingDependency
 HINT = "pip install 'compression-harness[executorch]'"
 METHOD = "forward"
 _LOGGERS = ("executorch", "torch", "torchao", "torch.export", "torch.utils._pytree", "coremltools")
+# For a backend that no program of ours uses; left set, it would name OpenVINO's library to whatever runs next.
+_SET_BY_IMPORT = "OPENVINO_LIB_PATH"
 
 
 @contextlib.contextmanager
@@ -38,11 +41,15 @@ def import_runtime() -> Any:
     Raises:
         MissingDependency: It is not installed, or does not load here.
     """
+    known = os.environ.get(_SET_BY_IMPORT)
     try:
         with quiet():
             from executorch.extension.pybindings import portable_lib
     except (ImportError, OSError) as error:
         raise MissingDependency(f"executorch cannot be imported: {error}", hint=HINT) from error
+    finally:
+        if known is None:
+            os.environ.pop(_SET_BY_IMPORT, None)
     return portable_lib
 
 
