@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -221,3 +222,11 @@ def test_it_stands_in_a_board_from_an_interpreter_of_its_own(tmp_path: Path) -> 
     records = [json.loads(path.read_text()) for path in tmp_path.glob("*/*/cells/*.json")]
     assert {record["status"] for record in records} == {"ok"}
     assert all(record["latency"]["p50_ns"]["point"] > 0 for record in records)
+
+
+def test_its_import_leaves_the_environment_as_it_was() -> None:
+    script = (
+        "import os; from harness_executorch.runtime import import_runtime; before = dict(os.environ)\n"
+        "import_runtime(); assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=200)
