@@ -358,6 +358,17 @@ def test_why_a_cell_is_slow(placements, said):
     )
 
 
+def test_builtin_and_reference_kernels_are_named_where_the_anchor_has_fewer():
+    kernels = ("XNNPACK Fully Connected GEMM", "LiteRT builtin BATCH_MATMUL", "ref_any_f32", "jit_avx512_refined")
+    shares = (0.1, 0.5, 0.2, 0.2)
+    named = zip(kernels, shares, strict=True)
+    placements = tuple(replace(placement("MatMul", 100, share), kernel=kernel) for kernel, share in named)
+    said = "in builtin or reference kernels: 2 MatMul, 70 % of the time"
+    assert said in why_slow(losing(*placements), ANCHOR, {})
+    alike = replace(ANCHOR, placements=placements)
+    assert said not in why_slow(losing(*placements), alike, {})
+
+
 def test_odd_channels_and_memory_bound_batches():
     odd = losing(placement("Conv", 100, 1.0, channels=37), provenance={"channel_multiple": "16"})
     assert any(

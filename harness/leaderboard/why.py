@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _QDQ = re.compile(r"(de)?quantize(linear)?|fakequantize", re.IGNORECASE)
 _DYNAMIC = re.compile(r"dynamicquantizelinear", re.IGNORECASE)
 _MOVES = re.compile(r"(reorder|reformat|transpose|permute|convert|cast|copy|shuffle).*", re.IGNORECASE)
+_PLAIN = re.compile(r".*\b(built-?in|reference|ref)(\b|_).*", re.IGNORECASE)  # kernels that nobody tuned
 _MENTIONED = 0.02  # of the time; what takes less explains nothing
 _GROWN = 1.5  # times the anchor's operators
 _FEW_MACS = 8.0  # per weight and item: below it weights are read about as fast as they are used
@@ -40,6 +41,7 @@ def why_slow(record: Record, anchor: Record | None, host_facts: Mapping[str, str
             _fallback(record),
             _kind_of(record.placements, _QDQ, "unfused quantize and dequantize"),
             _kind_of(record.placements, _DYNAMIC, "activations are quantized at run time"),
+            _plain_kernels(record, anchor),
             _kind_of(_more_moves(record, anchor), _MOVES, "reorders and conversions"),
             _grown(record, anchor),
             _odd_channels(record),
@@ -102,6 +104,17 @@ def _more_moves(record: Record, anchor: Record | None) -> Sequence[Placement]:
     before = sum(_MOVES.fullmatch(item.op) is not None for item in anchor.placements) if anchor else 0
     now = sum(_MOVES.fullmatch(item.op) is not None for item in record.placements)
     return record.placements if now > before else ()
+
+
+def _plain_kernels(record: Record, anchor: Record | None) -> str:
+    """Name operators in builtin or reference kernels, where the anchor has fewer of them."""
+
+    def plain(item: Placement) -> bool:
+        return _PLAIN.fullmatch(item.kernel) is not None
+
+    if sum(map(plain, record.placements)) <= (sum(map(plain, anchor.placements)) if anchor else 0):
+        return ""
+    return _told("in builtin or reference kernels", record.placements, plain)
 
 
 def _grown(record: Record, anchor: Record | None) -> str:
