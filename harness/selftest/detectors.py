@@ -145,7 +145,7 @@ def _shared_core(lab: Lab, other: int) -> Line:
     slowed = [launch for launch in busy if _slowest(launch) < SLOWED * before]
     named = sum(any("canary" in reason for reason in launch.noise.reasons) for launch in slowed)
     figures = {"canary_level": level, "slowed": len(slowed), "flagged": named, "trials": len(sets)}
-    if len(slowed) < len(sets) / 2:  # then silence is what is asked for: a canary that kept its rate raises no flag
+    if len(slowed) < max(2, len(sets) / 4):  # then silence is asked for: a canary that kept its rate raises no flag
         false = sum(_named_canary(launch, before) for launch in busy if launch not in slowed)
         seen = f"these CPUs hardly share what slows the canary: it kept {level:.1%}; flagged in {false} launch-sets"
         return line(title, judge(20 * false <= len(busy), seen, disturbed="", sets=sets), figures, sets)
