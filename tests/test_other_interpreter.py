@@ -89,7 +89,7 @@ def test_a_prebuilt_tflite_runs_and_is_quantized_without_the_converter(tmp_path:
         capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    rows = {row["method"]: row for row in json.loads(done.stdout)}
+    rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
     assert {name: (row["status"], row["precision"]) for name, row in rows.items()} == {
         "baseline": ("ok", "float32"),
         "int8": ("ok", "int8"),
