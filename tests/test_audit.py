@@ -277,6 +277,15 @@ MUTATIONS = {
         in_launch(lambda v: v["noise"].update(verdict="ok", hiccup_before=0.5)),
         {"noise-verdict"},
     ),
+    "time that others had called ours": (
+        in_launch(
+            lambda v: (
+                v["noise"].update(verdict="ok"),
+                [batch.update(cpu_ns=batch["wall_ns"] // 2) for batch in v["batches"]],
+            )
+        ),
+        {"noise-verdict"},
+    ),
     "left out without a reason": (in_launch(lambda v: v.update(discarded=" ")), {"discard-reason"}),
     "a load that took no time": (in_launch(lambda v: v.update(load_ns=0)), {"start-times"}),
     "two sets at once": (two_at_once, {"overlap"}),
@@ -457,8 +466,21 @@ def test_microseconds_may_pass_between_calls_but_not_a_tenth_of_the_time(base, c
     name, item = next(iter(load_run(base).sets.items()))
     wall_ns = sum(item.launches[0].batches[0].ns)
     calls = wall_ns * 100 // (113 * call_ns) + 1
-    batch = replace(item.launches[0].batches[0], ns=(call_ns,) * calls, wall_ns=calls * call_ns * 113 // 100)
+    wall_ns = calls * call_ns * 113 // 100
+    batch = replace(item.launches[0].batches[0], ns=(call_ns,) * calls, wall_ns=wall_ns, cpu_ns=wall_ns)
     launches = (replace(item.launches[0], batches=(batch,)), *item.launches[1:])
     claims = Claims(profile_named("quick"), {cell_id: Options() for cell_id in item.members}, cores=4)
     found = {code for code, _ in breaches(name, replace(item, launches=launches), claims)}
     assert ("wall-time" not in found) == held
+
+
+def test_time_that_others_had_of_the_cpu_is_no_breach(base):
+    """A batch whose process was stopped between two iterations: the CPU's clock stood still meanwhile."""
+    name, item = next(iter(load_run(base).sets.items()))
+    batch = item.launches[0].batches[0]
+    stopped = replace(batch, wall_ns=4 * batch.wall_ns, cpu_ns=batch.wall_ns)
+    claims = Claims(profile_named("quick"), {cell_id: Options() for cell_id in item.members}, cores=4)
+    for cpu_ns, held in ((batch.wall_ns, True), (stopped.wall_ns, False)):
+        launches = (replace(item.launches[0], batches=(replace(stopped, cpu_ns=cpu_ns),)), *item.launches[1:])
+        found = {code for code, _ in breaches(name, replace(item, launches=launches), claims)}
+        assert ("wall-time" not in found) == held

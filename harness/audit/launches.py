@@ -79,7 +79,7 @@ def _launch(launch: Launch, item: LaunchSet, claims: Claims) -> Iterator[Breach]
             yield "noise-verdict", "is called ok, and nothing watched the device that ran it"
         return
     yield from _resources(launch, claims)
-    yield from _noise(launch)
+    yield from _noise(launch, claims)
     yield from _filled(launch)
     for batch in launch.batches:
         for demand, found in _batch(batch, launch, claims):
@@ -113,12 +113,17 @@ def _resources(launch: Launch, claims: Claims) -> Iterator[Breach]:
 def _filled(launch: Launch) -> Iterator[Breach]:
     timed = sum(sum(batch.ns) for batch in launch.batches)
     wall = sum(batch.wall_ns for batch in launch.batches)
-    between = LOOP_NS * sum(len(batch.ns) for batch in launch.batches)
+    between = sum(map(_between, launch.batches))
     if launch.inner_loops == 1 and timed + between < FILLED * wall:
         yield "wall-time", f"iterations fill {timed / wall:.0%} of its batches"
 
 
-def _noise(launch: Launch) -> Iterator[Breach]:
+def _between(batch: Batch) -> int:
+    """Return the nanoseconds that may pass between iterations: the loop's, and what others had of the CPU."""
+    return LOOP_NS * len(batch.ns) + max(0, batch.wall_ns - batch.cpu_ns)
+
+
+def _noise(launch: Launch, claims: Claims) -> Iterator[Breach]:
     found = launch.noise
     signals = {
         "hiccup": max(found.hiccup_before, found.hiccup_after),
@@ -130,6 +135,10 @@ def _noise(launch: Launch) -> Iterator[Breach]:
         "canary level": found.canary_level,
         "major faults": found.major_faults,
     }
+    asked = claims.options.get(launch.cell_id)
+    if asked is not None and asked.threads == 1:
+        wall_ns = sum(batch.wall_ns for batch in launch.batches)
+        signals["cpu/wall"] = sum(batch.cpu_ns for batch in launch.batches) / max(1, wall_ns)
     due = worst([THRESHOLDS[name].judge(value) for name, value in signals.items() if value is not None])
     if _MILD_FIRST.index(found.verdict) < _MILD_FIRST.index(due):
         yield "noise-verdict", f"is called {found.verdict}, its evidence says {due}"
@@ -145,7 +154,7 @@ def _batch(batch: Batch, launch: Launch, claims: Claims) -> Iterator[Breach]:
     timed = sum(batch.ns) * launch.inner_loops
     if timed > batch.wall_ns:
         yield "wall-time", f"iterations last {timed} ns in a batch of {batch.wall_ns} ns"
-    if launch.inner_loops == 1 and timed + LOOP_NS * len(batch.ns) < BATCH_FILLED * batch.wall_ns:
+    if launch.inner_loops == 1 and timed + _between(batch) < BATCH_FILLED * batch.wall_ns:
         yield "wall-time", f"iterations fill {timed / batch.wall_ns:.0%} of the batch"
     if claims.cores is not None and batch.cpu_ns > batch.wall_ns * claims.cores + CPU_SLACK_NS:
         yield "cpu-time", f"{batch.cpu_ns} ns of CPU in {batch.wall_ns} ns on {claims.cores} cores"
