@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.measure.noise import THRESHOLDS, worst
+from harness.measure.noise import THRESHOLDS, cpu_wall, worst
 from harness.profiles import Profile
 from harness.store.layout import set_name
 from harness.types import Batch, Launch, LaunchSet, NoiseVerdict, Options
@@ -137,8 +137,7 @@ def _noise(launch: Launch, claims: Claims) -> Iterator[Breach]:
     }
     asked = claims.options.get(launch.cell_id)
     if asked is not None and asked.threads == 1:
-        wall_ns = sum(batch.wall_ns for batch in launch.batches)
-        signals["cpu/wall"] = sum(batch.cpu_ns for batch in launch.batches) / max(1, wall_ns)
+        signals["cpu/wall"] = cpu_wall(launch.batches)
     due = worst([THRESHOLDS[name].judge(value) for name, value in signals.items() if value is not None])
     if _MILD_FIRST.index(found.verdict) < _MILD_FIRST.index(due):
         yield "noise-verdict", f"is called {found.verdict}, its evidence says {due}"

@@ -68,6 +68,11 @@ def worst(verdicts: Sequence[NoiseVerdict]) -> NoiseVerdict:
     return "ok"
 
 
+def cpu_wall(batches: Sequence[Batch]) -> float:
+    """Return the CPU time of batches over their wall time."""
+    return sum(batch.cpu_ns for batch in batches) / max(1, sum(batch.wall_ns for batch in batches))
+
+
 def assess(
     batches: Sequence[Batch],
     before: Probe,
@@ -88,12 +93,12 @@ def assess(
         clean_gflops: This host's clean mode; ``None`` until enough probes are known, then the level is not judged.
     """
     wall_ns = max(1, sum(batch.wall_ns for batch in batches))
-    cpu_wall = sum(batch.cpu_ns for batch in batches) / wall_ns
+    ours = cpu_wall(batches)
     switches = sum(batch.involuntary_switches for batch in batches) / (wall_ns / 1e9) / max(1, threads)
     faults = sum(batch.major_faults for batch in batches)
     level = min(before.gflops, after.gflops) / clean_gflops if clean_gflops else None
     signals: dict[str, float | None] = {
-        "cpu/wall": cpu_wall if threads == 1 else None,
+        "cpu/wall": ours if threads == 1 else None,
         "hiccup": max(before.hiccup, after.hiccup),
         "involuntary switches": switches,
         "steal": host.steal,
@@ -110,7 +115,7 @@ def assess(
     }
     reasons = tuple(_reason(name, signals[name], verdict) for name, verdict in verdicts.items() if verdict != "ok")
     return Noise(
-        cpu_wall,
+        ours,
         before.hiccup,
         after.hiccup,
         before.gflops,
