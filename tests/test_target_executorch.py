@@ -224,6 +224,7 @@ def test_it_stands_in_a_board_from_an_interpreter_of_its_own(tmp_path: Path) -> 
     assert all(record["latency"]["p50_ns"]["point"] > 0 for record in records)
 
 
+@here
 def test_its_import_leaves_the_environment_as_it_was() -> None:
     script = (
         "import os; from harness_executorch.runtime import import_runtime; before = dict(os.environ)\n"
