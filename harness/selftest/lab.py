@@ -77,10 +77,17 @@ class Lab:
         return folder
 
     def sets(
-        self, group: str, members: Sequence[Member], count: int, *, profile: Profile = SHORT, keep: bool = True
+        self,
+        group: str,
+        members: Sequence[Member],
+        count: int,
+        *,
+        profile: Profile = SHORT,
+        keep: bool = True,
+        first: int = 0,
     ) -> list[LaunchSet]:
         """Run launch-sets, or read those that an interrupted self-test left; each is kept as it ends."""
-        return [self._set(group, number, members, profile, keep) for number in range(count)]
+        return [self._set(group, number, members, profile, keep) for number in range(first, first + count)]
 
     def _set(self, group: str, number: int, members: Sequence[Member], profile: Profile, keep: bool) -> LaunchSet:
         path = self.folder / "raw" / f"{group}-{number:03}.json"
@@ -104,10 +111,11 @@ class Lab:
             codec.write_whole(path, codec.dumps(found))
         return found
 
-    def calm(self) -> str:
-        """Wait for a calm window; return what still disturbs, empty where nothing does."""
+    def calm(self, limit_s: float | None = None) -> str:
+        """Wait for a calm window, ``calm_s`` without a limit; return what still disturbs, empty where nothing does."""
         try:
-            return wait_calm(cpus.choose(1), limit_s=self.calm_s, on_wait=self.note).reason
+            wait_s, note = (self.calm_s, self.note) if limit_s is None else (limit_s, None)
+            return wait_calm(cpus.choose(1), limit_s=wait_s, on_wait=note).reason
         except WorkerLost as lost:
             return f"the probe failed: {lost}"
 
@@ -117,9 +125,14 @@ def launches(sets: Sequence[LaunchSet], cell_id: str | None = None) -> list[Laun
     return [launch for item in sets for launch in item.launches if cell_id in {None, launch.cell_id}]
 
 
-def samples(sets: Sequence[LaunchSet], cell_id: str) -> list[int]:
-    """Return every iteration of a cell, in ns."""
-    return [ns for launch in launches(sets, cell_id) for batch in launch.batches for ns in batch.ns]
+def samples(sets: Sequence[LaunchSet], cell_id: str, *, bound: bool = False) -> list[int]:
+    """Return every iteration of a cell, in ns; with ``bound`` those whose inputs were handed over before."""
+    return [
+        ns
+        for launch in launches(sets, cell_id)
+        for batch in (launch.compute if bound else launch.batches)
+        for ns in batch.ns
+    ]
 
 
 def canary_spread(sets: Sequence[LaunchSet]) -> float:
