@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from harness.types import Availability, Capabilities
 
 Run = Callable[..., tuple[int, str, str]]
 NOTHING: dict[str, Any] = {
-    "workloads": (), "methods": (), "targets": (), "profile": None, "threads": None, "batch": None, "model": None,
+    "workloads": (), "methods": (), "targets": (), "profile": None, "threads": (), "batch": (), "models": (),
     "data": None, "factories": (), "config": None, "pack": None, "strict": None, "seed": None, "pythons": (),
     "timeout": None, "memory_limit": None, "scenario": (),
 }  # fmt: skip
@@ -167,10 +168,32 @@ def test_dry_run_as_json_is_only_json(run: Run) -> None:
     assert told["predicted_s"] > 0
 
 
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        ("--batch", "1,4", "--threads", "1 2"),
+        ("--batch", "1", "--threads", "1", "--batch", "4", "--threads", "2"),
+        ("--threads", "1", "--batch", "1,4,1", "--threads", "2"),
+    ],
+)
+def test_sweeps_add_up_however_they_are_given(run: Run, tmp_path: Path, sweep: tuple[str, ...]) -> None:
+    repeated = ("--methods", "baseline", "--methods", "int8", "--targets", "ort")
+    told = json.loads(run("bench", "--dry-run", "--json", *repeated, *sweep)[1])
+    cells = [
+        (c["labels"]["method"], c["cell"]["options"]["threads"], c["cell"]["options"]["batch"]) for c in told["cells"]
+    ]
+    assert sorted(cells) == sorted(product(("baseline", "int8"), (1, 2), (1, 4)))
+    shown = run("bench", "--dry-run", *repeated, *sweep)[1]
+    assert all(f"{threads} / {batch}" in shown for threads, batch in product((1, 2), (1, 4)))
+    (tmp_path / "bench.toml").write_text(shown.partition("as bench.toml:")[2])
+    again = json.loads(run("bench", "--dry-run", "--json", "-c", str(tmp_path / "bench.toml"))[1])
+    assert again == told
+
+
 def test_options_become_a_request() -> None:
     made = request(
-        workloads=("digits",), methods=("baseline,int8", "fp16"), targets=("all",), profile="standard", threads="1,all",
-        batch="1 8", strict=True, seed=3, timeout=5.0, memory_limit="2GiB",
+        workloads=("digits",), methods=("baseline,int8", "fp16"), targets=("all",), profile="standard",
+        threads=("1,all",), batch=("1 8",), strict=True, seed=3, timeout=5.0, memory_limit="2GiB",
     )  # fmt: skip
     assert made == Request(
         ("digits",), ("baseline", "int8", "fp16"), ("all",), "standard", ("1", "all"), (1, 8), 3, {}, True, 5.0, 2**31
@@ -186,9 +209,11 @@ def test_options_win_over_a_file(tmp_path: Path) -> None:
 
 def test_a_model_of_ones_own_is_a_workload(tmp_path: Path) -> None:
     model = tmp_path / "my model,v1.onnx"
-    assert request(model=model).workloads == (f'file:path="{model}"',)
-    data = request(model=model, data=tmp_path / "d.npz").workloads
+    assert request(models=(model,)).workloads == (f'file:path="{model}"',)
+    data = request(models=(model,), data=tmp_path / "d.npz").workloads
     assert data == (f'file:data={tmp_path / "d.npz"}:path="{model}"',)
+    both = request(models=(model, tmp_path / "b.onnx"), data=tmp_path / "d.npz").workloads
+    assert both == (*data, f"file:data={tmp_path / 'd.npz'}:path={tmp_path / 'b.onnx'}")
     assert request(factories=("pkg.mod:make",)).workloads == ('factory:target="pkg.mod:make"',)
 
 
@@ -196,8 +221,10 @@ def test_a_model_of_ones_own_is_a_workload(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"data": Path("d.npz")}, "no --model is given"),
-        ({"model": Path("m.pkl")}, ".onnx, .pt2 or .tflite"),
-        ({"batch": "1,x"}, "takes counts"),
+        ({"models": (Path("m.onnx"), Path("m.pkl"))}, ".onnx, .pt2 or .tflite"),
+        ({"batch": ("1,x",)}, "takes counts"),
+        ({"batch": ("1", " ")}, "--batch takes a list of values"),
+        ({"threads": ("",)}, "--threads takes a list of values"),
         ({"memory_limit": "much"}, "takes a size"),
         ({"pythons": ("tflite",)}, "TARGET=PATH"),
         ({"pythons": ("tflite=/no/such/python",)}, "does not exist"),

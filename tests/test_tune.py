@@ -159,6 +159,7 @@ def test_a_small_space_ends_the_search_early() -> None:
     ("args", "words"),
     [
         (["int8", "--target", "onnxruntime", "--objectives", "speed"], "no objective 'speed'"),
+        (["int8", "--target", "onnxruntime", "--objectives", "speed", "--objectives", "size"], "no objective 'speed'"),
         (["int8", "--target", "nowhere"], "nowhere"),
         (["int8:nothing=1", "--target", "onnxruntime"], "nothing"),
         (["baseline", "--target", "onnxruntime"], "nothing to search"),
@@ -250,7 +251,9 @@ def stored_names(here: way.Way) -> list[Path]:
 def test_the_winners_are_measured_again_and_failures_cost_their_trial(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     here = way.install(tmp_path)
-    done = run(here, "--vary", "keep=3,8", "--trials", "2", "--objectives", "quality,latency", "--json")
+    done = run(
+        here, "--vary", "keep=3,8", "--trials", "2", "--objectives", "quality", "--objectives", "latency", "--json"
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     by_keep = {item["point"]["way-keep.keep"]: item for item in told["trials"]}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harness.cli.common import parse_pythons, parse_size, python_option
+from harness.cli.common import parse_pythons, parse_size, python_option, split_words
 from harness.errors import PlanError
 from harness.profiles import PROFILES
 
@@ -37,15 +36,21 @@ def _items(name: str, what: str) -> Callable[[F], F]:
 @_items("--methods", "Pipelines such as int8 or channel-pruning:ratio=0.3,0.5+int8; default: those of every method")
 @_items("--targets", "Targets, or all; default: all")
 @click.option("--profile", type=click.Choice(list(PROFILES)), help="How much is measured; default: quick.")
-@click.option("--threads", metavar="LIST", help="Thread counts, or all, such as 1,all; default: 1.")
+@_items("--threads", "Thread counts, or all, such as 1,all; default: 1")
 @_items("--scenario", "Also single_stream, offline, server or sustained, driven by MLCommons LoadGen")
 @click.option("--energy", is_flag=True, default=None, help="Also joules per inference: RAPL, NVML or --meter.")
 @click.option("--meter", type=_FILE, help="A power meter's log, written meanwhile: CSV with timestamp and watts.")
-@click.option("--batch", metavar="LIST", help="Batch sizes, such as 1,8; default: 1.")
-@click.option("--model", type=_FILE, help="Your own model: a .onnx, .pt2 or .tflite file.")
-@click.option("--data", type=_FILE, help="A .npz for --model: inputs by name, optional y and calib_*.")
+@_items("--batch", "Batch sizes, such as 1,8; default: 1")
 @click.option(
-    "--workload", "factories", multiple=True, metavar="PKG.MOD:FACTORY", help="Your own PyTorch model and data."
+    "--model", "models", multiple=True, type=_FILE, help="Your own model: a .onnx, .pt2 or .tflite file; repeatable."
+)
+@click.option("--data", type=_FILE, help="A .npz for each --model: inputs by name, optional y and calib_*.")
+@click.option(
+    "--workload",
+    "factories",
+    multiple=True,
+    metavar="PKG.MOD:FACTORY",
+    help="Your own PyTorch model and data; repeatable.",
 )
 @click.option("-c", "--config", type=_FILE, help="A bench.toml; options given beside it win.")
 @click.option("--from", "pack", type=_FILE, help="Measure the artifacts of a pack instead of building.")
@@ -177,7 +182,7 @@ def build_request(options: dict[str, Any], registry: Registry) -> Request:
         "methods": _split(options["methods"], registry.methods),
         "targets": _split(options["targets"], targets),
         "profile": options["profile"],
-        "threads": tuple(re.split(r"[,\s]+", options["threads"].strip())) if options["threads"] else None,
+        "threads": split_words(options["threads"], "--threads"),
         "batches": _counts(options["batch"]),
         "scenarios": _scenarios(options["scenario"]),
         "energy": options.get("energy") or (True if options.get("meter") else None),
@@ -219,11 +224,11 @@ def _own(options: dict[str, Any]) -> tuple[str, ...]:
     from harness.grammar import format_step
     from harness.types import Step
 
-    model, data = options["model"], options["data"]
-    if data is not None and model is None:
+    models, data = options["models"], options["data"]
+    if data is not None and not models:
         raise PlanError("--data says what --model runs on; no --model is given")
     own = [Step("factory", {"target": text}) for text in options["factories"]]
-    if model is not None:
+    for model in models:
         if model.suffix not in {".onnx", ".pt2", ".tflite"}:
             raise PlanError(f"--model takes a .onnx, .pt2 or .tflite file; got {model.name!r}")
         own.append(Step("file", {"path": str(model.absolute())} | ({"data": str(data.absolute())} if data else {})))
@@ -233,17 +238,16 @@ def _own(options: dict[str, Any]) -> tuple[str, ...]:
 def _scenarios(texts: Iterable[str]) -> tuple[str, ...]:
     from harness.params import suggest
 
-    names = tuple(dict.fromkeys(name for text in texts for name in re.split(r"[,\s]+", text.strip()) if name))
+    names = tuple(dict.fromkeys(split_words(texts, "--scenario")))
     for name in names:
         if name not in SCENARIOS:
             raise PlanError(f"no scenario is called {name!r}", hint=suggest(name, SCENARIOS, "scenario"))
     return names
 
 
-def _counts(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = re.split(r"[,\s]+", text.strip())
-    if not all(part.isdecimal() for part in parts):
-        raise PlanError(f"--batch takes counts such as 1,8; got {text!r}")
-    return tuple(int(part) for part in parts)
+def _counts(texts: Iterable[str]) -> tuple[int, ...]:
+    words = split_words(texts, "--batch")
+    wrong = next((word for word in words if not word.isdecimal()), None)
+    if wrong is not None:
+        raise PlanError(f"--batch takes counts such as 1,8; got {wrong!r}")
+    return tuple(int(word) for word in words)

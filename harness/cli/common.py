@@ -54,6 +54,21 @@ def parse_pythons(texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def split_words(texts: Iterable[str], option: str) -> tuple[str, ...]:
+    """Split the values of a repeatable option at commas and spaces, in the order given.
+
+    Raises:
+        PlanError: A value holds no word: dropping it would leave the default, which was not asked for.
+    """
+    found: list[str] = []
+    for text in texts:
+        words = [word for word in re.split(r"[,\s]+", text) if word]
+        if not words:
+            raise PlanError(f"{option} takes a list of values; got {text!r}")
+        found += words
+    return tuple(found)
+
+
 def print_json(data: object) -> None:
     """Print a value as JSON to stdout, dataclasses and paths included."""
     from harness.codec import dumps

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.common import json_option, print_json, print_table
+from harness.cli.common import json_option, print_json, print_table, split_words
 
 if TYPE_CHECKING:
     from harness.cli.main import App
@@ -35,19 +35,23 @@ def list_plugins(app: App, *, as_json: bool) -> None:
 @command.command("check")
 @click.argument("plugin")
 @click.option("--quick", is_flag=True, help="One test model, float32 only.")
-@click.option("--samples", metavar="KINDS", default="", help="Layer kinds to test on, such as dense,conv.")
+@click.option(
+    "--samples", multiple=True, metavar="KINDS", help="Layer kinds to test on, such as dense,conv; repeatable."
+)
 @click.option(
     "--limit", "limit_s", type=click.FloatRange(min=1), default=120.0, show_default=True, help="Seconds of one call."
 )
 @click.option("--all", "show_all", is_flag=True, help="Show what passed too.")
 @json_option
 @click.pass_obj
-def check(app: App, plugin: str, *, quick: bool, samples: str, limit_s: float, show_all: bool, as_json: bool) -> int:
+def check(
+    app: App, plugin: str, *, quick: bool, samples: tuple[str, ...], limit_s: float, show_all: bool, as_json: bool
+) -> int:
     """Run the conformance kit on an installed plugin: its entry point, module or distribution."""
     from harness.testing.bench import Settings
     from harness.testing.run import check_plugin
 
-    kinds = tuple(word.strip() for word in samples.split(",") if word.strip()) or None
+    kinds = split_words(samples, "--samples") or None
     settings = Settings(quick=quick, samples=kinds, limit_s=limit_s)
     report = check_plugin(app.registry(), plugin, settings, on_wait=lambda text: click.echo(text, err=True))
     if as_json:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.common import json_option, parse_pythons, parse_size, print_json, print_table, python_option
+from harness.cli.common import (
+    json_option,
+    parse_pythons,
+    parse_size,
+    print_json,
+    print_table,
+    python_option,
+    split_words,
+)
 from harness.errors import PlanError
 from harness.profiles import PROFILES
 
@@ -33,7 +40,8 @@ _UNKNOWN = "?"
 )  # fmt: skip
 @click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="In all, resumed ones too.")
 @click.option(
-    "--objectives", metavar="LIST", default="quality,latency,size", show_default=True, help="Also: stored."
+    "--objectives", multiple=True, metavar="LIST", default=("quality,latency,size",), show_default=True,
+    help="Also: stored; separated by commas or spaces, repeatable.",
 )  # fmt: skip
 @click.option(
     "--winners", type=click.IntRange(min=1), default=7, show_default=True, help="Pipelines that are measured again."
@@ -96,7 +104,7 @@ def _request(options: dict[str, Any], registry: Any) -> TuneRequest:
         pipeline=options["pipeline"],
         target=options["target"],
         vary=tuple(options["vary"]),
-        objectives=tuple(name for name in re.split(r"[,\s]+", options["objectives"].strip()) if name),
+        objectives=split_words(options["objectives"], "--objectives"),
         trials=options["trials"],
         winners=options["winners"],
         profile=options["profile"],
