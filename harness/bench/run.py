@@ -16,6 +16,7 @@ from harness.bench.campaign import Campaign
 from harness.bench.fitness import Fitness
 from harness.bench.owndata import read_own_data
 from harness.bench.records import STRICT_FLAGS, Context, failed_record, utc_now
+from harness.bench.shared import Shared
 from harness.bench.ui import Ui
 from harness.build import BuildEvent, Built, Cache, build_plan, open_pack, probe_targets
 from harness.codec import file_sha256, sha256
@@ -183,19 +184,8 @@ def _work(
         return records
     profile = profile_named(request.profile)
     with slots.measuring(on_wait=ui.note):
-        campaign = Campaign(
-            request=request,
-            profile=profile,
-            registry=registry,
-            store=store,
-            context=context,
-            lost=lost,
-            ui=ui,
-            built=built,
-            cells=cells,
-            fitness=Fitness(profile.calm_seconds),
-        )
-        return records + campaign.run()
+        shared = Shared(request, profile, registry, store, context, ui, built, cells, lost)
+        return records + Campaign(shared, Fitness(profile.calm_seconds)).run()
 
 
 def _write_failed(

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.bench.campaign import member_of
 from harness.bench.run import prepare
+from harness.bench.shared import member_of
 from harness.build import Built, Cache, build_plan
 from harness.measure import Member, cpus
 from harness.measure.cpus import effective_cores

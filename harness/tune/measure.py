@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.bench.campaign import member_of
 from harness.bench.quality import evaluation_batch, load_labels, load_outputs, refuse_infinite
 from harness.bench.records import utc_now
+from harness.bench.shared import member_of
 from harness.bench.ui import Ui
 from harness.build import Built, Cache, build_plan
 from harness.errors import HarnessError, PlanError

@@ -32,6 +32,19 @@ def import_openvino() -> Any:
     return openvino
 
 
+def import_nncf() -> Any:
+    """Return the module that quantizes.
+
+    Raises:
+        MissingDependency: It is not installed.
+    """
+    try:
+        import nncf
+    except ImportError as error:
+        raise MissingDependency(f"quantizing for openvino needs nncf: {error}", hint=HINT) from error
+    return nncf
+
+
 def probe(params: Params) -> Availability:
     """Build a model of one Relu, compile it for the device and run it."""
     start = time.perf_counter()

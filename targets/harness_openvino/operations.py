@@ -1,0 +1,56 @@
+"""Which operations of an OpenVINO graph the parameters of a model stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.api import Model, Unsupported
+from harness_onnx import Range, float_nodes, read_encodings
+
+_NO_LAYERS = {"Add", "Constant", "Reshape"}  # what is left by a layer's name when the layer itself took another
+
+
+def operations(graph: Any, nodes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the operations made from nodes of the ONNX file, which stand with the parameters that named them.
+
+    Converting may append to a node's name.
+
+    Raises:
+        Unsupported: A name is left without a layer: converting fused it, under another name.
+    """
+    kinds = {item.get_friendly_name(): item.get_type_name() for item in graph.get_ordered_ops()}
+    found: list[str] = []
+    for node, parameter in nodes.items():
+        names = [name for name in kinds if name == node or name.startswith(f"{node}/")]
+        if all(kinds[name] in _NO_LAYERS for name in names):
+            raise Unsupported(f"override of {parameter!r}: openvino's graph has no layer by the name {node!r}")
+        found += names
+    return tuple(found)
+
+
+def kept_float(graph: Any, model: Model) -> tuple[str, ...]:
+    """Return the operations of the graph that overrides keep float."""
+    return operations(graph, float_nodes(model.path, model.precision.overrides, model.names))
+
+
+def bound_inputs(graph: Any, model: Model) -> dict[str, Range]:
+    """Return the input ranges that encodings give, by the friendly name of the layer.
+
+    Raises:
+        Unsupported: A layer is not in the graph.
+    """
+    wanted = model.precision
+    if wanted.realise != "exact" or wanted.encodings is None:
+        return {}
+    given = read_encodings(wanted.encodings)
+    found: dict[str, Range] = {}
+    for parameter, bounds in given.items():
+        layers = operations(graph, float_nodes(model.path, {parameter: "float32"}, model.names))
+        found |= dict.fromkeys(layers, bounds)
+    return found
+
+
+def ignored_scope(nncf: Any, names: tuple[str, ...]) -> Any:
+    """Return NNCF's scope of the operations that it is to leave alone; ``None`` where there are none."""
+    return nncf.IgnoredScope(names=list(names)) if names else None
