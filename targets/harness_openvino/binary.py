@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness_openvino.dynamic import take_place
 from harness_openvino.probe import import_openvino
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ def _rewrite(node: Any, signs: Any, scale: NDArray[Any]) -> None:
     product.set_friendly_name(name)
     scaled = opset13.multiply(product, opset13.constant(scale.astype(np.float32)))
     scaled.set_friendly_name(f"{name}/scale")
-    for reader in readers:
-        reader.replace_source_output(scaled.output(0))
+    take_place(scaled, node, readers)
 
 
 def _weights(node: Any) -> Any:

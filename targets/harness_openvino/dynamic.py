@@ -71,8 +71,16 @@ def _rewrite(node: Any, per_channel: bool) -> None:
     node.validate_and_infer_types()
     scaled = ops.multiply(node.output(0), scale)
     scaled.set_friendly_name(f"{node.get_friendly_name()}/scaled")
+    take_place(scaled, node, readers)
+
+
+def take_place(scaled: Any, node: Any, readers: Any) -> None:
+    """Give what scales an operation's result its readers, and its tensor's names: what they name is the scaled one."""
+    names = node.output(0).get_names()
+    node.output(0).get_tensor().set_names(set())
     for reader in readers:
         reader.replace_source_output(scaled.output(0))
+    scaled.output(0).get_tensor().set_names(names)
 
 
 def _quantized_weights(node: Any, per_channel: bool) -> Any:

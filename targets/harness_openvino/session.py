@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Artifact, Options, Placement, Purpose, TensorSpec
+from harness.api import Artifact, LayerOutput, Options, Placement, Purpose, TensorSpec
+from harness_openvino.layers import Layers
 from harness_openvino.placement import read_runtime_model
 from harness_openvino.probe import import_openvino, optimized_for
 
@@ -60,8 +62,8 @@ def open_session(
         core.set_property({"CACHE_DIR": str(_cache_folder())})
     if purpose == "accuracy" and artifact.realised == "binary":
         return EachBatchSession(core, model, settings, openvino, options)
-    compiled = core.compile_model(model, params.device, settings)
-    return OpenVinoSession(compiled, model, openvino, options)
+    compile_model = partial(core.compile_model, device_name=params.device, config=settings)
+    return OpenVinoSession(compile_model, model, openvino, options)
 
 
 def _precision(artifact: Artifact, params: Params, openvino: Any) -> str:
@@ -92,8 +94,10 @@ def _fix_batch(model: Any, openvino: Any, batch: int) -> None:
 class OpenVinoSession:
     """One compiled model with one infer request."""
 
-    def __init__(self, compiled: Any, model: Any, openvino: Any, options: Options) -> None:
-        self._compiled = compiled
+    def __init__(self, compile_model: Callable[[Any], Any], model: Any, openvino: Any, options: Options) -> None:
+        self._compile_model = compile_model
+        self._compiled = compiled = compile_model(model)
+        self._layers: Layers | None = None
         self._model = model
         self._openvino = openvino
         self._options = options
@@ -126,6 +130,12 @@ class OpenVinoSession:
 
         return call
 
+    def layers(self, inputs: Arrays) -> Iterator[LayerOutput]:
+        """Run once and yield what each operator gives, from a second compilation with the same settings."""
+        if self._layers is None:
+            self._layers = Layers(self._compile_model, self._model, self._compiled.get_runtime_model())
+        yield from self._layers.run(inputs)
+
     def placements(self) -> tuple[Placement, ...]:
         """Return what the runtime model says of the runs so far; times only with purpose "placement"."""
         batch = self._options.batch
@@ -148,7 +158,7 @@ class OpenVinoSession:
 
     def close(self) -> None:
         """Free the request and the compiled model."""
-        self._request = self._compiled = self._model = None
+        self._request = self._compiled = self._model = self._layers = None
 
 
 class EachBatchSession:
@@ -173,6 +183,10 @@ class EachBatchSession:
         """Run once at the batch that the inputs have."""
         return self._session(len(next(iter(inputs.values())))).run(inputs)
 
+    def layers(self, inputs: Arrays) -> Iterator[LayerOutput]:
+        """Run once at the batch that the inputs have, and yield what each operator gives."""
+        return self._session(len(next(iter(inputs.values())))).layers(inputs)
+
     def effective(self) -> Mapping[str, str]:
         """Return what the model compiled first says of its options."""
         return next(iter(self._sessions.values())).effective() if self._sessions else {}
@@ -187,8 +201,8 @@ class EachBatchSession:
         if batch not in self._sessions:
             model = self._model.clone()
             _fix_batch(model, self._openvino, batch)
-            compiled = self._core.compile_model(model, "CPU", self._settings)
-            self._sessions[batch] = OpenVinoSession(compiled, model, self._openvino, self._options)
+            compile_model = partial(self._core.compile_model, device_name="CPU", config=self._settings)
+            self._sessions[batch] = OpenVinoSession(compile_model, model, self._openvino, self._options)
         return self._sessions[batch]
 
 
