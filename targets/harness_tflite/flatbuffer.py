@@ -1,10 +1,10 @@
-"""Read what the LiteRT interpreter does not tell from a .tflite file, and rename its signature in place."""
+"""Read what the LiteRT interpreter does not tell from a .tflite file, rename its signature, give it further outputs."""
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,12 @@ def tensor_names(model: Any) -> tuple[str, ...]:
     """List the names of the main subgraph's tensors by index."""
     graph = model.Subgraphs(0)
     return tuple((graph.Tensors(index).Name() or b"").decode() for index in range(graph.TensorsLength()))
+
+
+def inputs(model: Any) -> tuple[int, ...]:
+    """List the main subgraph's inputs by tensor index."""
+    graph = model.Subgraphs(0)
+    return tuple(graph.Inputs(index) for index in range(graph.InputsLength()))
 
 
 def constants(model: Any) -> dict[str, int]:
@@ -157,11 +163,34 @@ def rename_signature(path: Path, names: Mapping[str, str]) -> None:
     path.write_bytes(raw)
 
 
+def with_outputs(path: Path, more: Sequence[int]) -> bytes:
+    """Return a file's bytes with tensors as further outputs of the main subgraph, behind those that it has.
+
+    Nothing else moves, as in ``rename_signature``: buffers behind the flatbuffer are found by their offset in the file.
+
+    Args:
+        path: The file; not changed.
+        more: Tensor indices.
+    """
+    graph = open_model(path).Subgraphs(0)
+    outputs = [graph.Outputs(index) for index in range(graph.OutputsLength())]
+    outputs += [index for index in more if index not in outputs]
+    raw = bytearray(path.read_bytes())
+    field = graph._tab.Pos + graph._tab.Offset(8)  # SubGraph.outputs, its third field
+    _append(raw, field, struct.pack(f"<I{len(outputs)}i", len(outputs), *outputs))
+    return bytes(raw)
+
+
 def _point_at(raw: bytearray, field: int, text: str) -> None:
+    encoded = text.encode()
+    _append(raw, field, struct.pack("<I", len(encoded)) + encoded + b"\0")
+
+
+def _append(raw: bytearray, field: int, vector: bytes) -> None:
+    """Put a vector at the end of a file and let a field, which is a forward offset, point at it."""
     raw.extend(bytes(-len(raw) % 4))
     struct.pack_into("<I", raw, field, len(raw) - field)
-    encoded = text.encode()
-    raw.extend(struct.pack("<I", len(encoded)) + encoded + b"\0")
+    raw.extend(vector)
 
 
 def signature_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -106,13 +106,18 @@ def delegated(operators: Sequence[Mapping[str, Any]], partitions: Sequence[Mappi
     return frozenset(found)
 
 
+def op_name(op: str) -> str:
+    """Return the field's name of one of LiteRT's builtin operators."""
+    return _NAMES.get(op, op.title().replace("_", ""))
+
+
 def _placement(entry: Mapping[str, Any], tensors: Mapping[int, Any], batch: int, *, xnnpack: bool) -> Placement:
     op = entry["op_name"]
     inputs = [tensors[int(index)] for index in entry["inputs"] if int(index) in tensors]
     outputs = [tensors[int(index)] for index in entry["outputs"] if int(index) in tensors]
     macs = multiply_accumulates(op, inputs, outputs)
     return Placement(
-        op=_NAMES.get(op, op.title().replace("_", "")),
+        op=op_name(op),
         name=outputs[0]["name"] if outputs else "",
         kernel=f"XNNPACK {op}" if xnnpack else f"LiteRT builtin {op}",
         device="cpu",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Artifact, Options, Placement, TensorSpec, Unsupported
+from harness.api import Artifact, LayerOutput, Options, Placement, TensorSpec, Unsupported
 from harness_tflite import flatbuffer
+from harness_tflite.layers import Layers
 from harness_tflite.placement import graph_of, list_nodes, placements
 from harness_tflite.profiling import as_run
 
@@ -32,16 +34,13 @@ class TfliteSession:
     """
 
     def __init__(self, artifact: Artifact, params: Params, options: Options) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+        from ai_edge_litert import interpreter as litert
 
-        resolver = OpResolverType.AUTO if params.xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         before = _os_threads()
-        self._interpreter: Any = Interpreter(
-            model_path=str(artifact.path), num_threads=options.threads, experimental_op_resolver_type=resolver
-        )
         self._path, self._xnnpack = artifact.path, params.xnnpack
-        self._resized = _fit_batch(self._interpreter, options.batch)
-        self._interpreter.allocate_tensors()
+        self._interpreter, self._resized = _load(litert, params, options, model_path=str(artifact.path))
+        self._load_bytes = partial(_load, litert, params, options)
+        self._layers: Layers | None = None
         self._inputs, self._outputs = _details(self._interpreter, artifact.path)
         self._pool = _os_threads() - before  # XNNPACK starts its threads while tensors are allocated
 
@@ -79,6 +78,12 @@ class TfliteSession:
         invoke: Callable[[], None] = self._interpreter.invoke
         return invoke
 
+    def layers(self, inputs: Arrays) -> Iterator[LayerOutput]:
+        """Run once and yield what each operator gives, from a second interpreter of the same options."""
+        if self._layers is None:
+            self._layers = Layers(self._path, lambda raw: self._load_bytes(model_content=raw)[0])
+        yield from self._layers.run(dict(self._cast(inputs)))
+
     def placements(self) -> tuple[Placement, ...]:
         """Return one entry per kernel that ran, as LiteRT's profiler names it, with its share of time.
 
@@ -96,11 +101,25 @@ class TfliteSession:
 
     def close(self) -> None:
         """Free the interpreter."""
-        self._interpreter = None
+        self._interpreter = self._layers = None
 
     def _set(self, inputs: Arrays) -> None:
+        for index, values in self._cast(inputs):
+            self._interpreter.set_tensor(index, values)
+
+    def _cast(self, inputs: Arrays) -> Iterator[tuple[int, NDArray[Any]]]:
         for name, entry in self._inputs.items():
-            self._interpreter.set_tensor(entry["index"], inputs[name].astype(entry["dtype"], copy=False))
+            yield int(entry["index"]), inputs[name].astype(entry["dtype"], copy=False)
+
+
+def _load(litert: Any, params: Params, options: Options, **source: Any) -> tuple[Any, bool]:
+    """Return an allocated interpreter of a file, and whether it was resized."""
+    kinds = litert.OpResolverType
+    resolver = kinds.AUTO if params.xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = litert.Interpreter(**source, num_threads=options.threads, experimental_op_resolver_type=resolver)
+    resized = _fit_batch(interpreter, options.batch)
+    interpreter.allocate_tensors()
+    return interpreter, resized
 
 
 def _fit_batch(interpreter: Any, batch: int) -> bool:
