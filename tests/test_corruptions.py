@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fakes
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from harness.audit import audit
+from harness.bench.asides import asides
 from harness.bench.corruptions import CORRUPTIONS, SEVERITIES, Scale, channel_axis, corrupt
 from harness.bench.robust import EXTENTS, corruptions_of
 from harness.cli.main import call
+from harness.plan import Asides, Load, Request
+from harness.plan.resolve import choose
+from harness.specs import Split
 from harness.store import find_runs, load_run
+from harness.types import Step, TensorSpec
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,33 @@ def test_copies_come_in_the_order_in_which_records_keep_their_names():
     for extent in EXTENTS.values():
         names = [f"{name}:{level}" for name, level in corruptions_of(extent)]
         assert names == sorted(names)
+
+
+def test_the_plan_knows_how_many_items_are_run_again():
+    def chosen(**spec):
+        offered = fakes.workload("w", score=lambda _outputs, labels: labels, **spec)
+        return choose(fakes.registry(workloads=[offered]), "workload", Step("w"))
+
+    def load(profile, shape, **spec):
+        asked = Request(profile=profile, robustness=True, layers=True)
+        inputs = {name: TensorSpec("float32", (None, *sizes)) for name, sizes in shape.items()}
+        return asides(asked, {}, {}, [chosen(inputs=lambda _params: inputs, **spec)]).loads.get("w")
+
+    def items(_params, name):
+        return Split({"x": np.zeros((60 if name == "test" else 1, 2), np.float32)})
+
+    photo = {"x": (3, 224, 224)}
+    assert load("quick", photo) == Load(150528, 500, 4, 128)  # 301 MB of each copy: one to a launch
+    assert load("quick", photo, modality="file", split=items) == Load(150528, 60, 1, 60)
+    assert load("publish", photo, modality="file", split=items) == Load(150528, 60, 11, 60)  # 75 copies, 7 to a launch
+    assert load("standard", {"x": (8,)}) == Load(8, compared=500)  # no image
+    assert load("quick", {"x": (1, 8, 8), "y": (1, 8, 8)}) == Load(128, compared=128)  # two inputs
+    assert load("quick", {"x": (None, 3)}) == Load(3, 500, 1, 128)  # as images without channels, of a free height
+    assert load("quick", photo, modality="file", split=lambda _params, _name: 1 / 0) is None
+    for other in (Request(layers=True), Request(robustness=True)):
+        found = asides(other, {}, {}, [chosen(inputs=lambda _params: {"x": TensorSpec("float32", (None, 1, 8, 8))})])
+        assert found.loads["w"] == (Load(64, compared=128) if other.layers else Load(64, 500, 1))
+    assert asides(Request(), {}, {}, [chosen()]) == Asides()
 
 
 @pytest.mark.slow

@@ -240,8 +240,7 @@ def test_the_plan_counts_the_windows_of_the_sensor_that_is_there(tmp_path, monke
     assert chip.energy_s == pytest.approx({"b": 0.5 + 6 * 30 + 2 * 10})  # the CPU has no sensor: nothing to wait for
     assert asides(Request(), asked, {}) == Asides()
     lot = asides(Request(robustness=True, scenarios=("server", "sustained", "offline"), profile="publish"), {}, {})
-    assert (lot.corruptions, lot.layers) == (75, False)
-    assert asides(Request(layers=True), {}, {}) == Asides(layers=True)
+    assert (lot.corruptions, lot.loads) == (75, {})
     assert lot.scenarios_s == {"server": 0.5 + 13 * 60, "sustained": 600.5, "offline": 60.5}
 
 

@@ -9,7 +9,7 @@ import pytest
 from harness.errors import BadModel, PlanError, Unsupported
 from harness.plan import Plan, PlannedCell, Request, TargetState, default_pipelines, make_plan, resolve_targets
 from harness.plan.checks import export_path
-from harness.plan.predict import COSTS, Asides, anchor_s, measure_s
+from harness.plan.predict import COSTS, RATES, Asides, Load, anchor_s, measure_s
 from harness.profiles import PROFILES
 from harness.types import Availability, Step
 
@@ -285,7 +285,7 @@ def added_s(asides: Asides, **asked: Any) -> list[float]:
     """Return what is asked for beside latency adds to each possible cell, the anchor first."""
     request = Request(**{"workloads": ("photos",), "methods": ("int8",), "targets": ("ort",)} | asked)
     scored = {"score": lambda _outputs, labels: labels}
-    rows = fakes.workload("rows", modality="tabular", **scored), fakes.workload("blind", labelled=False, **scored)
+    rows = fakes.workload("rows"), fakes.workload("blind", labelled=False, **scored)
     registry = fakes.registry(workloads=[fakes.workload("photos", **scored), *rows])
     one, other = (make_plan(request, registry, fakes.states(), 2, *more) for more in ((), (asides,)))
     pairs = zip(one.cells, other.cells, strict=True)
@@ -295,11 +295,41 @@ def added_s(asides: Asides, **asked: Any) -> list[float]:
 def test_what_is_asked_for_beside_latency_counts_in_the_minutes() -> None:
     assert added_s(Asides(energy_s={"ort": 20.0})) == [20.7, 20.7]
     assert added_s(Asides(energy_s={"lite": 20.0})) == [0, 0]  # ort has no sensor
-    ways = Asides(corruptions=4)
-    assert added_s(ways) == pytest.approx([0.7 + 4 * 0.37, 0.7 + 4 * 0.3])  # the copies are made once
-    assert added_s(ways, workloads=("rows", "blind"), methods=("baseline",)) == [0, 0]
-    assert added_s(ways, targets=("null",)) == [0]
-    assert added_s(Asides(layers=True)) == pytest.approx([0, 2.2])  # the anchor is what it is compared with
     driven = Asides(scenarios_s={"offline": 2.0, "sustained": 20.0})
     assert added_s(driven) == pytest.approx([24.4, 24.4])
     assert added_s(driven, batches=(8,)) == pytest.approx([3.2, 3.2])
+
+
+# Seconds of a cell's own part, timed on the 2-core VM: network, numbers of an item, items, launches; then of its
+# corrupted images in the four quick ways with the anchor's, and of its operators over the items compared.
+TIMED = [
+    ("digits-resnet8", Load(1024, 500, 1, 128), 4.2, 1.2),
+    ("MobileNetV2", Load(150528, 147, 2, 128), 32.8, 17.2),
+    ("ResNet-18", Load(150528, 42, 1, 42), 16.5, 5.8),
+]
+
+
+@pytest.mark.parametrize(("network", "load", "corrupted_s", "layers_s"), TIMED)
+def test_items_that_are_run_again_are_predicted_by_their_number_and_size(
+    network: str, load: Load, corrupted_s: float, layers_s: float
+) -> None:
+    ways, layers = (dataclasses.replace(load, compared=0), dataclasses.replace(load, corrupted=0, shards=0))
+    images = sum(added_s(Asides(corruptions=4, loads={"photos": ways})))
+    assert corrupted_s / 1.7 < images < corrupted_s * 1.7, network
+    added = added_s(Asides(loads={"photos": layers}))
+    assert added[0] == 0  # the anchor is what it is compared with
+    assert layers_s / 1.2 < added[1] < layers_s * 1.2, network
+
+
+def test_what_is_run_again_grows_with_items_ways_and_launches() -> None:
+    def images(ways: int, load: Load, **asked: Any) -> list[float]:
+        return added_s(Asides(corruptions=ways, loads=dict.fromkeys(("photos", "rows", "blind"), load)), **asked)
+
+    one = Load(1000, 10, 1)
+    copy, run = (RATES[name].item_s + 1000 * RATES[name].value_s for name in ("corrupt", "corrupted"))
+    assert images(1, one) == pytest.approx([0.7 + 10 * (run + copy), 0.7 + 10 * run], abs=1e-6)  # copies are made once
+    assert images(3, Load(1000, 20, 2)) == pytest.approx([1.4 + 60 * (run + copy), 1.4 + 60 * run], abs=1e-6)
+    assert images(3, Load(1000)) == [0, 0]
+    assert images(1, one, workloads=("rows", "blind"), methods=("baseline",)) == [0, 0]  # no score, no labels
+    assert images(1, Load(1000, 10, 1, 10), targets=("null",)) == [0]
+    assert added_s(Asides(corruptions=4)) == [0, 0]

@@ -129,7 +129,7 @@ class Spoiler:
         file, items, scale = self._scale(built)
         clean = np.asarray(items[self._picked(built)])
         images, every = scale.images(clean), corruptions_of(EXTENTS[self.context.profile])
-        at_once = max(1, SHARD_BYTES // max(1, clean.nbytes))
+        at_once = per_shard(clean.nbytes)
         for start in range(0, len(every), at_once):
             part = every[start : start + at_once]
             folder = self.scratch / "corrupted"
@@ -219,6 +219,11 @@ class Spoiler:
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001  aggregate is a plugin's
             return Robustness(reason=f"aggregate raised {type(error).__name__}: {error}")
+
+
+def per_shard(clean_bytes: int) -> int:
+    """Return how many copies of so many bytes of test images lie on disk at once."""
+    return max(1, SHARD_BYTES // max(1, clean_bytes))
 
 
 def corruptions_of(extent: Extent) -> list[tuple[str, int]]:

@@ -26,6 +26,7 @@ from harness.measure.cpus import effective_cores
 from harness.measure.host import Fingerprint, fingerprint
 from harness.measure.meter import Meter
 from harness.plan import Plan, PlannedCell, Request, TargetState, make_plan, resolve_targets
+from harness.plan.resolve import workloads
 from harness.plugins import Registry
 from harness.profiles import profile_named
 from harness.store import RunInfo, RunStore, open_run
@@ -54,7 +55,8 @@ def prepare(request: Request, registry: Registry) -> tuple[Plan, Mapping[str, Ta
     """Probe the targets that are asked for and plan the cells."""
     wanted = resolve_targets(request, registry)
     states = probe_targets(wanted, python=request.python, timeout_s=min(120.0, request.timeout_s))
-    return make_plan(request, registry, states, effective_cores(), asides(request, wanted, states)), states
+    beside = asides(request, wanted, states, workloads(request, registry))
+    return make_plan(request, registry, states, effective_cores(), beside), states
 
 
 def package_lock() -> dict[str, str]:
