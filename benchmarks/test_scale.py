@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.exchange.index import COLUMNS, build_index, write_rows
+from harness.exchange.index import build_index, write_rows
+from harness.exchange.rows import COLUMNS
 from harness.store import layout
 from harness.store.manifest import START, Entry, digest
 

@@ -19,11 +19,13 @@ from harness.codec import dumps
 from harness.errors import PlanError, RecordError
 from harness.exchange import benchmark_json, system_description
 from harness.exchange.fleet import fleet
-from harness.exchange.index import COLUMNS, build_index, schema, write_rows
+from harness.exchange.index import build_index, schema, write_rows
 from harness.exchange.mlperf import KEYS
+from harness.exchange.rows import COLUMNS
 from harness.leaderboard.columns import COLUMNS as BOARD
 from harness.store import layout, load_run
 from harness.store.manifest import START, Entry, digest
+from harness.types import Interval, LayerDamage, Layers, Loaded, Robustness, SharedObject
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -170,6 +172,45 @@ def test_an_index_says_what_the_board_says():
             assert ours[name].astype(object).fillna("").tolist() == board[name].fillna("").tolist(), name
     finally:
         out.unlink()
+
+
+def test_an_index_is_filtered_by_what_a_cell_kept_of_its_anchor_and_ran_on(tmp_path):
+    damage = (LayerDamage("conv_2", "Conv", 2, 11.25), LayerDamage("fc", "Gemm", 5, 30.0))
+    photos = Robustness(20, {"jpeg:3": 0.9}, Interval(0.90, 0.85, 0.94), Interval(-0.03, -0.05, -0.01))
+    known = {"runtime": "onnxruntime 1.31.1", "host_tier": "T2: cores are shared"}
+    base = records.record("int8", provenance=known, layers=Layers(20, damage), robustness=photos)
+    close = replace(
+        base.quality, fidelity={"top1_agreement": 0.99, "sqnr_db": 24.5},
+        agreement={"top1_agreement": Interval(0.99, 0.97, 0.998)},
+    )  # fmt: skip
+    mute = records.record("fp16", layers=Layers(reason="it does not tell"), robustness=Robustness(reason="no images"))
+    old = replace(mute, quality=replace(mute.quality, fidelity={"top1_agreement": 0.5}, agreement={}), cell_id="0" * 64)
+    root = tree(tmp_path, 1, lambda _host: (records.record(), replace(base, quality=close), mute, old))
+    info = root / "host-0" / "run" / layout.RUN
+    objects = (SharedObject("b.so", 2, None), SharedObject("a.so", 1, "f00"))
+    info.write_bytes(dumps(records.info(host_name="host-0", run_id="run", loaded={"onnxruntime": Loaded(objects)})))
+    table = pq.read_table(
+        build_index(root).file, filters=[("worst_layer_db", "<", 20.0), ("top1_agreement_low", ">=", 0.95)]
+    ).to_pylist()
+    assert [(row["method"], row["worst_layer"], row["worst_layer_op"]) for row in table] == [("int8", "conv_2", "Conv")]
+    (row,) = table
+    assert (row["loaded"], row["runtime"], row["host_tier"]) == ("a.so@f00 b.so@", "onnxruntime 1.31.1", "T2")
+    assert (row["worst_layer_db"], row["top1_agreement_high"]) == (11.25, 0.998)
+    board = harness.load_results(root).set_index("cell_id")
+    every = pq.read_table(root / "index.parquet").to_pandas().set_index("cell_id").loc[board.index]
+    shared = ("top1_agreement", "top1_agreement_low", "sqnr_db", "corrupted_quality", "corrupted_drop")
+    for name in shared:
+        assert every[name].fillna(-1).tolist() == pytest.approx(board[name].astype(float).fillna(-1).tolist()), name
+    for name in ("runtime", "host_tier"):
+        assert every[name].astype(object).fillna("").tolist() == board[name].fillna("").tolist(), name
+    assert every["corrupted_drop"].max() == pytest.approx(3.0)
+
+
+def test_an_older_index_without_what_a_fleet_does_not_read_is_ranked(tmp_path):
+    build_index(tree(tmp_path, records_of=pair))
+    file = tmp_path / "index.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["worst_layer_db", "loaded"]), file)
+    assert {line.hosts for line in fleet(tmp_path)} == {3}
 
 
 def test_damaged_records_are_left_out_by_name_and_the_rest_is_indexed(tmp_path, capsys):

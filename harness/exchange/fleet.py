@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from harness.errors import PlanError, RecordError
-from harness.exchange.index import COLUMNS, FILE, arrow
+from harness.exchange.index import FILE, arrow
 from harness.params import suggest
 
 if TYPE_CHECKING:
@@ -99,8 +99,9 @@ def _read(file: Path, workload: str | None, target: str | None) -> Any:
     pa = arrow()
     try:
         names = pa.parquet.read_schema(file).names
-        if missing := set(COLUMNS) - set(names):
-            raise RecordError(f"{file} is another harness's index: it lacks {', '.join(sorted(missing))}")
+        if missing := set(_READ) - set(names):
+            lacks = f"{file} is another harness's index: it lacks {', '.join(sorted(missing))}"
+            raise RecordError(lacks, hint="make it again: harness index TREE")
         table = pa.parquet.read_table(file, columns=list(_READ)).unify_dictionaries().combine_chunks()
     except pa.ArrowInvalid as error:
         raise RecordError(f"{file} cannot be read: {error}", hint="make it again: harness index TREE") from error
