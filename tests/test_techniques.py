@@ -54,6 +54,18 @@ def test_a_technique_that_a_parameter_makes_is_measured_only_with_it() -> None:
     assert "| `int8:bits` | not in these runs |" in lines
 
 
+def test_a_method_as_it_is_by_default_goes_before_its_variants_which_are_named() -> None:
+    specs = {spec.name: spec for spec in fakes.methods()}
+    specs["int8"] = replace(specs["int8"], techniques=("Q01",))
+    base, cell = records.record("baseline"), records.record("int8")
+    labels = {**cell.labels, "method": "int8:calibration=mse"}
+    variant = replace(cell, cell_id="other", labels=labels, artifact=records.artifact(1000))
+    assert "(as int8:calibration=mse)" in technique_table(table(records.run_of((base, variant))), specs)
+    both = technique_table(table(records.run_of((base, variant, cell))), specs)
+    assert both == technique_table(table(records.run_of((base, cell, variant))), specs)
+    assert "(as " not in both
+
+
 def test_another_workload_than_the_usual_one_is_named() -> None:
     specs = {spec.name: spec for spec in fakes.methods()}
     specs["int8"] = replace(specs["int8"], techniques=("Q01",))

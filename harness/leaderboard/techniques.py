@@ -91,29 +91,24 @@ def _carries(step: Step, method: str, where: str) -> bool:
     param, sign, value = where.partition("=")
     if step.name != method or not param:
         return step.name == method
-    given = step.params.get(param, "none")
-    return bool(given == value) if sign else bool(given != "none")
+    given = str(step.params.get(param, "none"))
+    return given == value if sign else given != "none"
 
 
 def _cell(method: str, where: str, target: str, rows: Sequence[Row]) -> str:
-    """Return what a method came to on a target, alone where it was measured alone, else in its shortest pipeline."""
+    """Return what a method came to on a target: alone and as it is by default where that was measured, else as said."""
     known = [(item, parse_pipeline(str(item["method"]))) for item in rows if item["target"] == target]
     mine = [(item, steps) for item, steps in known if any(_carries(step, method, where) for step in steps)]
-    mine.sort(key=lambda pair: (pair[0]["status"] != "ok", len(pair[1])))
+    mine.sort(key=lambda pair: (pair[0]["status"] != "ok", len(pair[1]), sum(len(step.params) for step in pair[1])))
     if not mine:
         return "not in these runs"
-    item, steps = mine[0]
+    item, _steps = mine[0]
     if item["status"] != "ok":
         return f"{item['status']}: {item['reason']}"
     usual = Counter(str(row["workload"]) for row in rows).most_common(1)[0][0]
-    how = [f"as {item['method']}"] if len(steps) > 1 or _more(where, item) else []
+    how = [f"as {item['method']}"] if item["method"] != ":".join(part for part in (method, where) if part) else []
     how += [f"on {item['workload']}"] if item["workload"] != usual else []
     return _figures(item) + (f" ({' '.join(how)})" if how else "")
-
-
-def _more(where: str, item: Row) -> bool:
-    """Tell whether a cell's method says more than the parameter that the line names already."""
-    return bool(where) and not str(item["method"]).endswith(f":{where}")
 
 
 def _figures(item: Row) -> str:

@@ -66,7 +66,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     """Offer ``binarization``, ``ternary`` and ``fixed-binary``."""
     yield MethodSpec(
         name="binarization",
-        techniques=("B01",),
+        techniques=("B01", "B01:activations=true"),
         family="binarization",
         summary="one-bit weights with a scale per channel, straight-through trained",
         params=Params,

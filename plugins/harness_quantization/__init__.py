@@ -187,7 +187,7 @@ def _asking() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="weight-only",
-        techniques=("Q05",),
+        techniques=("Q05", "Q05:bits=4"),
         family="quantization",
         summary="int8 or int4 weights, unpacked and multiplied in float32",
         params=WeightOnlyParams,
@@ -257,7 +257,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="codebook",
-        techniques=("Q04",),
+        techniques=("Q04", "Q04:buckets=kl"),
         family="quantization",
         summary="weights as indices into a trained table of 2^bits values per layer",
         params=codebooks.CodebookParams,
@@ -300,7 +300,7 @@ def _learning() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="mixed-precision",
-        techniques=("Q09",),
+        techniques=("Q09", "Q09:widths=int4/int8/float32"),
         family="quantization",
         summary="few bits except for the layers that cost most, under a budget",
         params=mixed.MixedParams,
