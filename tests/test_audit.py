@@ -66,7 +66,11 @@ class Forgery:
             if record.latency is not None and sets:
                 path = self.folder / f"cells/{record.cell_id}.json"
                 found = summarise(record.cell_id, record.anchor, sets, profile_named(record.profile))
-                self.change(path, lambda value, found=found: value.update(latency=codec.to_data(found)))
+                changed = {"latency": codec.to_data(found)}
+                if record.roofline is not None and record.roofline.percent is not None:
+                    percent = record.roofline.percent * record.latency.p50_ns.point / found.p50_ns.point
+                    changed["roofline"] = codec.to_data(replace(record.roofline, percent=percent))
+                self.change(path, lambda value, changed=changed: value.update(changed))
         self.chain()
 
     def chain(self):
@@ -416,10 +420,10 @@ FOLLOWING = {  # what else such a change cannot help but break
     "an iteration that took no time": {"wall-time"},
     "short batches": {"cpu-time"},
     "samples longer than their batch": {"cpu-time"},
-    "sets left out of a record": {"part"},
-    "an anchor of another target": {"inputs", "quality", "anchor-precision", "integrity"},
-    "an anchor that is not the baseline": {"inputs", "quality", "anchor-precision", "integrity"},
-    "an anchor that is not there": {"inputs", "quality", "integrity"},
+    "sets left out of a record": {"part", "flag"},
+    "an anchor of another target": {"inputs", "quality", "confidence", "anchor-precision", "integrity"},
+    "an anchor that is not the baseline": {"inputs", "quality", "confidence", "anchor-precision", "integrity"},
+    "an anchor that is not there": {"inputs", "quality", "confidence", "integrity"},
     "memory that nobody read": {"memory"},
     "ok without memory": {"part"},
     "answers changed": {"integrity", "inputs"},
