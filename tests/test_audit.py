@@ -424,6 +424,7 @@ FOLLOWING = {  # what else such a change cannot help but break
     "an anchor of another target": {"inputs", "quality", "confidence", "anchor-precision", "integrity"},
     "an anchor that is not the baseline": {"inputs", "quality", "confidence", "anchor-precision", "integrity"},
     "an anchor that is not there": {"inputs", "quality", "confidence", "integrity"},
+    "nothing shown of what ran": {"floor"},
     "memory that nobody read": {"memory"},
     "ok without memory": {"part"},
     "answers changed": {"integrity", "inputs"},
