@@ -129,14 +129,13 @@ def test_what_was_taken_out_is_told_and_the_rest_still_verifies(tmp_path):
 
 
 def test_further_statistics_per_item_are_in_it(tmp_path):
-    source = _copy(tmp_path)
-    record = find_cell(load_run(source), CELL)
-    name = f"scores/{record.cell_id}-confidence.npy"
-    np.save(source / name, np.arange(6.0).reshape(3, 2))
-    manifest.Writer(source).append(name, manifest.digest((source / name).read_bytes()))
-    write_bundle(source, CELL, tmp_path / "b.hev")
-    opened = open_bundle(tmp_path / "b.hev", tmp_path / "o")
-    np.testing.assert_array_equal(opened.run.scores(f"{record.cell_id}-confidence"), np.arange(6.0).reshape(3, 2))
+    run = load_run(REFERENCE)
+    names = [path.stem for path in (REFERENCE / "scores").glob(f"{find_cell(run, CELL).cell_id}-*.npy")]
+    assert names
+    write_bundle(REFERENCE, CELL, tmp_path / "b.hev")
+    opened = open_bundle(tmp_path / "b.hev", tmp_path / "o").run
+    for name in names:
+        np.testing.assert_array_equal(opened.scores(name), run.scores(name))
 
 
 def _copy(tmp_path, **changes):

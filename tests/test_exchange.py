@@ -86,7 +86,7 @@ def test_benchmark_statistics_are_those_of_the_samples():
         ns / 1e9
         for found in run.sets_of(record)
         for launch in found.launches
-        if launch.cell_id == record.cell_id
+        if launch.cell_id == record.cell_id and launch.noise.verdict != "noisy"  # more than six others are left
         for batch in launch.batches
         for ns in batch.ns
     ]
