@@ -84,7 +84,7 @@ def test_noisy_launches_do_not_count_where_enough_others_remain():
 
 
 def test_both_of_a_pair_are_left_out_with_their_reasons():
-    kept = dismiss_noisy(mixed(3), ["b", "a"])
+    kept = dismiss_noisy(mixed(3), "b", "a")
     out = [launch for item in kept for launch in item.launches if launch.discarded]
     assert [launch.discarded for launch in out if launch.cell_id == "a"] == ["its pair was noisy"] * 3
     assert all("cpu/wall" in launch.discarded for launch in out if launch.cell_id == "b")

@@ -136,11 +136,20 @@ def row_of(record: Stored, unit: str, run_id: str, loaded: Mapping[str, Loaded])
 def _quality(quality: _Quality | None) -> tuple[float | None, ...]:
     if quality is None or quality.value is None:
         return (None, None, None, None)
-    scale = 100.0 if quality.unit == "%" else 1.0
-    value, drop = quality.value, quality.difference
-    sign = -scale if quality.higher_is_better else scale
+    value, scale = quality.value, _scale(quality)
     ends = [None if end is None else end * scale for end in (value.point, value.low, value.high)]
-    return (*ends, None if drop is None else drop.point * sign)
+    return (*ends, _drop(quality.difference, quality))
+
+
+def _scale(quality: _Quality) -> float:
+    return 100.0 if quality.unit == "%" else 1.0
+
+
+def _drop(difference: Interval | None, quality: _Quality) -> float | None:
+    """Return by how much a cell is worse than its anchor, in the unit that is shown."""
+    if difference is None:
+        return None
+    return difference.point * _scale(quality) * (-1.0 if quality.higher_is_better else 1.0)
 
 
 def _latency(latency: _Latency | None) -> tuple[float | None, ...]:
@@ -174,6 +183,4 @@ def _fidelity(quality: _Quality | None) -> tuple[float | None, ...]:
 def _corrupted(found: Robustness | None, quality: _Quality | None) -> tuple[float | None, ...]:
     if found is None or found.value is None or quality is None:
         return (None, None)
-    scale = 100.0 if quality.unit == "%" else 1.0
-    drop = None if found.difference is None else found.difference.point * scale
-    return (found.value.point * scale, -drop if drop is not None and quality.higher_is_better else drop)
+    return (found.value.point * _scale(quality), _drop(found.difference, quality))

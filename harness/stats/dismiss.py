@@ -15,14 +15,16 @@ from harness.types import Launch, LaunchSet
 LEAST = 6
 
 
-def dismiss_noisy(sets: Sequence[LaunchSet], cell_ids: Sequence[str]) -> list[LaunchSet]:
-    """Return the sets with the noisy launches of some cells marked as discarded, with their reasons.
+def dismiss_noisy(sets: Sequence[LaunchSet], cell_id: str, anchor_id: str | None) -> list[LaunchSet]:
+    """Return the sets with the noisy launches of a cell and its anchor marked as discarded, with their reasons.
 
     Args:
         sets: Raw launch-sets.
-        cell_ids: The cell, and its anchor: two cells of a pair are judged together, so that a set counts for both
-            or for neither.
+        cell_id: The cell.
+        anchor_id: Its anchor, where it has one: two cells of a pair are judged together, so that a set counts for
+            both or for neither.
     """
+    cell_ids = [cell_id, *([anchor_id] if anchor_id else [])]
     present = [_holds(item, cell_ids) for item in sets]
     clean = [held and _clean(item, cell_ids) for item, held in zip(sets, present, strict=True)]
     if sum(clean) < LEAST:

@@ -42,7 +42,7 @@ def summarise(cell_id: str, anchor_id: str | None, sets: Sequence[LaunchSet], pr
     Raises:
         HarnessError: No launch of this cell counts.
     """
-    kept = dismiss_noisy(sets, [cell_id, *([anchor_id] if anchor_id else [])])
+    kept = dismiss_noisy(sets, cell_id, anchor_id)
     every = launches_of(cell_id, kept)
     used = [launch for launch in every if not launch.discarded and _samples(launch)]
     if not used:
