@@ -376,7 +376,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Noise:
-    """Evidence about the host around one launch; shares are 0..1, ``None`` where the host does not tell."""
+    """Evidence about the host around one launch; shares are 0..1, ``None`` where the host does not tell.
+
+    ``loop_ns`` and ``small_ns`` are the times, before and after, of two small kernels beside the canary: no verdict
+    reads them, but they tell whether the clock moved where the canary did.
+    """
 
     cpu_wall: float
     hiccup_before: float
@@ -394,6 +398,8 @@ class Noise:
     psi_memory: float | None = None
     psi_io: float | None = None
     thermal: int | None = None  # times that the measured CPUs were slowed for their heat
+    loop_ns: tuple[float, float] | None = None
+    small_ns: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

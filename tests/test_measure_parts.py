@@ -230,7 +230,10 @@ def test_the_thread_count_is_the_runtimes_own_and_not_an_inter_op_pools():
 
 def test_the_probe_sees_this_cpu():
     assert 0 <= probe.lost_share(spin_ns=5_000_000) <= 1
-    assert probe.Canary().gflops(3) > 0.5
+    found = probe.Canary().reading(3)
+    assert found["gflops"] > 0.5
+    assert 0 < found["small_ns"] < 10_000_000
+    assert 0 < found["loop_ns"] < 10_000_000
 
 
 def test_the_fingerprint_is_stable_and_hashes_no_state(monkeypatch):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.measure.crew import PROBE, PROBE_BUDGET_S
-from harness.measure.noise import THRESHOLDS, Probe
+from harness.measure.noise import THRESHOLDS, Probe, reading
 from harness.measure.process import Worker
 
 IN_A_ROW = 3
@@ -46,8 +46,7 @@ def wait_calm(cpus: Sequence[int], *, limit_s: float, on_wait: Callable[[str], N
     ) as line:
         line.greet()
         while True:
-            reply = line.ask("probe", cpus=list(cpus))
-            seen.append(Probe(reply["hiccup"], reply["gflops"], reply["library"]))
+            seen.append(reading(line.ask("probe", cpus=list(cpus))))
             why = disturbed(seen[-IN_A_ROW:])
             if not why and len(seen) >= IN_A_ROW:
                 return Window(True, time.monotonic() - begin, tuple(seen))

@@ -11,7 +11,7 @@ from harness import codec
 from harness.measure import counters, cpus
 from harness.measure.counters import Counters, Disturbance
 from harness.measure.member import Member, Opened, Setup, Warmed, WarmUp
-from harness.measure.noise import Probe
+from harness.measure.noise import Probe, reading
 from harness.measure.process import MEASURING, Worker, WorkerLost
 from harness.profiles import Profile
 from harness.types import Batch, Failure
@@ -215,8 +215,7 @@ class Crew:
         """
         if self._prober is None:
             raise RuntimeError("the crew was not started")
-        reply = self._prober.ask("probe", cpus=list(self.taken[:8]))
-        return Probe(reply["hiccup"], reply["gflops"], reply["library"])
+        return reading(self._prober.ask("probe", cpus=list(self.taken[:8])))
 
 
 def disturbance(window: tuple[Counters, Counters]) -> Disturbance:

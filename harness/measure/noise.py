@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from harness.measure.counters import Disturbance
 from harness.types import Batch, Noise, NoiseVerdict
@@ -53,11 +53,26 @@ _WORST_FIRST: tuple[NoiseVerdict, ...] = ("noisy", "suspect", "ok")
 
 @dataclass(frozen=True)
 class Probe:
-    """One reading of the probe: share of time lost, the canary's rate, and the library that the canary ran in."""
+    """One reading of the probe.
+
+    Attributes:
+        hiccup: Share of time lost, 0..1.
+        gflops: The canary's rate, in 10^9 operations per second.
+        library: That the canary ran in.
+        loop_ns: Time of a scalar loop beside the canary; not judged by, but it tells whether the clock moved.
+        small_ns: Time of products in the first cache, likewise.
+    """
 
     hiccup: float
     gflops: float
     library: str = ""
+    loop_ns: float | None = None
+    small_ns: float | None = None
+
+
+def reading(reply: Mapping[str, Any]) -> Probe:
+    """Return what the probe process answered."""
+    return Probe(reply["hiccup"], reply["gflops"], reply["library"], reply["loop_ns"], reply["small_ns"])
 
 
 def worst(verdicts: Sequence[NoiseVerdict]) -> NoiseVerdict:
@@ -131,7 +146,13 @@ def assess(
         host.psi_memory,
         host.psi_io,
         host.thermal,
+        loop_ns=_both(before.loop_ns, after.loop_ns),
+        small_ns=_both(before.small_ns, after.small_ns),
     )
+
+
+def _both(before: float | None, after: float | None) -> tuple[float, float] | None:
+    return None if before is None or after is None else (before, after)
 
 
 def unwatched(noise: Noise) -> Noise:

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from harness.measure import cpus
 from harness.measure.memory import children
 from harness.measure.noise import THRESHOLDS
+from harness.selftest.alarms import Alarm, classify
 from harness.selftest.known import most_by_chance
-from harness.selftest.lab import Lab, canary_spread, judge, launches, line, noise_of
+from harness.selftest.lab import Lab, launches, line
 from harness.selftest.values import Line
 from harness.types import Launch, LaunchSet
 
@@ -27,8 +29,7 @@ _GEMM = (
     "a = np.ones((2048, 2048), np.float32)\nwhile True: a @ a"
 )
 SLOWED = 0.93  # of the rate a moment ago: clearly below the 97 % of the usual rate that the harness allows
-PAUSE_FOR_CALM_S = 4.0  # longest wait for the next calm window within the silent control
-SILENCE_S = {False: 30.0, True: 480.0}  # longest that it takes
+SILENCE_S = {False: 30.0, True: 480.0}  # longest that the silent control takes
 _QUOTA = 0.1  # of a CPU: less than a busy host leaves a process, so that the limit is reached there too
 
 
@@ -135,8 +136,8 @@ def _names(item: LaunchSet, expected: Sequence[str]) -> bool:
 def _shared_core(lab: Lab, other: int) -> Line:
     """Heavy vector work beside the measured CPU: only the canary can see it, and only where the core is shared.
 
-    Judged are the launches that the work clearly slowed, by the canary of the same minutes; the harness judges them
-    by the host's usual rate, which may lie a little lower.
+    Judged are the launches that the work clearly slowed, by the canary of the same minutes. Where there are none, the
+    line asks for what is true then: that the work beside raises no false alarm.
     """
     title, member = "noise: a busy sibling", lab.member("spin2", "spin", ms=2.0)
     quiet = lab.sets("noise-sibling-quiet", [member], 3)
@@ -146,22 +147,21 @@ def _shared_core(lab: Lab, other: int) -> Line:
     busy = launches(sets)
     level = statistics.median(launch.noise.canary_before_gflops for launch in busy) / before
     slowed = [launch for launch in busy if _slowest(launch) < SLOWED * before]
-    named = sum(any("canary" in reason for reason in launch.noise.reasons) for launch in slowed)
-    figures = {"canary_level": level, "slowed": len(slowed), "flagged": named, "trials": len(sets)}
-    if len(slowed) < max(2, len(sets) / 4):  # then silence is asked for: a canary that kept its rate raises no flag
-        false = sum(_named_canary(launch, before) for launch in busy if launch not in slowed)
-        seen = f"these CPUs hardly share what slows the canary: it kept {level:.1%}; flagged in {false} launch-sets"
-        return line(title, judge(20 * false <= len(busy), seen, disturbed="", sets=sets), figures, sets)
+    figures = {"canary_level": level, "slowed": len(slowed), "trials": len(sets)}
+    if len(slowed) < max(2, len(sets) / 4):
+        alarms = Counter(classify(launch, busy) for launch in busy)
+        seen = (
+            f"these CPUs hardly share what slows the canary: it kept {level:.1%}; "
+            f"{alarms['false']} of {len(busy)} launches flagged where nothing else saw a cause"
+        )
+        ok = alarms["false"] <= most_by_chance(len(busy))
+        return line(title, ("pass" if ok else "fail", seen), {**figures, "false": alarms["false"]}, sets)
     least = len(slowed) - len(slowed) // 20
+    named = sum(any("canary" in reason for reason in launch.noise.reasons) for launch in slowed)
     if all(launch.noise.canary_level is None for launch in busy):  # this host's own clean mode is not known yet
-        named = sum(_named_canary(launch, before) for launch in slowed)
+        named = sum(THRESHOLDS["canary level"].judge(_slowest(launch) / before) != "ok" for launch in slowed)
     seen = f"the canary fell to {level:.1%}; flagged in {named} of {len(slowed)} launch-sets that it slowed"
-    return line(title, ("pass" if named >= least else "fail", seen), figures, sets)
-
-
-def _named_canary(launch: Launch, clean_gflops: float) -> bool:
-    """Tell whether the canary's level against these minutes' own clean rate is judged noisy or suspect."""
-    return THRESHOLDS["canary level"].judge(_slowest(launch) / clean_gflops) != "ok"
+    return line(title, ("pass" if named >= least else "fail", seen), {**figures, "flagged": named}, sets)
 
 
 def _slowest(launch: Launch) -> float:
@@ -169,30 +169,26 @@ def _slowest(launch: Launch) -> float:
 
 
 def silent(lab: Lab) -> Iterator[Line]:
-    """On a calm host the detectors stay silent: judged are the launches between two calm windows.
+    """The detectors do not cry without a cause: a noisy launch counts as false where nothing else saw a disturbance.
 
-    The windows are found by probes of their own, so that a detector that cries at nothing is still caught by its own.
-    On a host that is seldom calm this goes on until enough launches are judged or the time is over.
+    Launches that the clock or the kernel's counters saw disturbed are not judged; it goes on until enough others are,
+    or the time is over.
     """
     member = lab.member("spin2", "spin", ms=2.0)
     wanted, end = lab.trials(5, 40), time.monotonic() + SILENCE_S[lab.full]
+    alarms: Counter[Alarm] = Counter()
     sets: list[LaunchSet] = []
-    disturbed, tried = lab.calm(), 0
-    while len(sets) < wanted and time.monotonic() < end:
-        between = lab.sets("silent", [member], 1, first=tried, keep=False)
-        tried += 1
-        found = lab.calm(0.0)
-        sets += [] if disturbed or found else between
-        disturbed = lab.calm(PAUSE_FOR_CALM_S) if found else ""
-    counts = noise_of(sets)
-    total, noisy = sum(counts.values()), counts.get("noisy", 0)
-    allowed, spread = most_by_chance(total), canary_spread(sets) if sets else 0.0
-    figures = {"canary_spread": spread, "noisy": noisy, "launches": total}
-    seen = f"{noisy} of {total} launches between calm windows called noisy (up to {allowed})"
-    unfit = f"{tried - total} of {tried} launches had none" if 2 * total < wanted else ""
-    if not unfit and noisy > allowed and spread > 0.10:
-        unfit = f"the canary moved by {spread:.0%}: the host has more than one speed"
-    if unfit:
-        yield line("noise: silence", ("not-evaluable", f"{seen}; {unfit}"), figures, sets)
+    while (judged := len(sets) - alarms["disturbed"]) < wanted and time.monotonic() < end:
+        sets += lab.sets("silent", [member], 1, first=len(sets))
+        found = launches(sets)
+        alarms = Counter(classify(launch, found) for launch in found)
+    allowed = most_by_chance(judged)
+    figures = {f"launches_{name}": float(count) for name, count in alarms.items()}
+    seen = (
+        f"{alarms['false']} of {judged} launches called noisy where nothing else saw a cause (up to {allowed}); "
+        f"{alarms['caused']} more moved with the clock, {alarms['disturbed']} were disturbed and are not judged"
+    )
+    if 2 * judged < wanted:
+        yield line("noise: silence", ("not-evaluable", f"{seen}; too few are left"), figures, sets)
         return
-    yield line("noise: silence", ("pass" if noisy <= allowed else "fail", seen), figures, sets)
+    yield line("noise: silence", ("pass" if alarms["false"] <= allowed else "fail", seen), figures, sets)
