@@ -11,6 +11,7 @@ from harness.errors import RecordError
 from harness.grammar import format_step
 from harness.leaderboard.digits import UNKNOWN, plain, ranged
 from harness.leaderboard.rows import inverse
+from harness.stats.dismiss import dismiss_noisy
 from harness.types import Interval
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def _paired(mine: NDArray[Any] | None, theirs: NDArray[Any] | None, unit: str) -
 def _speedup(record: Record, before: Record, run: Run) -> Interval | None:
     """Return t(before) / t(after the stage), from the rounds that both ran in, else from their ratios to the anchor."""
     try:
-        return inverse(stats.paired_ratio(run.sets_of(record), record.cell_id, before.cell_id)[0])
+        kept = dismiss_noisy(run.sets_of(record), record.cell_id, before.cell_id)
+        return inverse(stats.paired_ratio(kept, record.cell_id, before.cell_id)[0])
     except ValueError:
         mine, theirs = _ratio(record), _ratio(before)
         return Interval(theirs / mine, None, None) if mine and theirs else None

@@ -91,12 +91,12 @@ class Prober:
 
     def probe(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Probe each CPU in turn; the worst counts."""
-        cpus: list[int] = message["cpus"]
+        cpus: list[int] = message["cpus"] or [-1]
         lost, readings = [], []
-        for cpu in cpus or [-1]:
+        for cpu in cpus:
             isolate.pin((cpu,) if cpu >= 0 else ())
-            readings.append(self.canary.reading(max(LEAST_REPEATS, REPEATS // max(1, len(cpus)))))
-            lost.append(lost_share(SPIN_NS // max(1, len(cpus))))
+            readings.append(self.canary.reading(max(LEAST_REPEATS, REPEATS // len(cpus))))
+            lost.append(lost_share(SPIN_NS // len(cpus)))
         slowest = min(readings, key=lambda reading: reading["gflops"])
         return {"hiccup": max(lost), **slowest, "library": f"numpy-{np.__version__}"}
 

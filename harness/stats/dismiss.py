@@ -1,7 +1,9 @@
 """Which launches count: those that the host disturbed are left out where enough others remain (MEASUREMENT 1.8).
 
 Nothing is deleted: the raw files keep every launch with the evidence, and this choice is made again at each reading.
-It rests on the evidence about the host alone, never on how long a launch took.
+It rests on the evidence about the host alone, never on how long a launch took. Figures of one pair are made so: a
+cell's summary, its ratio across targets, a stage's own effect. Ranks and comparisons of many cells keep every set,
+since what they control is the error over cells that were measured in the same sets.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from harness.stats.dismiss import dismiss_noisy
 from harness.stats.order import median_interval, quantile
 from harness.types import Batch, Interval, Launch, LaunchSet, NoiseVerdict, SpeedVerdict
 
@@ -81,7 +82,8 @@ def link_ratio(
 
     The two factors come from different sets. They are added per pair of sets, in the order of their indices: each
     sum is one independent replicate of the whole chain, so the order-statistic interval of the sums carries the
-    noise of both factors. Sets without a partner are left out, which only widens it.
+    noise of both factors. Sets without a partner are left out, which only widens it; so are noisy ones, as in a
+    cell's own summary.
 
     Args:
         variant_sets: Where the cell ran beside its anchor; unused where the cell is its anchor.
@@ -90,7 +92,10 @@ def link_ratio(
         anchor_id: Its anchor.
         reference_id: The anchor of another target.
     """
-    sums = link_logs(variant_sets, link_sets, cell_id, anchor_id, reference_id)
+    own, links = (
+        dismiss_noisy(variant_sets, cell_id, anchor_id), dismiss_noisy(link_sets, anchor_id, reference_id)
+    )  # fmt: skip
+    sums = link_logs(own, links, cell_id, anchor_id, reference_id)
     return _exponential(median_interval(sums)) if sums else None
 
 
