@@ -73,9 +73,13 @@ def _paired(differences: list[float]) -> tuple[float, float, float]:
 
 
 def test_half_the_channels_with_int8(tmp_path):
-    """At most 2 points below fp32, and faster than int8 alone, by the bounds of the paired intervals."""
+    """At most 2 points below fp32, and faster than int8 alone, by the bounds of the paired intervals.
+
+    The network has 64, 128 and 256 channels: where the CPU has AMX, int8 convolutions of LiteRT are computed in tiles
+    of 64 channels, and half of a narrower network takes as long as the whole.
+    """
     command = [
-        sys.executable, "-m", "harness", "bench", "--workloads", "glyphs-resnet8", "--targets",
+        sys.executable, "-m", "harness", "bench", "--workloads", "glyphs-resnet8:width=4", "--targets",
         "onnxruntime,openvino,tflite", "--methods", "int8,channel-pruning:ratio=0.5+int8", "--out", str(tmp_path),
     ]  # fmt: skip
     subprocess.run(command, check=True)

@@ -80,6 +80,11 @@ class WorkloadView(Protocol):
         """Direction of the metric."""
         ...
 
+    @property
+    def augment(self) -> Callable[[Any, Any], Any] | None:
+        """(torch inputs in call order, torch.Generator) -> inputs of a varied training batch; ``None`` without any."""
+        ...
+
     def build(self, *, width: float = 1.0, depth: float = 1.0) -> Any:
         """Return a fresh untrained ``torch.nn.Module``; raises ``Unsupported`` where the workload has only a file."""
         ...
@@ -180,6 +185,8 @@ class WorkloadSpec(Generic[P]):
         interval: "wilson" where the statistic is one 0/1 column, else "bootstrap".
         model: (params, *, width, depth) -> untrained torch.nn.Module.
         loss: Torch outputs and labels -> scalar loss.
+        augment: (params, torch inputs in call order, torch.Generator) -> inputs of the same shapes: how a training
+            batch is varied. For ``fit``, and for methods that train a network from the start.
         produces: Format of the fitted model.
         labelled: Whether there are labels; a function of the params where they decide.
         fingerprint: Content hash of files that the parameters point to, for the cache key.
@@ -206,6 +213,7 @@ class WorkloadSpec(Generic[P]):
     aggregate: Callable[[Array], float] | None = None
     model: Callable[..., Any] | None = None
     loss: Callable[[Any, Any], Any] | None = None
+    augment: Callable[[P, Any, Any], Any] | None = None
     produces: str | Callable[[P], str] = "torch"
     labelled: bool | Callable[[P], bool] = True
     fingerprint: Callable[[P], str] | None = None

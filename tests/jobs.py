@@ -96,6 +96,7 @@ class TinyWorkload:
     inputs: Mapping[str, TensorSpec]
     task: str = "classification"
     outputs: tuple[str, ...] = ("output",)
+    augment: Any = None
 
     @property
     def higher_is_better(self) -> bool:

@@ -92,6 +92,26 @@ def test_mixed_loss_of_classes(alpha: float, tmp_path: Path) -> None:
     assert torch.allclose(loss, alpha * soft + (1 - alpha) * hard, atol=1e-5)
 
 
+def test_where_batches_are_varied_the_teacher_sees_what_the_student_sees(cnn: Model, tmp_path: Path) -> None:
+    job, teacher, seen = make_job(tmp_path), load(cnn), []
+
+    def fainter(inputs: tuple[torch.Tensor, ...], generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        seen.append(torch.rand(1, generator=generator).item())
+        return tuple(value * seen[-1] for value in inputs)
+
+    job = dataclasses.replace(job, workload=dataclasses.replace(job.workload, augment=fainter))
+    image = torch.from_numpy(job.data.split("train").inputs["image"][:3]) * 0.1
+    torch.manual_seed(0)
+    student = TinyCnn().eval()
+    loss = mixed_loss(teacher, job, temperature=4, alpha=1)(student(image), torch.arange(3), (image,))
+    assert torch.allclose(loss, soft_loss(student(image), teacher(image), 4))
+    for name in ("distillation", "feature-distillation", "progressive-distillation"):
+        before = len(seen)
+        (tmp_path / name).mkdir()
+        compress(SPECS[name], cnn, dataclasses.replace(job, out=tmp_path / name), epochs=1)
+        assert len(set(seen[before:])) > 1
+
+
 def test_mixed_loss_of_values_is_squared_error(tmp_path: Path) -> None:
     torch.manual_seed(0)
     job, teacher, student = make_job(tmp_path, "mlp"), TinyMlp(), TinyMlp()

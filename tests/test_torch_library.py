@@ -22,7 +22,7 @@ class Sums:
     """Is the sum of an image positive? Read-only arrays, as the cache gives them."""
 
     name, task, inputs, outputs, higher_is_better = "sums", "classification", INPUTS, ("logits",), True
-    labelled = True
+    labelled, augment = True, None
 
     def split(self, name: str) -> Split:
         values = np.random.default_rng(len(name)).normal(size=(130, 1, 4, 4)).astype(np.float32)

@@ -13,7 +13,7 @@ from harness.errors import PluginError, Unsupported
 from harness.types import Capabilities, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from harness.specs import Array, Arrays, WorkloadSpec
 
@@ -100,6 +100,12 @@ class Workload:
     def produces(self) -> str:
         """Format of the fitted model."""
         return self.spec.produces(self.params) if callable(self.spec.produces) else self.spec.produces
+
+    @property
+    def augment(self) -> Callable[[Any, Any], Any] | None:
+        """(torch inputs in call order, torch.Generator) -> inputs of a varied training batch; ``None`` without any."""
+        own = self.spec.augment
+        return None if own is None else lambda inputs, generator: own(self.params, inputs, generator)
 
     def build(self, *, width: float = 1.0, depth: float = 1.0) -> Any:
         """Return a fresh untrained module.

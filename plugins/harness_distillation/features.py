@@ -156,7 +156,7 @@ def distil_features(
     import torch
     from torch import nn
 
-    from harness_distillation.training import mixed_loss, numbered
+    from harness_distillation.training import mixed, numbered, several, train_labels
     from harness_torch import example_inputs, fit, seed_everything
 
     example = example_inputs(job)
@@ -168,7 +168,7 @@ def distil_features(
     seed_everything(job.seed)
     adapters = nn.ModuleList(adapter(own, other) for own, other in matched)
     job.log.info("matched %s", ", ".join(f"{own.name} with {other.name}" for own, other in matched))
-    outside = mixed_loss(teacher, job, temperature=temperature, alpha=alpha)
+    labels = train_labels(job)
     teacher.eval()
 
     with watched([own.layer for own, _other in matched]) as seen:
@@ -177,14 +177,16 @@ def distil_features(
             mine = [torch.cat(seen[own.layer]) for own, _other in matched]
             seen.clear()
             with torch.no_grad(), watched([other.layer for _own, other in matched]) as theirs:
-                teacher(*inputs)
+                taught = several(teacher(*inputs))
             inside = [
                 feature_loss(value, torch.cat(theirs[other.layer]), adapt, maps=own.maps)
                 for value, (own, other), adapt in zip(mine, matched, adapters, strict=True)
             ]
-            return outside(outputs, items, inputs) + beta * torch.stack(inside).mean()
+            outside = mixed(outputs, taught, labels[items], job, temperature=temperature, alpha=alpha)
+            return outside + beta * torch.stack(inside).mean()
 
-        fit(_together(student, adapters), numbered(job), epochs=epochs, lr=lr, loss=loss)
+        module = _together(student, adapters)
+        fit(module, numbered(job), epochs=epochs, lr=lr, loss=loss, augment=job.workload.augment)
 
 
 def _together(student: nn.Module, adapters: nn.Module) -> nn.Module:

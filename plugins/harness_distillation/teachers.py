@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Job, Unsupported
+from harness.api import Job
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,7 @@ def further_teachers(job: Job, *, count: int, width: float, epochs: int, lr: flo
         own = dataclasses.replace(job, seed=job.seed + number)
         seed_everything(own.seed)
         teacher: nn.Module = job.workload.build(width=width)
-        fit(teacher, own, epochs=epochs, lr=lr)
+        fit(teacher, own, epochs=epochs, lr=lr, augment=job.workload.augment)
         found.append(teacher)
     return found
 
@@ -114,17 +114,15 @@ def distil_from(
     import numpy as np
     import torch
 
-    from harness_distillation.training import numbered
+    from harness_distillation.training import numbered, train_labels
     from harness_torch import fit
 
-    split = job.data.split("train")
-    if split.labels is None or not len(split.labels):
-        raise Unsupported(f"the train split of workload {job.workload.name!r} has no labels to train a student with")
-    said = np.stack([_said(teacher, split.inputs) for teacher in teachers])
+    labels, inputs = train_labels(job), job.data.split("train").inputs
+    said = np.stack([_said(teacher, inputs) for teacher in teachers])
     flat = np.concatenate(list(said), axis=1)
     groups = clustered(flat, clusters or PER_OUTPUT * said.shape[2], job.seed)
     goals = torch.from_numpy(cluster_targets(said, groups).astype(np.float32))
-    labels, square = torch.from_numpy(np.array(split.labels)), max(float(goals.square().mean()), 1e-12)
+    square = max(float(goals.square().mean()), 1e-12)
     multiplier = Multiplier(1.0, dual_lr)
     job.log.info("%d teachers, %d clusters of %d items", len(teachers), len(np.unique(groups)), len(groups))
 

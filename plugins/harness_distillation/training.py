@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Data, Job, Split, SplitName, Unsupported
@@ -33,7 +33,8 @@ def distil(
 ) -> None:
     """Train a student in place on alpha x the teacher's loss + (1 - alpha) x the task's own.
 
-    The teacher sees each item once, before training: its outputs do not change between epochs.
+    The batches are varied as the workload varies its own; the teacher then sees what the student sees (Beyer et al.,
+    2022: a good teacher is consistent). Where nothing is varied the teacher sees each item once, before training.
 
     Raises:
         Unsupported: The train split is empty or has no labels.
@@ -41,7 +42,7 @@ def distil(
     from harness_torch import fit
 
     loss = mixed_loss(teacher, job, temperature=temperature, alpha=alpha)
-    fit(student, numbered(job), epochs=epochs, lr=lr, loss=loss)
+    fit(student, numbered(job), epochs=epochs, lr=lr, loss=loss, augment=job.workload.augment)
 
 
 def numbered(job: Job) -> Job:
@@ -57,25 +58,63 @@ def mixed_loss(
     Raises:
         Unsupported: The train split has no labels.
     """
-    import numpy as np
+    labels = train_labels(job)
+    said = outputs_of(teacher, job)
+
+    def loss(outputs: Any, items: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        return mixed(outputs, said(items, inputs), labels[items], job, temperature=temperature, alpha=alpha)
+
+    return loss
+
+
+def mixed(
+    outputs: Any, taught: Sequence[Tensor], labels: Tensor, job: Job, *, temperature: float, alpha: float
+) -> Tensor:
+    """Return alpha x the loss to what a teacher said, summed over outputs, + (1 - alpha) x the loss to the labels."""
     import torch
 
-    from harness_torch import call
+    part = _teacher_loss(job.workload.task, temperature)
+    soft = torch.stack([part(value, goal) for value, goal in zip(several(outputs), taught, strict=True)]).sum()
+    hard: Tensor = job.workload.loss(outputs, labels)
+    return alpha * soft + (1 - alpha) * hard
+
+
+def train_labels(job: Job) -> Tensor:
+    """Return the labels of the train split.
+
+    Raises:
+        Unsupported: It has none.
+    """
+    import numpy as np
+    import torch
 
     split = job.data.split("train")
     if split.labels is None or not len(split.labels):
         raise Unsupported(f"the train split of workload {job.workload.name!r} has no labels to train a student with")
-    labels = torch.from_numpy(np.array(split.labels))
-    taught = [torch.from_numpy(value) for value in call(teacher, split.inputs).values()]
-    part = _teacher_loss(job.workload.task, temperature)
+    return torch.from_numpy(np.array(split.labels))
 
-    def loss(outputs: Any, items: Tensor, _inputs: tuple[Tensor, ...]) -> Tensor:
-        values = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-        soft = torch.stack([part(value, goal[items]) for value, goal in zip(values, taught, strict=True)]).sum()
-        hard: Tensor = job.workload.loss(outputs, labels[items])
-        return alpha * soft + (1 - alpha) * hard
 
-    return loss
+def outputs_of(teacher: nn.Module, job: Job) -> Callable[[Tensor, tuple[Tensor, ...]], Sequence[Tensor]]:
+    """Return (numbers of the train items, their inputs) -> what a teacher says, without gradient."""
+    import torch
+
+    from harness_torch import call
+
+    if job.workload.augment is None:
+        known = [torch.from_numpy(value) for value in call(teacher, job.data.split("train").inputs).values()]
+        return lambda items, _inputs: [value[items] for value in known]
+    teacher.eval()
+
+    def said(_items: Tensor, inputs: tuple[Tensor, ...]) -> Sequence[Tensor]:
+        with torch.no_grad():
+            return several(teacher(*inputs))
+
+    return said
+
+
+def several(outputs: Any) -> Sequence[Tensor]:
+    """Return a network's outputs in order, also where there is one."""
+    return outputs if isinstance(outputs, (tuple, list)) else (outputs,)
 
 
 def _teacher_loss(task: str, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:

@@ -20,6 +20,11 @@ def shifted(pixels: int) -> Callable[[tuple[Any, ...], Any], tuple[Any, ...]]:
     return shift
 
 
+def moved(_params: object, inputs: tuple[Any, ...], generator: Any) -> tuple[Any, ...]:
+    """Vary a training batch of images: each moves by up to two pixels."""
+    return shifted(2)(inputs, generator)
+
+
 def _shift(images: Any, pixels: int, generator: Any) -> Any:
     import torch
     from torch.nn import functional

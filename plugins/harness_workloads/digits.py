@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Job, MissingDependency, Model, Split, SplitName, TensorSpec, WorkloadSpec, param
-from harness_workloads.augment import noisy, shifted
+from harness_workloads.augment import moved, noisy
 from harness_workloads.scoring import accuracy, correct, cross_entropy
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _fresh(job: Job) -> Any:
 
 
 def _fit_images(params: ImageParams, job: Job) -> Model:
-    return _train(_fresh(job), params, job, augment=shifted(2))
+    return _train(_fresh(job), params, job, augment=job.workload.augment)
 
 
 def _fit_plain(params: SequenceParams | PairParams, job: Job) -> Model:
@@ -191,6 +191,7 @@ def workloads() -> Iterable[WorkloadSpec[Any]]:
         aggregate=accuracy,
         model=_resnet8,
         loss=cross_entropy,
+        augment=moved,
         default=True,
     )
     yield WorkloadSpec(

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.api import BadModel, Job, MissingDependency, Model, Split, SplitName, TensorSpec, WorkloadSpec, param
 from harness_workloads.archives import Arrays, divide
-from harness_workloads.augment import shifted
+from harness_workloads.augment import moved
 from harness_workloads.scoring import accuracy, correct, cross_entropy
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -108,7 +108,7 @@ def _fit(params: Params, job: Job) -> Model:
 
     harness_torch.seed_everything(job.seed)
     module = job.workload.build()
-    harness_torch.fit(module, job, epochs=params.epochs, lr=params.lr, augment=shifted(2))
+    harness_torch.fit(module, job, epochs=params.epochs, lr=params.lr, augment=job.workload.augment)
     return harness_torch.new_model(module, job, job.workload.inputs, OUTPUTS)
 
 
@@ -127,5 +127,6 @@ def workloads() -> Iterable[WorkloadSpec[Any]]:
         aggregate=accuracy,
         model=_model,
         loss=cross_entropy,
+        augment=moved,
         fingerprint=lambda params: fingerprint(params.path),
     )

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from harness.api import Job, Model, Split, SplitName, TensorSpec, WorkloadSpec, param
-from harness_workloads.augment import noisy, shifted
+from harness_workloads.augment import moved, noisy
 from harness_workloads.scoring import accuracy, correct, cross_entropy
 
 OUTPUTS = ("logits",)
@@ -25,6 +25,7 @@ class Params:
     items: int = param(12_000, "rendered training items", ge=64)
     strength: float = param(1.0, "scale of warp, occlusion and noise; 1 is tuned for 88 to 94 % in float32", ge=0, le=2)
     noise: float = param(0.0, "deviation of more noise on the test items alone, as share of their own", ge=0)
+    width: float = param(1.0, "scale of the network's channels, or of the transformer's heads", gt=0, le=8)
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,24 @@ def split(params: Params, name: SplitName) -> Split:
     return noisy(items, name, params.noise)
 
 
-def _resnet8(_params: Params, *, width: float = 1.0, depth: float = 1.0) -> Any:
+def _resnet8(params: Params, *, width: float = 1.0, depth: float = 1.0) -> Any:
     from harness_workloads.nets.resnet import ResNet8
 
-    return ResNet8(3, CLASSES, width=width, depth=depth)
+    return ResNet8(3, CLASSES, width=params.width * width, depth=depth)
 
 
-def _mobilenet(_params: Params, *, width: float = 1.0, depth: float = 1.0) -> Any:
+def _mobilenet(params: Params, *, width: float = 1.0, depth: float = 1.0) -> Any:
     from harness_workloads.nets.mobilenet import SMALL, MobileNetV2
 
-    return MobileNetV2(SMALL, classes=CLASSES, stem=16, last=128, stem_stride=1, width=width, depth=depth)
+    return MobileNetV2(
+        SMALL, classes=CLASSES, stem=16, last=128, stem_stride=1, width=params.width * width, depth=depth
+    )
 
 
-def _transformer(_params: TransformerParams, *, width: float = 1.0, depth: float = 1.0) -> Any:
+def _transformer(params: TransformerParams, *, width: float = 1.0, depth: float = 1.0) -> Any:
     from harness_workloads.nets.sequence import VisionTransformer
 
-    heads = max(1, round(4 * width))
+    heads = max(1, round(4 * params.width * width))
     layers = max(1, round(3 * depth))
     return VisionTransformer(side=32, width=16 * heads, heads=heads, layers=layers, classes=CLASSES)
 
@@ -85,7 +88,7 @@ def _fit(params: Params, job: Job) -> Model:
 
     harness_torch.seed_everything(job.seed)
     module = job.workload.build()
-    harness_torch.fit(module, job, epochs=params.epochs, lr=params.lr, augment=shifted(2))
+    harness_torch.fit(module, job, epochs=params.epochs, lr=params.lr, augment=job.workload.augment)
     return harness_torch.new_model(module, job, job.workload.inputs, OUTPUTS)
 
 
@@ -109,4 +112,5 @@ def workloads() -> Iterable[WorkloadSpec[Any]]:
             aggregate=accuracy,
             model=model,
             loss=cross_entropy,
+            augment=moved,
         )
