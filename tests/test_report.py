@@ -230,6 +230,7 @@ def test_answers_name_every_cell_that_may_be_the_first():
     rows = [row for row in frame.to_dict("records") if row["status"] == "ok" and not row["overhead"]]
     found = {answer.question: answer for answer in answers(rows)}
     name = "{method} on {target}".format_map
+    rows = [row for row in rows if row["pass_99"]]  # what loses more of the float quality answers nothing
     surely = min(row["cross_rank_worst"] for row in rows)  # the best place that somebody surely has
     first = {name(row) for row in rows if row["cross_rank_best"] <= surely}
     assert set(found["fastest"].names) == first
