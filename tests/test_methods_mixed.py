@@ -78,6 +78,28 @@ def test_sensitivity_is_the_squared_change_of_the_outputs(width: str, bits: int,
     assert found == {"0.weight": pytest.approx(float((change**2).mean()), rel=1e-3)}
 
 
+@pytest.mark.parametrize("widths", ["int8/float32", LADDER])
+def test_the_matrices_of_a_recurrent_layer_take_one_width_together(widths: str, tmp_path: Path) -> None:
+    model = trained(tmp_path, "gru")
+    job, module = make_job(tmp_path, "gru"), load(model)
+    names = ["gru.weight_ih_l0", "gru.weight_hh_l0"]
+    items, narrow = job.data.split("calibration").inputs, widths.split("/")[0]
+    chosen = simulated.layers(module, example_inputs(job), recurrent=True)
+    errors = mixed.sensitivities(module, chosen, {}, items, narrow)
+    plain = call(module, items)["output0"]
+    with torch.no_grad():
+        for name, parameter in module.gru.named_parameters():
+            if name.startswith("weight"):
+                parameter.copy_(torch.from_numpy(rounded(parameter.numpy(), int(narrow[3:]))))
+    change = call(module, items)["output0"] - plain
+    assert list(errors) == ["gru.weight_ih_l0", "head.weight"]
+    assert errors["gru.weight_ih_l0"] == pytest.approx(float((change**2).mean()), rel=1e-3)
+    job = dataclasses.replace(job, workload=_Never(job.workload))
+    overrides = compress(SPEC, model, job, budget=0.0, widths=widths, most=1.0).precision.overrides
+    assert overrides == dict.fromkeys([*names, "head.weight"], "float32")
+    assert json.loads((job.out / "effect.json").read_text())["layers_float32"] == 2
+
+
 def test_widths_of_weights_alone_ask_for_no_ranges(cnn: Model, tmp_path: Path) -> None:
     for widths in (LADDER, "int4/float32"):
         result = compress(SPEC, cnn, make_job(tmp_path), budget=1.0, widths=widths)

@@ -58,32 +58,52 @@ def compress(model: Model, params: MixedParams, job: Job) -> Model:
     split. The layer that costs most gets the next width, one step at a time, until the metric on the selection split
     is within the budget of the float model's. The test split is never seen.
 
+    The matrices of a recurrent layer take one width together, as a runtime has one kernel for them; their inputs are
+    simulated where they enter the layer, not between its steps.
+
     Raises:
         Unsupported: No layer can be quantized, or a split that it measures on is empty or has no labels.
     """
-    from harness_torch import example_inputs, load
+    from harness_torch import evaluate, example_inputs, load
 
     items = calibration(job, params.samples)
     module = load(model)
-    chosen = layers(module, example_inputs(job), attention=_weights_alone(params))
+    chosen = layers(module, example_inputs(job), attention=_weights_alone(params), recurrent=True)
     ranges = {} if _weights_alone(params) else input_ranges(module, chosen, job, params.samples)
     ladder = params.widths.split("/")
     errors = {width: sensitivities(module, chosen, ranges, items, width) for width in ladder[:-1]}
-    widths, lost = _climb(params, job, errors, lambda widths: _score(module, chosen, ranges, widths, job))
+    together = _together(chosen)
+
+    def score(widths: Mapping[str, str]) -> float:
+        with _simulated(chosen, ranges, _of_weights(widths, together)):
+            return evaluate(module, job)
+
+    widths, lost = _climb(params, job, errors, score)
     counts = {f"layers_{width}": list(widths.values()).count(width) for width in ladder}
     (job.out / "effect.json").write_text(json.dumps({**counts, "simulated_loss": lost}))
-    overrides = {name: width for name, width in widths.items() if width != ladder[0]}
+    overrides = {name: width for name, width in _of_weights(widths, together).items() if width != ladder[0]}
     wanted = dataclasses.replace(
         wants(params), overrides=overrides, storage=model.precision.storage, pattern=model.precision.pattern
     )
     return dataclasses.replace(model, precision=wanted)
 
 
-def _score(module: nn.Module, chosen: Sequence[Weight], ranges: Ranges, widths: Mapping[str, str], job: Job) -> float:
-    from harness_torch import evaluate
+def _together(chosen: Sequence[Weight]) -> dict[str, list[Weight]]:
+    """Return the weights that take one width together, by the name of the first of them."""
+    from torch import nn
 
-    with _simulated(chosen, ranges, widths):
-        return evaluate(module, job)
+    found: dict[str, list[Weight]] = {}
+    layers_seen: dict[int, str] = {}
+    for item in chosen:
+        recurrent = isinstance(item.owner, nn.RNNBase)
+        first = layers_seen.setdefault(id(item.owner), item.name) if recurrent else item.name
+        found.setdefault(first, []).append(item)
+    return found
+
+
+def _of_weights(widths: Mapping[str, str], together: Mapping[str, Sequence[Weight]]) -> dict[str, str]:
+    """Return the width of every weight from that of the first of those that go together."""
+    return {item.name: width for first, width in widths.items() for item in together[first]}
 
 
 def _climb(
@@ -92,7 +112,7 @@ def _climb(
     errors: Mapping[str, Mapping[str, float]],
     score: Callable[[Mapping[str, str]], float],
 ) -> tuple[dict[str, str], float]:
-    """Return the width of each layer by its weight, and what the metric loses at these widths.
+    """Return the width of each layer by its first weight, and what the metric loses at these widths.
 
     Args:
         params: Widths, budget, and how many layers may be float.
@@ -123,11 +143,13 @@ def _climb(
 def sensitivities(
     module: nn.Module, chosen: Sequence[Weight], ranges: Ranges, items: Any, width: str = "int8"
 ) -> dict[str, float]:
-    """Return the mean squared change of all outputs when one layer alone is simulated in this width, by weight.
+    """Return the mean squared change of all outputs when one layer alone is simulated in this width.
+
+    By the layer's weight; a recurrent layer's matrices are simulated together, and the first names them.
 
     Args:
         module: Left as it is.
-        chosen: The layers.
+        chosen: The layers' weights.
         ranges: Of the layers' inputs by weight; a layer without one sees its inputs in float.
         items: Arrays by input name.
         width: "int8" or "int4".
@@ -138,10 +160,10 @@ def sensitivities(
 
     plain = call(module, items)
     found = {}
-    for item in chosen:
-        with _simulated([item], ranges, {item.name: width}):
+    for first, own in _together(chosen).items():
+        with _simulated(own, ranges, dict.fromkeys((item.name for item in own), width)):
             changed = call(module, items)
-        found[item.name] = float(np.mean([np.mean((changed[name] - plain[name]) ** 2) for name in plain]))
+        found[first] = float(np.mean([np.mean((changed[name] - plain[name]) ** 2) for name in plain]))
     return found
 
 

@@ -56,15 +56,19 @@ def grid_range(low: float, high: float) -> tuple[float, float]:
     return -zero * scale, (LEVELS - zero) * scale
 
 
-def layers(module: nn.Module, inputs: Sequence[Tensor], *, attention: bool = False) -> list[Weight]:
+def layers(
+    module: nn.Module, inputs: Sequence[Tensor], *, attention: bool = False, recurrent: bool = False
+) -> list[Weight]:
     """Return the weights of the convolutions and linear layers that are called as such, first used first.
 
-    Recurrent layers and the projections inside attention are left to the target's own quantizer.
+    Recurrent layers and the projections inside attention are left to the target's own quantizer unless asked for.
 
     Args:
         module: Left as it is.
         inputs: Of one call, by position.
         attention: Return the projections inside attention too, whose inputs no hook sees.
+        recurrent: Return the matrices of GRU, LSTM and RNN layers too. A hook sees the sequence that enters, not the
+            state nor what passes between stacked layers.
 
     Raises:
         Unsupported: There is none.
@@ -76,13 +80,15 @@ def layers(module: nn.Module, inputs: Sequence[Tensor], *, attention: bool = Fal
 
     attends = [item for item in module.modules() if isinstance(item, nn.MultiheadAttention)]
     inner = {layer for item in attends for layer in (item, item.out_proj)}
+    kinds = (_ConvNd, nn.Linear, nn.RNNBase) if recurrent else (_ConvNd, nn.Linear)
     found = [
         item
         for item in weights_in_order(module, inputs)
-        if (attention if item.owner in inner else isinstance(item.owner, (_ConvNd, nn.Linear)))
+        if (attention if item.owner in inner else isinstance(item.owner, kinds))
     ]
     if not found:
-        raise Unsupported("the model has no convolution or linear layer to quantize")
+        known = "convolution, linear or recurrent layer" if recurrent else "convolution or linear layer"
+        raise Unsupported(f"the model has no {known} to quantize")
     return found
 
 

@@ -24,6 +24,7 @@ from harness_onnx.graph import (
     normalise,
     override_nodes,
     raw_tensors,
+    recurrent_nodes,
     save_normalised,
     weight_spans,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "ranges",
     "raw_tensors",
     "read_encodings",
+    "recurrent_nodes",
     "save_normalised",
     "symmetric_qdq",
     "tensor_runs",

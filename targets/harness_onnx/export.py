@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Job, MissingDependency, Model, Options, Unsupported
-from harness_onnx.graph import BATCH, check_file, import_onnx, load, model_io, normalise
+from harness_onnx.graph import BATCH, GATES, check_file, import_onnx, load, model_io, normalise
 from harness_onnx.quantize import quiet
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def export(model: Model, options: Options, job: Job) -> Model:
             failures.append(f"{name}: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
             log.info("export by %s failed: %s", name, error)
             continue
-        return dataclasses.replace(model, format="onnx", path=path, names=_renamed(module, path))
+        names = {**_renamed(module, path), **_recurrent(module, model, path)}
+        return dataclasses.replace(model, format="onnx", path=path, names=names)
     raise Unsupported(f"the model cannot be exported to ONNX with a free batch: {'; '.join(failures)}")
 
 
@@ -180,3 +181,30 @@ def _renamed(module: nn.Module, path: Path) -> dict[str, str]:
             if any(array.shape == form.shape and np.array_equal(array, form) for form in (value, value.T)):
                 renamed[name] = other
     return renamed
+
+
+def _recurrent(module: nn.Module, model: Model, path: Path) -> dict[str, str]:
+    """Return parameter name -> what a recurrent node reads in its place: gates in another order, folded or not.
+
+    Both sides stand in the order of the call. Nothing is returned where they differ in number, as where a module is
+    called twice or a layer was written out.
+    """
+    from torch import nn
+
+    from harness_torch.weights import weights_in_order
+
+    nodes = [node for node in load(path).graph.node if node.op_type in GATES]
+    if not nodes:
+        return {}
+    pairs: dict[str, list[str]] = {}
+    for item in weights_in_order(module, _example(model)):
+        if isinstance(item.owner, nn.RNNBase) and "weight_hr" not in item.attribute:
+            level = item.name.removesuffix("_reverse").rpartition("_l")[2]
+            pairs.setdefault(f"{item.name.rpartition('.')[0]} {level}", []).append(item.name)
+    if len(pairs) != len(nodes):
+        return {}
+    return {
+        name: node.input[2 if "weight_hh" in name else 1]
+        for names, node in zip(pairs.values(), nodes, strict=True)
+        for name in names
+    }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 BATCH = "batch"  # the name that a free first dimension has in every file we write
 _WEIGHT_AXIS = {"Conv": 0, "ConvInteger": 0, "ConvTranspose": 1, "MatMul": -1, "MatMulInteger": -1, "GRU": 1, "LSTM": 1}
-_GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
+GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}  # of the recurrent operators
 
 
 def import_onnx() -> Any:
@@ -212,6 +212,16 @@ def layer_nodes(path: Path, parameter: str, names: Mapping[str, str]) -> list[st
     return nodes
 
 
+def recurrent_nodes(path: Path) -> dict[str, tuple[str, int, str]]:
+    """Return the GRU, LSTM and RNN nodes by name: each its operator, hidden size and direction."""
+    found = {}
+    for node in load(path).graph.node:
+        if node.op_type in GATES:
+            direction = attribute(node, "direction", b"forward").decode()
+            found[node.name] = (node.op_type, int(attribute(node, "hidden_size", 0)), direction)
+    return found
+
+
 def _constants(graph: GraphProto) -> set[str]:
     """Return the values that no input changes: initializers and what is computed from them alone."""
     found = {item.name for item in graph.initializer} | {""}
@@ -292,9 +302,9 @@ def _shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
 def _node_macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     inputs = [shapes.get(name, ()) for name in node.input]
     output = shapes.get(node.output[0], ())
-    if node.op_type in _GATES and inputs[0] and inputs[1]:
+    if node.op_type in GATES and inputs[0] and inputs[1]:
         steps, batch, features = inputs[0]  # with layout 1 the first two change places; the product is the same
-        hidden = inputs[1][1] // _GATES[node.op_type]
+        hidden = inputs[1][1] // GATES[node.op_type]
         return steps * batch * inputs[1][0] * inputs[1][1] * (features + hidden)
     if node.op_type in {"Conv", "ConvInteger"} and output and inputs[1]:
         return math.prod(output) * math.prod(inputs[1][1:])

@@ -18,6 +18,7 @@ from harness_onnx import (
     model_io,
     override_nodes,
     qdq,
+    recurrent_nodes,
     save_normalised,
     to_float16,
     weight_only,
@@ -120,11 +121,13 @@ def _weight_only(model: Model, params: Params, job: Job, out: Path) -> str:
     bits = 4 if wanted.weights == "int4" else 8
     given = override_nodes(model.path, wanted.overrides, model.names, dtypes=("float32", "int8"))
     per_channel = wanted.granularity == "per-channel"
-    exclude, wider = given["float32"], given["int8"]
+    recurrent = recurrent_nodes(model.path)  # no kernel takes their matrices as integers
+    exclude, wider = given["float32"], given["int8"].keys() - recurrent.keys()
     counts = weight_only(model.path, out, bits=bits, per_channel=per_channel, exclude=exclude, wider=wider)
     layers = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     blocks = ", blocks of 32 rows in MatMul" if bits == 4 and per_channel else ""
-    mixed = f"; {len(wider)} layers with int8 weights, {len(exclude)} left float32" if wanted.overrides else ""
+    left = len(exclude.keys() | recurrent.keys())
+    mixed = f"; {len(wider)} layers with int8 weights, {left} left float32" if wanted.overrides else ""
     return f"DequantizeLinear of symmetric {wanted.weights} weights ({layers}), {wanted.granularity}{blocks}{mixed}"
 
 

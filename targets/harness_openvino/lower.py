@@ -128,7 +128,7 @@ def _weight_only(graph: Any, model: Model, params: Params, job: Job) -> tuple[An
         raise Unsupported("openvino: nncf.compress_weights has one scale per channel or group, never one per tensor")
     nncf = import_nncf()
     given = override_nodes(model.path, wanted.overrides, model.names, dtypes=("float32", "int8"))
-    kept, wider = (operations(graph, given[dtype]) for dtype in ("float32", "int8"))
+    kept, wider = (operations(graph, model.path, given[dtype]) for dtype in ("float32", "int8"))
     scope = ignored_scope(nncf, kept)
     if wanted.weights == "int8":
         mode = nncf.CompressWeightsMode.INT8_SYM

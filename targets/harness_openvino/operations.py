@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.api import Model, Unsupported
-from harness_onnx import Range, float_nodes, read_encodings
+from harness_onnx import Range, float_nodes, read_encodings, recurrent_nodes
 
 _NO_LAYERS = {"Add", "Constant", "Reshape"}  # what is left by a layer's name when the layer itself took another
 
 
-def operations(graph: Any, nodes: Mapping[str, str]) -> tuple[str, ...]:
+def operations(graph: Any, path: Path, nodes: Mapping[str, str]) -> tuple[str, ...]:
     """Return the operations made from nodes of the ONNX file, which stand with the parameters that named them.
 
-    Converting may append to a node's name.
+    Converting may append to a node's name. A recurrent node's is lost: it is found by kind, size and direction.
 
     Raises:
-        Unsupported: A name is left without a layer: converting fused it, under another name.
+        Unsupported: A name is left without a layer, since converting fused it under another name; or only some of
+            several recurrent layers of one size are meant.
     """
     kinds = {item.get_friendly_name(): item.get_type_name() for item in graph.get_ordered_ops()}
+    recurrent = recurrent_nodes(path)
     found: list[str] = []
     for node, parameter in nodes.items():
-        names = [name for name in kinds if name == node or name.startswith(f"{node}/")]
+        if node in recurrent:
+            names = _sequences(graph, *recurrent[node])
+            alike = {other for other, facts in recurrent.items() if facts == recurrent[node]}
+            if names and not (alike <= set(nodes) and len(alike) == len(names)):
+                why = "openvino's graph has several recurrent layers of its size, which cannot be told apart"
+                raise Unsupported(f"override of {parameter!r}: {why}")
+        else:
+            names = [name for name in kinds if name == node or name.startswith(f"{node}/")]
         if all(kinds[name] in _NO_LAYERS for name in names):
             raise Unsupported(f"override of {parameter!r}: openvino's graph has no layer by the name {node!r}")
         found += names
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
+
+
+def _sequences(graph: Any, kind: str, hidden: int, direction: str) -> list[str]:
+    """Return the names of the recurrent operations with these attributes of an ONNX node."""
+    found = []
+    for item in graph.get_ordered_ops():
+        if item.get_type_name() == f"{kind}Sequence":
+            facts = item.get_attributes()
+            if (facts["hidden_size"], facts["direction"]) == (hidden, direction):
+                found.append(item.get_friendly_name())
+    return found
 
 
 def kept_float(graph: Any, model: Model) -> tuple[str, ...]:
     """Return the operations of the graph that overrides keep float."""
-    return operations(graph, float_nodes(model.path, model.precision.overrides, model.names))
+    return operations(graph, model.path, float_nodes(model.path, model.precision.overrides, model.names))
 
 
 def bound_inputs(graph: Any, model: Model) -> dict[str, Range]:
@@ -46,7 +67,7 @@ def bound_inputs(graph: Any, model: Model) -> dict[str, Range]:
     given = read_encodings(wanted.encodings)
     found: dict[str, Range] = {}
     for parameter, bounds in given.items():
-        layers = operations(graph, float_nodes(model.path, {parameter: "float32"}, model.names))
+        layers = operations(graph, model.path, float_nodes(model.path, {parameter: "float32"}, model.names))
         found |= dict.fromkeys(layers, bounds)
     return found
 

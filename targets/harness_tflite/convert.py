@@ -100,10 +100,11 @@ def _check(module: Any, sample: tuple[Any, ...], model: Model, path: Path) -> No
 def weight_names(module: Any, path: Path) -> dict[str, str]:
     """Map parameter names to the constant tensors of the file that hold them.
 
-    litert-torch writes the scope of a layer, ``package.Net/torch.nn.modules.conv.Conv2d_stem``, into the names of its
-    tensors. Among those the one of the parameter's size is taken. A layer that is used without being called, such as
-    the projections of attention, leaves no scope: its matrix is the only tensor with these values. A parameter that
-    was folded away is left out.
+    A matrix is the only tensor with its values, if there is one: the projections of attention are used without being
+    called, and the matrices of a recurrent layer can be of one size, so that nothing else finds them. For what was
+    changed by folding, litert-torch writes the scope of the layer, ``package.Net/torch.nn.modules.conv.Conv2d_stem``,
+    into the names of its tensors; the one of the parameter's size is taken. A parameter that was folded away is left
+    out.
     """
     constants = flatbuffer.constants(flatbuffer.open_model(path))
     values: dict[bytes, list[str]] = {}
@@ -111,12 +112,12 @@ def weight_names(module: Any, path: Path) -> dict[str, str]:
         values.setdefault(hashlib.sha256(raw).digest(), []).append(tensor)
     found = {}
     for name, parameter in module.named_parameters():
-        scope = f"{_scope(module, name.split('.')[:-1])};"
-        sizes = {tensor: size for tensor, size in constants.items() if scope in f"{tensor};"}
-        match = next((tensor for tensor, size in sizes.items() if size == parameter.numel()), None)
-        if match is None and parameter.dim() == 2:
-            same = values.get(hashlib.sha256(parameter.detach().contiguous().numpy().tobytes()).digest(), [])
-            match = same[0] if len(same) == 1 else None
+        same = values.get(hashlib.sha256(parameter.detach().contiguous().numpy().tobytes()).digest(), [])
+        match = same[0] if parameter.dim() == 2 and len(same) == 1 else None
+        if match is None:
+            scope = f"{_scope(module, name.split('.')[:-1])};"
+            sizes = {tensor: size for tensor, size in constants.items() if scope in f"{tensor};"}
+            match = next((tensor for tensor, size in sizes.items() if size == parameter.numel()), None)
         if match is not None:
             found[name] = match
     return found
