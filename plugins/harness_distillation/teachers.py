@@ -103,7 +103,8 @@ def distil_from(
 ) -> Multiplier:  # fmt: skip
     """Train a student in place: least task loss, subject to logits near the averages of the item's cluster.
 
-    The Lagrangian is task loss + lambda x violation; after each batch lambda ascends by the violation seen.
+    The Lagrangian is task loss + lambda x violation; after each batch lambda ascends by the violation seen. Clusters
+    and averages are of the items as they are; the student's batches are varied as the workload varies its own.
 
     Returns:
         The multiplier as training left it.
@@ -133,7 +134,7 @@ def distil_from(
         multiplier.ascend(float(over.detach()))
         return value
 
-    fit(student, numbered(job), epochs=epochs, lr=lr, loss=loss)
+    fit(student, numbered(job), epochs=epochs, lr=lr, loss=loss, augment=job.workload.augment)
     return multiplier
 
 
