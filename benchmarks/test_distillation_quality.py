@@ -82,7 +82,7 @@ def from_labels(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("name", ["distillation", "feature-distillation"])
+@pytest.mark.parametrize("name", ["distillation", "feature-distillation", "progressive-distillation"])
 def test_distilled_students_beat_students_of_labels(name, teacher, from_labels, tmp_path):
     spec, distilled = SPECS[name], []
     for seed in SEEDS:
