@@ -80,7 +80,7 @@ def test_strict_fails_the_row_of_a_cell_that_ran_something_else_and_keeps_its_fi
 def test_a_hang_is_a_timeout_and_a_memory_eater_is_oom(toy):
     done = toy.run(
         "--methods", "baseline", "--targets", "way-a way-b:mode=hang way-b:mode=eat",
-        "--timeout", "5", "--memory-limit", "1GiB",
+        "--timeout", "10", "--memory-limit", "1GiB",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     rows = toy.records()

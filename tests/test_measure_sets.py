@@ -33,12 +33,19 @@ def least(result: LaunchSet) -> dict[str, float]:
 
 
 def test_members_are_measured_side_by_side_and_killed(tmp_path):
-    result = run([member(tmp_path, "anchor", ms=2), member(tmp_path, "half", ms=1), member(tmp_path, "slow", ms=4)])
-    assert not result.failures
-    assert {launch.cell_id for launch in result.launches} == {"anchor", "half", "slow"}
-    found = least(result)
-    assert found["anchor"] == pytest.approx(2e6, rel=0.02)
-    assert found["slow"] / found["anchor"] == pytest.approx(2, rel=0.02)
+    members = [member(tmp_path, "anchor", ms=2), member(tmp_path, "half", ms=1), member(tmp_path, "slow", ms=4)]
+    wanted = {
+        "anchor": pytest.approx(2e6, rel=0.02),
+        "half": pytest.approx(1e6, rel=0.02),
+        "slow": pytest.approx(4e6, rel=0.02),
+    }
+    for _attempt in range(3):  # other work on the host may lengthen every call of a member, never shorten one
+        result = run(members)
+        assert not result.failures
+        found = least(result)
+        if found == wanted:
+            break
+    assert found == wanted
     for launch in result.launches:
         assert [batch.round for batch in launch.batches] == list(range(6))
         assert all(len(batch.ns) >= 5 for batch in launch.batches)
