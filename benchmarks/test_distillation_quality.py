@@ -62,7 +62,7 @@ class Ground:
         model = self.workload.spec.fit(self.workload.params, self.job("teacher", 0))
         right = self.hits(load(model)).mean()
         print(f"\n{self.name}: teacher {right:.2%}", flush=True)
-        assert right > 0.7, "a teacher that has not learned has nothing to teach"
+        assert right > 0.8, "a teacher that has not learned has nothing to teach"
         return model
 
     @functools.cached_property
@@ -89,6 +89,8 @@ GROUNDS = {
     "transformer": Ground("glyphs-transformer", {"items": 12_000, "epochs": 9}, lr=5e-3),
 }
 
+NO_GAIN = pytest.mark.xfail(raises=AssertionError, reason="logits bring this student nothing")
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
@@ -97,8 +99,8 @@ GROUNDS = {
     [
         ("distillation", "transformer"),
         ("feature-distillation", "few"),
-        pytest.param("distillation", "few", marks=pytest.mark.xfail(reason="logits bring this student nothing")),
-        pytest.param("distillation", "wide", marks=pytest.mark.xfail(reason="logits bring this student nothing")),
+        pytest.param("distillation", "few", marks=NO_GAIN),
+        pytest.param("distillation", "wide", marks=NO_GAIN),
     ],
 )
 def test_distilled_students_beat_students_of_labels(name, where, tmp_path):

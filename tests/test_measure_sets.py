@@ -46,6 +46,7 @@ def test_members_are_measured_side_by_side_and_killed(tmp_path):
         if found == wanted:
             break
     assert found == wanted
+    assert found["slow"] / found["anchor"] == pytest.approx(2, rel=0.02)
     for launch in result.launches:
         assert [batch.round for batch in launch.batches] == list(range(6))
         assert all(len(batch.ns) >= 5 for batch in launch.batches)

@@ -65,12 +65,9 @@ def test_the_node_of_each_matrix_is_found(kind: type[nn.RNNBase], tmp_path: Path
     module = Rows(kind)
     model = exported(module, tmp_path, "onnx")
     nodes = [node for node in onnx.load(model.path).graph.node if node.op_type == kind.__name__]
-    first, second = (node.name for node in nodes)
     found = {name: layer_nodes(model.path, name, model.names) for name in matrices(module)}
     assert found == {
-        f"parts.0.weight_{place}_l{level}": [node]
-        for level, node in enumerate((first, second))
-        for place in ("ih", "hh")
+        f"parts.0.weight_{place}_l{level}": [node.name] for level, node in enumerate(nodes) for place in ("ih", "hh")
     }
 
 

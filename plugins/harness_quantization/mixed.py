@@ -92,13 +92,10 @@ def _together(chosen: Sequence[Weight]) -> dict[str, list[Weight]]:
     """Return the weights that take one width together, by the name of the first of them."""
     from torch import nn
 
-    found: dict[str, list[Weight]] = {}
-    layers_seen: dict[int, str] = {}
+    found: dict[object, list[Weight]] = {}
     for item in chosen:
-        recurrent = isinstance(item.owner, nn.RNNBase)
-        first = layers_seen.setdefault(id(item.owner), item.name) if recurrent else item.name
-        found.setdefault(first, []).append(item)
-    return found
+        found.setdefault(item.owner if isinstance(item.owner, nn.RNNBase) else item.name, []).append(item)
+    return {own[0].name: own for own in found.values()}
 
 
 def _of_weights(widths: Mapping[str, str], together: Mapping[str, Sequence[Weight]]) -> dict[str, str]:

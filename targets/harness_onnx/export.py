@@ -196,11 +196,11 @@ def _recurrent(module: nn.Module, model: Model, path: Path) -> dict[str, str]:
     nodes = [node for node in load(path).graph.node if node.op_type in GATES]
     if not nodes:
         return {}
-    pairs: dict[str, list[str]] = {}
+    pairs: dict[tuple[nn.Module, str], list[str]] = {}
     for item in weights_in_order(module, _example(model)):
         if isinstance(item.owner, nn.RNNBase) and "weight_hr" not in item.attribute:
             level = item.name.removesuffix("_reverse").rpartition("_l")[2]
-            pairs.setdefault(f"{item.name.rpartition('.')[0]} {level}", []).append(item.name)
+            pairs.setdefault((item.owner, level), []).append(item.name)
     if len(pairs) != len(nodes):
         return {}
     return {

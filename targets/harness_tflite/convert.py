@@ -112,8 +112,10 @@ def weight_names(module: Any, path: Path) -> dict[str, str]:
         values.setdefault(hashlib.sha256(raw).digest(), []).append(tensor)
     found = {}
     for name, parameter in module.named_parameters():
-        same = values.get(hashlib.sha256(parameter.detach().contiguous().numpy().tobytes()).digest(), [])
-        match = same[0] if parameter.dim() == 2 and len(same) == 1 else None
+        match = None
+        if parameter.dim() == 2:
+            same = values.get(hashlib.sha256(parameter.detach().contiguous().numpy().tobytes()).digest(), [])
+            match = same[0] if len(same) == 1 else None
         if match is None:
             scope = f"{_scope(module, name.split('.')[:-1])};"
             sizes = {tensor: size for tensor, size in constants.items() if scope in f"{tensor};"}
