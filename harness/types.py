@@ -15,6 +15,7 @@ SplitName = Literal["train", "calibration", "selection", "test"]
 Purpose = Literal["latency", "memory", "accuracy", "placement"]
 Kind = Literal["measured", "estimated", "simulated", "inferred"]
 RunsOn = Literal["here", "device", "emulator"]
+Role = Literal["item", "constant", "state"]
 NoiseVerdict = Literal["ok", "suspect", "noisy"]
 SpeedVerdict = Literal["faster", "slower", "equivalent", "unresolved", "anchor", "no anchor"]
 
@@ -24,15 +25,24 @@ SCHEMA = 1  # of every stored value; a record of a newer schema is refused by na
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A named array: numpy dtype name and shape; the first dimension is the batch, ``None`` where it is free.
+    """A named array of a model or a session: numpy dtype name, shape, and how the items of the data lie in it.
 
     Attributes:
         dtype: Of numpy, by name: "float32", "int64" …
-        shape: Batch dimension first; ``None`` where a dimension is free.
+        shape: Of one call; ``None`` where a dimension is free. The first dimension is the batch unless ``axis`` differs.
+        role: "item": each item brings its own values. "constant": one array serves every call. "state": the array
+            starts at its stored value, zeros unless the data hold another, and then takes what the output ``source``
+            gave in the call before.
+        axis: Dimension along which the items of a call are stacked; ``None`` where the array has none, so that a call
+            takes one item ("item"), or the array does not depend on the batch ("constant", "state").
+        source: Of a state: the output that is fed back into it.
     """
 
     dtype: str
     shape: tuple[int | None, ...]
+    role: Role = "item"
+    axis: int | None = 0
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,6 +190,8 @@ class Model:
         parts: Models that run one after another in its place, each taking by name what the inputs and the parts
             before it give; then ``path`` is the folder that holds them. Each is exported, lowered and timed alone.
         feeds: Of a part: folder of ``<input>.npy`` with what reaches it of the calibration split.
+        axes: Output name -> dimension along which the items of a call are stacked, ``None`` where the output has none
+            and belongs to the call as a whole; an output that is not named has them on dimension 0.
     """
 
     format: str
@@ -192,6 +204,7 @@ class Model:
     flags: tuple[str, ...] = ()
     parts: tuple[Model, ...] = ()
     feeds: Path | None = None
+    axes: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ def file_inputs(model: Model, sha256: str) -> dict[str, Any]:
         "names": dict(model.names),
         "inputs": codec.to_data(model.inputs),
         "outputs": list(model.outputs),
+        "axes": dict(model.axes),
     }
     if model.parts:
         found["parts"] = [file_inputs(part, content_sha256(part.path)) for part in model.parts]
