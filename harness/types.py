@@ -29,7 +29,7 @@ class TensorSpec:
 
     Attributes:
         dtype: Of numpy, by name: "float32", "int64" …
-        shape: Of one call; ``None`` where a dimension is free. The first dimension is the batch unless ``axis`` differs.
+        shape: Of one call; ``None`` where a dimension is free. The first is the batch unless ``axis`` differs.
         role: "item": each item brings its own values. "constant": one array serves every call. "state": the array
             starts at its stored value, zeros unless the data hold another, and then takes what the output ``source``
             gave in the call before.

@@ -159,7 +159,9 @@ class Bench:
 
         session, _ns = self.load("accuracy")
         items, folder = self.setup.member.evaluation, Path(message["folder"])
-        files, batch = write_outputs(session, items, folder, batch=message["batch"], items=message["items"])
+        files, batch = write_outputs(
+            session.run, session.inputs, {}, items, folder, batch=message["batch"], items=message["items"]
+        )
         paths = {name: str(path) for name, path in files.items()}
         return {"outputs": paths, "batch": batch, "effective": effective(session)}
 

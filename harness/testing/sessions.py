@@ -110,7 +110,7 @@ class _Life:
         changed = tuple(name for name in pool if not np.array_equal(pool[name], kept[name]))
         again = session.run({name: array.copy() for name, array in kept.items()})
         equal = all(np.array_equal(first[name], np.asarray(again[name]), equal_nan=True) for name in first)
-        write_outputs(session, self.evaluation, self.out / "outputs", batch=batch, items=None)
+        write_outputs(session.run, specs, {}, self.evaluation, self.out / "outputs", batch=batch, items=None)
         single = self._singles(session, specs, items) if fixed is None and self.options.batch > 1 else None
         shapes = {name: TensorSpec(str(value.dtype), value.shape) for name, value in first.items()}
         return dataclasses.replace(
