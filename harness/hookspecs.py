@@ -1,4 +1,4 @@
-"""The five hooks. They are called once, at start, to collect what plugins offer."""
+"""The six hooks. They are called once, at start, to collect what plugins offer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pluggy
 
-from harness.specs import ExporterSpec, MethodSpec, TargetSpec, WorkloadSpec
+from harness.specs import ExporterSpec, MethodSpec, OracleSpec, TargetSpec, WorkloadSpec
 from harness.types import Record
 
 hookspec = pluggy.HookspecMarker("harness")
@@ -29,6 +29,12 @@ def harness_methods() -> Iterable[MethodSpec[Any]]:
 @hookspec
 def harness_exporters() -> Iterable[ExporterSpec]:
     """Offer ways from one model format to another."""
+    return ()
+
+
+@hookspec
+def harness_oracles() -> Iterable[OracleSpec]:
+    """Offer frameworks whose answers those of the runtimes are compared with."""
     return ()
 
 

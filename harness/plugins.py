@@ -17,7 +17,7 @@ import pluggy
 from harness import hookspecs, params
 from harness.errors import PlanError, PluginError
 from harness.params import suggest
-from harness.specs import ExporterSpec, MethodSpec, Offer, TargetSpec, WorkloadSpec
+from harness.specs import ExporterSpec, MethodSpec, Offer, OracleSpec, TargetSpec, WorkloadSpec
 from harness.types import Record
 
 GROUP = "harness"
@@ -59,13 +59,14 @@ class Registry:
     workloads: Mapping[str, Offer[WorkloadSpec[Any]]]
     methods: Mapping[str, Offer[MethodSpec[Any]]]
     exporters: Mapping[str, Offer[ExporterSpec]]
+    oracles: Mapping[str, Offer[OracleSpec]]
     targets: Mapping[str, Offer[TargetSpec[Any]]]
     plugins: tuple[PluginInfo, ...]
     problems: tuple[Problem, ...]
     record_written: Callable[[Record], None]
 
     def find(self, kind: str, name: str) -> Offer[Any]:
-        """Return an offer by kind ("workload", "method", "exporter", "target") and name.
+        """Return an offer by kind ("workload", "method", "exporter", "oracle", "target") and name.
 
         Raises:
             PluginError: Its plugin is broken or blocked.
@@ -85,6 +86,7 @@ _KINDS: Mapping[str, tuple[str, type]] = {
     "harness_workloads": ("workload", WorkloadSpec),
     "harness_methods": ("method", MethodSpec),
     "harness_exporters": ("exporter", ExporterSpec),
+    "harness_oracles": ("oracle", OracleSpec),
     "harness_targets": ("target", TargetSpec),
 }
 
@@ -269,6 +271,7 @@ def _freeze(loader: _Loader) -> Registry:
         frozen("workload"),
         frozen("method"),
         frozen("exporter"),
+        frozen("oracle"),
         frozen("target"),
         tuple(loader.infos),
         tuple(loader.problems),

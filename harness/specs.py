@@ -296,6 +296,40 @@ class ExporterSpec:
     known_gaps: Mapping[str, str] = field(default_factory=dict)
 
 
+@runtime_checkable
+class Oracle(Protocol):
+    """A model opened in what defines its answers."""
+
+    @property
+    def label(self) -> str:
+        """Which program answers, such as "torch eager"."""
+        ...
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Run one batch: arrays by input name -> arrays by output name, as ``Model.inputs`` and ``outputs`` say."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleSpec:
+    """A framework that defines what a model of one format answers; runtimes are judged against it.
+
+    Attributes:
+        name: kebab-case.
+        summary: One line.
+        consumes: Format of the models that it runs, such as "torch".
+        open: Model and job -> oracles, the most trusted one first. One that fails, or that would take too long over
+            the items, is passed over for the next; where all are slow, the last one takes its time.
+        extra: The extra of our distribution that installs what it needs.
+    """
+
+    name: str
+    summary: str
+    consumes: str
+    open: Callable[[Model, Job], Iterable[Oracle]]
+    extra: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetSpec(Generic[P]):
     """A runtime on a device.

@@ -126,7 +126,7 @@ def registry(
     chosen = [spec for spec in (*methods(), *extra_methods) if spec.name not in set(without)]
     return Registry(
         offers(works, "fake-work"), offers(chosen, "fake-methods"),
-        offers(EXPORTERS, "fake-exporters"),
+        offers(EXPORTERS, "fake-exporters"), {},
         offers(runtimes, "fake-targets"),
         (PluginInfo("fake-work", "fakes", "fake-dist", "1.0", "loaded", {"workload": ("digits",)}),
          PluginInfo("broken", "nowhere", "bad-dist", "0.1", "broken", {}, "ImportError on import: no such thing")),

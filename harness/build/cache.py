@@ -27,7 +27,7 @@ class Result:
     """What ``result.json`` holds.
 
     Attributes:
-        kind: "data", "model", "artifact" or "pack".
+        kind: "data", "model", "artifact", "reference" or "pack".
         value: The step's value as JSON, with paths relative to the entry.
         sha256: Of the file that the value points to, or of the data.
         seconds: What the step took when it was built.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.build import job, values
 from harness.build.data import DataInfo
 from harness.build.keys import capability_inputs, options_read
+from harness.build.reference import Reference
 from harness.build.tasks import StepStage, Use
 from harness.codec import sha256, to_data
 from harness.errors import PluginError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from harness.plugins import Registry
 
 # Rough seconds, to order steps before their times are known.
-COSTS: Mapping[str, float] = {"data": 3.0, "fit": 60.0, "compress": 15.0, "export": 6.0, "lower": 3.0}
+COSTS: Mapping[str, float] = {"data": 3.0, "fit": 60.0, "compress": 15.0, "export": 6.0, "lower": 3.0, "reference": 3.0}
 State = Literal["waiting", "ready", "running", "done", "failed"]
 
 
@@ -55,7 +56,7 @@ class Node:
     key: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
     entry: Entry | None = None
-    value: Model | Artifact | DataInfo | None = None
+    value: Model | Artifact | DataInfo | Reference | None = None
     sha256: str = ""
     failure: Failure | None = None
     seconds: float = 0.0
@@ -63,6 +64,11 @@ class Node:
     children: list[Node] = field(default_factory=list)
     rank: float = 0.0
     recipe: str = ""
+
+    @property
+    def likes(self) -> str:
+        """Return whose imports serve this step: an oracle runs in the framework that fitted the model."""
+        return self.workload.name if self.stage == "reference" else self.use.name
 
     @property
     def needs(self) -> tuple[Node, ...]:
@@ -123,17 +129,33 @@ class Graph:
 
     def model(self, planned: PlannedCell) -> Node:
         """Add the steps up to the model that a cell's target lowers; return the one that gives it."""
-        options = planned.cell.options
-        workload = _use(planned.workload)
-        name = format_step(planned.workload.step)
-        data = self._node(Node("data", f"{name}: data", workload, workload, Options()))
-        fit = self._node(Node("fit", f"{name}: train", workload, workload, Options(seed=options.seed), data=data))
+        fit = self.fit(planned)
         model = fit
         for index in range(len(planned.pipeline)):
             model = self._compress(planned, index, model, fit)
         for exporter in planned.exporters:
             model = self._export(planned, exporter, model)
         return model
+
+    def fit(self, planned: PlannedCell) -> Node:
+        """Add the steps up to the fitted model of a cell's workload; return the one that gives it."""
+        workload = _use(planned.workload)
+        name = format_step(planned.workload.step)
+        data = self._node(Node("data", f"{name}: data", workload, workload, Options()))
+        options = Options(seed=planned.cell.options.seed)
+        return self._node(Node("fit", f"{name}: train", workload, workload, options, data=data))
+
+    def reference(self, planned: PlannedCell) -> Node | None:
+        """Add the step that asks an oracle for the test items' answers; ``None`` where none reads the fitted model."""
+        spec = self.registry.find("workload", planned.workload.name).spec
+        fitted = job.Workload.of(spec, planned.workload.params).produces
+        found = next((name for name, offer in self.registry.oracles.items() if offer.spec.consumes == fitted), None)
+        if found is None:
+            return None
+        fit = self.fit(planned)
+        label = f"{format_step(planned.workload.step)}: reference outputs"
+        use = Use(self.registry.oracles[found].plugin, found)
+        return self._node(Node("reference", label, use, fit.workload, fit.options, fit, fit.data))
 
     def _capabilities(self, planned: PlannedCell) -> Capabilities | None:
         state = self.states.get(planned.labels["target"])
@@ -195,8 +217,9 @@ class Graph:
         if recipe not in self.nodes:
             node.recipe = recipe
             self.nodes[recipe] = node
-            for parent in node.needs:
-                parent.children.append(node)
+            if node.stage != "reference":  # nothing waits for it, and nothing is trained for its sake alone
+                for parent in node.needs:
+                    parent.children.append(node)
         return self.nodes[recipe]
 
     def rank(self) -> None:

@@ -131,7 +131,9 @@ class _Packer:
         data = self._data(self._entry(built.keys["data"][-1]))
         model = self._model(built.model)
         artifact = self._artifact(lower, built)
-        self.cells[cell_id] = PackedCell(data, model, artifact, dict(built.seconds), lower.result.inputs)
+        seconds, reference = dict(built.seconds), self._reference(built)
+        unreferenced = built.reference.reason
+        self.cells[cell_id] = PackedCell(data, model, artifact, seconds, lower.result.inputs, reference, unreferenced)
 
     def _data(self, entry: Entry) -> str:
         name = f"data/{entry.result.key[:16]}"
@@ -154,6 +156,18 @@ class _Packer:
 
         kept = values.moved(model, move)
         self.info = dataclasses.replace(self.info, models={**self.info.models, name: kept})
+        return name
+
+    def _reference(self, built: Built) -> str:
+        if not built.reference.files:
+            return ""
+        entry = self._entry(built.keys["reference"][-1])
+        name = f"references/{entry.result.key[:16]}"
+        for file in entry.result.files:
+            if file != RESULT:
+                self.writer.add(f"{name}/{file}", entry.folder / file)
+        kept = built.reference.moved(lambda path: path.relative_to(entry.folder))
+        self.info = dataclasses.replace(self.info, references={**self.info.references, name: kept})
         return name
 
     def _copy(self, path: Path, name: str) -> None:

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from harness import codec
 from harness.build.data import DataInfo
+from harness.build.reference import Reference
 from harness.errors import BadModel, HarnessError, RecordError
 from harness.plan import Request
 from harness.types import Artifact, Model
@@ -37,6 +38,8 @@ class PackedCell:
     Attributes:
         seconds: Stage -> what its steps took where they were built.
         lowered: What the key of lowering was made from, to see whether this host would lower otherwise.
+        reference: Element of the reference outputs; empty where there are none.
+        unreferenced: Then, why.
     """
 
     data: str
@@ -44,6 +47,8 @@ class PackedCell:
     artifact: str
     seconds: Mapping[str, float]
     lowered: Any
+    reference: str = ""
+    unreferenced: str = "the pack holds no reference outputs"
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class PackInfo:
     Attributes:
         request: What the packed run was asked for.
         cells: By cell_id.
-        data, models, artifacts: Element -> its value, with paths relative to the element's folder in the pack.
+        data, models, artifacts, references: Element -> its value, with paths relative to the element's folder.
     """
 
     schema: int
@@ -63,6 +68,7 @@ class PackInfo:
     data: Mapping[str, DataInfo] = field(default_factory=dict)
     models: Mapping[str, Model] = field(default_factory=dict)
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+    references: Mapping[str, Reference] = field(default_factory=dict)
 
 
 def is_pickle(path: Path) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from harness.build.graph import Graph, Node
 from harness.build.pool import Builders
 from harness.build.probe import probe_targets, sources_elsewhere
+from harness.build.reference import Reference
 from harness.build.resolve import Resolver
 from harness.build.schedule import Scheduler
 from harness.errors import HarnessError
@@ -55,6 +56,7 @@ class Built:
         seconds: Stage -> what its steps took when they were built, also where they came from the cache.
         cached: Whether no step of this cell was run.
         keys: Stage -> cache keys of its steps.
+        reference: What the framework itself answers to the items of ``evaluation``, or why that is not known.
     """
 
     artifact: Artifact
@@ -63,6 +65,7 @@ class Built:
     seconds: Mapping[str, float]
     cached: bool
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reference: Reference = field(default_factory=lambda: Reference(reason="it was not asked for"))
 
 
 def build_plan(
@@ -102,12 +105,20 @@ def build_plan(
     found = states_of(plan, timeout_s) if states is None else states
     graph = Graph(registry, found, plan.request.python)
     ends = {planned.cell_id: _add(graph, planned) for planned in plan.cells}
+    references = {
+        planned.cell_id: _add_reference(graph, planned)
+        for planned in plan.cells
+        if split == "test" and isinstance(ends[planned.cell_id], Node) and judged(registry, planned)
+    }
     graph.rank()
     run_graph(
         graph, cache, registry=registry, workers=workers, on_event=on_event, slot=slot,
         timeout_s=timeout_s or plan.request.timeout_s, threads=threads,
     )  # fmt: skip
-    return {cell_id: end if isinstance(end, Failure) else result(end, split) for cell_id, end in ends.items()}
+    return {
+        cell_id: end if isinstance(end, Failure) else with_reference(result(end, split), references.get(cell_id))
+        for cell_id, end in ends.items()
+    }
 
 
 def run_graph(
@@ -145,6 +156,32 @@ def _add(graph: Graph, planned: PlannedCell) -> Node | Failure:
         return graph.add(planned)
     except HarnessError as error:
         return Failure("failed", "plan", planned.target.plugin, error.message)
+
+
+def judged(registry: Registry, planned: PlannedCell) -> bool:
+    """Tell whether a cell's target runs models, so that its answers can be right or wrong."""
+    return bool(registry.find("target", planned.target.name).spec.ranked)
+
+
+def _add_reference(graph: Graph, planned: PlannedCell) -> Node | Reference:
+    try:
+        node = graph.reference(planned)
+    except HarnessError as error:
+        return Reference(reason=error.message)
+    return node or Reference(reason=f"no plugin defines what the model of {planned.labels['workload']} answers")
+
+
+def with_reference(built: Built | Failure, found: Node | Reference | None) -> Built | Failure:
+    """Return a cell with its reference outputs, or with why there are none: their failure costs no cell."""
+    if isinstance(built, Failure) or found is None:
+        return built
+    if isinstance(found, Reference):
+        return replace(built, reference=found)
+    if not isinstance(found.value, Reference):
+        return replace(built, reference=Reference(reason=found.failure.reason if found.failure else "it did not end"))
+    keys = {**built.keys, found.stage: (found.key,)}
+    seconds = {**built.seconds, found.stage: found.seconds}
+    return replace(built, reference=found.value, keys=keys, seconds=seconds)
 
 
 def _sources(graph: Graph, registry: Registry) -> Mapping[tuple[str, str], Source | HarnessError]:

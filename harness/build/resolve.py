@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import codec, params
 from harness.build import keys, values
-from harness.build.data import SPLITS, DataInfo
+from harness.build.data import LABELS, SPLITS, DataInfo
 from harness.build.tasks import KIND, Task
 from harness.errors import HarnessError, PluginError
 from harness.plan.splits import lacking
@@ -120,6 +120,14 @@ class Resolver:
             "capabilities": node.hardware,
         }
 
+    def _reference_inputs(self, node: Node) -> dict[str, Any]:
+        parent, test = _need(node.parent), _need(node.data).splits.splits["test"]
+        return {
+            "items": {name: digest for name, digest in test.files.items() if name != LABELS},
+            "model": keys.file_inputs(parent.model, parent.sha256),
+            "threads": self.threads,
+        }
+
     def task(self, node: Node) -> Task:
         """Return the request to a builder."""
         return Task(
@@ -150,6 +158,8 @@ class Resolver:
             node.value = codec.from_data(DataInfo, entry.result.value, where=str(entry.folder))
         elif node.stage == "lower":
             node.value = values.load(entry, Artifact)
+        elif node.stage == "reference":
+            node.value = values.reference(entry)
         else:
             node.value = self._carried(node, values.load(entry, Model))
 

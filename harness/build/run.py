@@ -15,7 +15,8 @@ from harness import codec, params
 from harness.build import cache, parts, values
 from harness.build.data import DataInfo, GuardedData, NoData, write_data
 from harness.build.job import Workload, hardware
-from harness.build.tasks import KIND, Task, Use
+from harness.build.reference import Reference, write_reference
+from harness.build.tasks import KIND, Task, Use, failure_stage
 from harness.errors import PluginError
 from harness.plugins import Registry, load_registry
 from harness.specs import Job, Offer
@@ -94,7 +95,7 @@ class _Step:
     def owner(self) -> str:
         return f"{KIND[self.task.stage]} {self.task.use.name!r}"
 
-    def run(self, out: Path) -> tuple[str, DataInfo | Model | Artifact]:
+    def run(self, out: Path) -> tuple[str, DataInfo | Model | Artifact | Reference]:
         task = self.task
         offer = self.plugins.offer(KIND[task.stage], task.use)
         workload = Workload.of(self.plugins.offer("workload", task.workload).spec, task.workload.params)
@@ -103,6 +104,8 @@ class _Step:
         job = self._job(out, workload)
         if task.stage == "lower":
             return "artifact", self._artifact(self._lower(offer.spec, job))
+        if task.stage == "reference":
+            return "reference", self._reference(offer.spec, job)
         model = self._step(offer.spec, job, workload)
         wanted = self._format(offer.spec, workload)
         return "model", self._model(model, wanted)
@@ -113,6 +116,14 @@ class _Step:
             out, lambda name: split(workload.params, name), workload.inputs,
             labelled=workload.labelled, progress=self.report,
         )  # fmt: skip
+
+    def _reference(self, spec: Any, job: Job) -> Reference:
+        data, model = self._data_entry(), self._incoming()
+        info = codec.from_data(DataInfo, data.result.value, where=str(data.folder))
+        found = write_reference(
+            spec.open(model, job), model, data.folder / "test", info.splits["test"].items, job.out, self.report
+        )
+        return found.moved(lambda path: path.relative_to(job.out))
 
     def _job(self, out: Path, workload: Workload) -> Job:
         task = self.task
@@ -125,10 +136,14 @@ class _Step:
     def _guarded(self) -> GuardedData | NoData:
         if self.task.data_key is None:
             return NoData()
-        entry = self.store.get(self.task.data_key)
+        entry = self._data_entry()
+        return GuardedData(entry.folder, codec.from_data(DataInfo, entry.result.value, where=str(entry.folder)))
+
+    def _data_entry(self) -> cache.Entry:
+        entry = self.store.get(self.task.data_key or "")
         if entry is None:
             raise PluginError(f"the data of workload {self.task.workload.name!r} are gone from the cache")
-        return GuardedData(entry.folder, codec.from_data(DataInfo, entry.result.value, where=str(entry.folder)))
+        return entry
 
     def _params(self, spec: Any) -> Any:
         return params.build(spec.params, self.task.use.params, owner=self.owner)
@@ -171,11 +186,13 @@ class _Step:
             raise PluginError(f"{self.owner} gave an artifact without {'sha256' if not artifact.sha256 else 'size'}")
         return artifact
 
-    def publish(self, out: Path, kind: str, value: DataInfo | Model | Artifact, seconds: float) -> None:
+    def publish(self, out: Path, kind: str, value: DataInfo | Model | Artifact | Reference, seconds: float) -> None:
         task = self.task
         outside: tuple[str, ...] = ()
         if isinstance(value, DataInfo):
             data, digest = codec.to_data(value), value.sha256(*value.splits)
+        elif isinstance(value, Reference):
+            data, digest = codec.to_data(value), codec.content_sha256(out)
         else:
             if isinstance(value, Model):
                 value = dataclasses.replace(value, lineage=self._lineage(value, out, seconds))
@@ -192,7 +209,7 @@ class _Step:
         effect = own[-1].effect if own else _effect(out / EFFECT)
         offer = self.plugins.offer(KIND[task.stage], task.use)
         record = StepRecord(
-            "fit" if task.stage == "data" else task.stage, task.use.name, dict(task.use.params), task.seed, seconds,
+            failure_stage(task.stage), task.use.name, dict(task.use.params), task.seed, seconds,
             offer.plugin, offer.version, effect or _effect(out / EFFECT),
         )  # fmt: skip
         return (*before, record)

@@ -190,7 +190,7 @@ class Scheduler:
 
     def _start(self, node: Node, holder: AbstractContextManager[object]) -> None:
         try:
-            builder = self.builders.take(node.python, node.use.name)
+            builder = self.builders.take(node.python, node.likes)
         except OSError as error:
             holder.__exit__(None, None, None)
             reason = f"the builder cannot be started: {error}"

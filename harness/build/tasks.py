@@ -9,7 +9,7 @@ from typing import Any, Literal
 from harness.types import Availability, Capabilities, Failure, Model, Options, Stage
 
 PROTOCOL = 1
-StepStage = Literal["data", "fit", "compress", "export", "lower"]
+StepStage = Literal["data", "fit", "compress", "export", "lower", "reference"]
 
 # Stage of a step -> the kind of offer that does its work.
 KIND: Mapping[StepStage, str] = {
@@ -18,6 +18,7 @@ KIND: Mapping[StepStage, str] = {
     "compress": "method",
     "export": "exporter",
     "lower": "target",
+    "reference": "oracle",
 }
 
 
@@ -133,5 +134,7 @@ class Reply:
 
 
 def failure_stage(stage: StepStage) -> Stage:
-    """Return the stage that a record names: the data belong to the fit."""
+    """Return the stage that a record names: the data belong to the fit, the reference to the accuracy."""
+    if stage == "reference":
+        return "accuracy"
     return "fit" if stage == "data" else stage

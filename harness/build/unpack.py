@@ -12,6 +12,7 @@ from harness.build import values
 from harness.build.graph import Graph, Node
 from harness.build.packfile import PackedCell, Reader
 from harness.build.plane import THREADS, Built, evaluation_of, resolver_of, run_graph, states_of
+from harness.build.reference import Reference
 from harness.errors import BadModel, HarnessError, PluginError
 from harness.types import Artifact, Failure
 
@@ -94,6 +95,13 @@ class _Content:
             self._entries[name] = self._install(name, kind, value)
         return self._entries[name]
 
+    def reference(self, packed: PackedCell) -> Reference:
+        """Return a cell's reference outputs, or why the pack has none."""
+        if not packed.reference:
+            return Reference(reason=packed.unreferenced)
+        value = self.reader.info.references[packed.reference]
+        return values.reference(self.entry(packed.reference, "reference", value))
+
     def _install(self, name: str, kind: str, value: Any) -> Entry:
         key = codec.sha256(["pack", kind, self.reader.sha256(name), value])
         found = self.cache.get(key)
@@ -113,7 +121,7 @@ class _Content:
         for path in values.pointed(value):
             if path.is_absolute() or ".." in path.parts or not (out / path).exists():
                 raise BadModel(f"{self.reader.path} is refused: {name} points to {path}, which it does not hold")
-        return codec.to_data(value), codec.content_sha256(out / value.path)
+        return codec.to_data(value), codec.content_sha256(out if kind == "reference" else out / value.path)
 
 
 @dataclasses.dataclass
@@ -125,6 +133,7 @@ class _Cell:
     model: Node
     lower: Node
     artifact: Artifact
+    reference: Reference
 
     @classmethod
     def of(cls, planned: PlannedCell, content: _Content, graph: Graph) -> _Cell | Failure:
@@ -141,6 +150,7 @@ class _Cell:
                 content.entry(packed.model, "model", info.models[packed.model]),
                 content.entry(packed.artifact, "artifact", info.artifacts[packed.artifact]),
             )
+            reference = content.reference(packed)
         except KeyError as error:
             raise BadModel(f"{content.reader.path} is refused: it lists {error} and does not hold it") from error
         data, model = graph.given(planned, entries[0], info.data[packed.data], entries[1])
@@ -148,7 +158,7 @@ class _Cell:
             lower = graph.lower(planned, model)
         except PluginError as error:
             return Failure("failed", "plan", planned.target.plugin, error.message)
-        return cls(packed, data, model, lower, values.load(entries[2], Artifact))
+        return cls(packed, data, model, lower, values.load(entries[2], Artifact), reference)
 
     def result(self) -> Built | Failure:
         """Return the cell as it can be measured."""
@@ -160,7 +170,7 @@ class _Cell:
         seconds = {**self.packed.seconds, **({"lower": self.lower.seconds} if self.lower.executed else {})}
         return Built(
             artifact, self.model.model, evaluation_of(self.data.entry.folder, self.data.splits),
-            seconds, not self.lower.executed, {"lower": (self.lower.key,)},
+            seconds, not self.lower.executed, {"lower": (self.lower.key,)}, self.reference,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import codec
+from harness.build.reference import Reference
 from harness.errors import PluginError
 from harness.types import Artifact, Model
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from harness.build.cache import Entry
 
 
-def pointed(value: Model | Artifact) -> tuple[Path, ...]:
+def pointed(value: Model | Artifact | Reference) -> tuple[Path, ...]:
     """Return the files that a value points to, those of its parts too."""
+    if isinstance(value, Reference):
+        return tuple(value.files.values())
     found = [value.path, *(path for part in value.parts for path in pointed(part))]
     if isinstance(value, Model):
         found += [path for path in (value.precision.encodings, value.feeds) if path is not None]
@@ -74,3 +77,9 @@ def load(entry: Entry, kind: type[Any]) -> Any:
     """Return an entry's Model or Artifact with absolute paths."""
     value = codec.from_data(kind, entry.result.value, where=str(entry.folder))
     return moved(value, lambda path: Path(os.path.normpath(entry.folder / path)))
+
+
+def reference(entry: Entry) -> Reference:
+    """Return an entry's reference outputs with absolute paths."""
+    value = codec.from_data(Reference, entry.result.value, where=str(entry.folder))
+    return value.moved(lambda path: entry.folder / path)

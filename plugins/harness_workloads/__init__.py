@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from harness.api import WorkloadSpec, hookimpl
+from harness.api import OracleSpec, WorkloadSpec, hookimpl
 from harness_workloads.factory import UserWorkload
 
 __all__ = ["UserWorkload"]
@@ -18,3 +18,12 @@ def harness_workloads() -> Iterable[WorkloadSpec[Any]]:
 
     modules = (digits, glyphs, diabetes, zoo, file, factory, folder, pretrained, tiny)
     return [spec for module in modules for spec in module.workloads()]
+
+
+@hookimpl
+def harness_oracles() -> Iterable[OracleSpec]:
+    """Offer PyTorch as what its modules are judged by."""
+    from harness_workloads import oracle
+
+    summary = "PyTorch itself, the fitted module run eagerly on the CPU"
+    yield OracleSpec(name="torch", summary=summary, consumes="torch", open=oracle.open_eager, extra="torch")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.api import ExporterSpec, hookimpl
+from harness.api import ExporterSpec, OracleSpec, hookimpl
 from harness_onnx.export import export
 from harness_onnx.graph import (
     BATCH,
@@ -87,4 +87,18 @@ def harness_exporters() -> Iterator[ExporterSpec]:
         produces="onnx",
         export=export,
         extra="torch",
+    )
+
+
+@hookimpl
+def harness_oracles() -> Iterator[OracleSpec]:
+    """Offer ONNX's own evaluator as what its files are judged by."""
+    from harness_onnx import oracle
+
+    yield OracleSpec(
+        name="onnx",
+        summary="ONNX's reference evaluator; where it is slow or lacks an operator, ONNX Runtime without optimizations",
+        consumes="onnx",
+        open=oracle.open_oracles,
+        extra="onnxruntime",
     )

@@ -1,0 +1,133 @@
+"""What a model answers in the framework that defines it: made once from the fitted model and the evaluation items."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.specs import Arrays, Oracle
+    from harness.types import Model
+
+BATCH = 32  # where the model takes any: no answer may depend on what else is in the batch
+BUDGET_S = 10.0  # an oracle that would take longer over all items makes room for the next one
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Reference outputs of the evaluation items.
+
+    Attributes:
+        oracle: Which program gave them.
+        items: How many.
+        files: File of each output [items, …]; relative to their folder where they are stored.
+        batch: Items per call that they were made with.
+        seconds: What it took.
+        reason: Why there are none; empty where there are.
+    """
+
+    oracle: str = ""
+    items: int = 0
+    files: Mapping[str, Path] = field(default_factory=dict)
+    batch: int = 1
+    seconds: float = 0.0
+    reason: str = ""
+
+    def moved(self, move: Callable[[Path], Path]) -> Reference:
+        """Return it with other paths."""
+        return replace(self, files={name: move(path) for name, path in self.files.items()})
+
+
+class _TooSlow(HarnessError):
+    """The items would take longer than the budget."""
+
+
+def write_reference(
+    oracles: Iterable[Oracle],
+    model: Model,
+    evaluation: Path,
+    items: int,
+    folder: Path,
+    progress: Callable[[float, str], None],
+) -> Reference:
+    """Run the items through the first oracle that answers all of them in reasonable time.
+
+    Args:
+        oracles: The most trusted one first; where all are too slow, the last one takes its time.
+        model: What they run.
+        evaluation: Folder of the items, one file for each input.
+        items: How many.
+        folder: Gets a file for each output.
+        progress: Hears how far it is.
+
+    Raises:
+        HarnessError: No oracle answered; the message tells what each of them met.
+    """
+    run = _Run(model, evaluation, items, folder, progress)
+    passed, slow = [], None
+    try:
+        for oracle in oracles:
+            try:
+                return run(oracle, BUDGET_S)
+            except _TooSlow as error:
+                slow = oracle
+                passed.append(f"{oracle.label}: {error.message}")
+            except Exception as error:  # noqa: BLE001  a framework may raise anything; the next one is asked
+                passed.append(f"{oracle.label}: {_told(error)}")
+        if slow is not None:
+            return run(slow, math.inf)
+    except Exception as error:  # noqa: BLE001  as above, while it was opened
+        passed.append(_told(error))
+    raise HarnessError("; ".join(passed) or "there is no oracle for this model")
+
+
+@dataclass(frozen=True)
+class _Run:
+    model: Model
+    evaluation: Path
+    items: int
+    folder: Path
+    progress: Callable[[float, str], None]
+
+    def __call__(self, oracle: Oracle, budget_s: float) -> Reference:
+        from harness.measure.outputs import write_outputs  # numpy, which only a builder that runs a model imports
+
+        for file in self.folder.glob("*"):  # of one that was passed over
+            file.unlink()
+        call, started = _Timed(oracle, self.items, budget_s, self.progress), time.monotonic()
+        files, batch = write_outputs(
+            call, self.model.inputs, self.model.axes, self.evaluation, self.folder, batch=BATCH, items=self.items
+        )
+        return Reference(oracle.label, self.items, files, batch, time.monotonic() - started)
+
+
+def _told(error: Exception) -> str:
+    lines = (error.message if isinstance(error, HarnessError) else str(error)).strip().splitlines()
+    first = lines[0][:300] if lines else ""
+    return first if isinstance(error, HarnessError) else f"{type(error).__name__}: {first}"
+
+
+class _Timed:
+    """Calls of an oracle; the first one tells how long all of them will take."""
+
+    def __init__(self, oracle: Oracle, items: int, budget_s: float, progress: Callable[[float, str], None]) -> None:
+        self._oracle, self._items, self._budget_s, self._progress = oracle, items, budget_s, progress
+        self._calls = 0
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        started = time.monotonic()
+        found = self._oracle.run(inputs)
+        size = max((len(array) for array in inputs.values() if array.ndim), default=1)
+        calls = -(-self._items // max(1, size))
+        expected = (time.monotonic() - started) * calls
+        if not self._calls and expected > self._budget_s:
+            raise _TooSlow(f"{expected:.0f} s for {self._items} items")
+        self._calls += 1
+        self._progress(min(1.0, self._calls / calls), self._oracle.label)
+        return found

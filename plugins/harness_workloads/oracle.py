@@ -1,0 +1,39 @@
+"""The answers of PyTorch itself: the fitted module, run eagerly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.api import Job, Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Eager:
+    """A module in evaluation mode on the CPU."""
+
+    module: nn.Module
+    model: Model
+    label: str = "torch eager"
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Call the module with the inputs in call order, all items at once."""
+        import harness_torch
+
+        given = [inputs[name] for name in self.model.inputs]
+        return harness_torch.call(self.module, given, outputs=self.model.outputs, batch_size=max(map(len, given)))
+
+
+def open_eager(model: Model, job: Job) -> Iterator[Eager]:
+    """Load the fitted module."""
+    import harness_torch
+
+    del job
+    yield Eager(harness_torch.load(model), model)
