@@ -81,12 +81,13 @@ class Context:
         state = self.state(planned)
         return state.capabilities.sparsity if state and state.capabilities else ()
 
-    def inputs_sha256(self, planned: PlannedCell, artifact: Artifact | None) -> str:
-        """Hash all that decides whether a stored result may be reused."""
-        state = self.state(planned)
+    def inputs_sha256(self, planned: PlannedCell, built: Built | None) -> str:
+        """Hash all that decides whether a stored result may be reused, the content of the evaluation data among it."""
+        state, artifact = self.state(planned), built.artifact if built else None
         runtime = (state.availability.runtime, state.availability.version) if state else ("", "")
         plugin = self.plugin_sources.get(planned.target.plugin, "")
         known = [artifact.sha256 if artifact else "", runtime, plugin, harness.__version__, self.host_id]
+        known.append(built.evaluation.sha256 if built else "")
         device = dict(state.availability.device) if state else {}
         return sha256([*known, device] if device else known)
 
@@ -103,7 +104,7 @@ def failed_record(planned: PlannedCell, failure: Failure, context: Context, buil
         cell=planned.cell,
         cell_id=planned.cell.cell_id,
         status=failure.status,
-        inputs_sha256=context.inputs_sha256(planned, built.artifact if built else None),
+        inputs_sha256=context.inputs_sha256(planned, built),
         host_id=context.host_id,
         profile=context.profile,
         labels=planned.labels,
@@ -159,7 +160,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         stage="latency" if broken else "placement" if doubt else None,
         blame=planned.target.plugin if doubt else None,
         reason=doubt,
-        inputs_sha256=context.inputs_sha256(planned, built.artifact),
+        inputs_sha256=context.inputs_sha256(planned, built),
         host_id=context.host_id,
         profile=context.profile,
         labels=planned.labels,
@@ -176,7 +177,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         coverage=done.check.coverage,
         flags=flags,
         effective=done.check.effective,
-        provenance={**_provenance(state, context, planned), **done.host},
+        provenance={**_provenance(state, context, planned), "evaluation_sha256": built.evaluation.sha256, **done.host},
         seconds={
             **built.seconds,
             "memory": done.memory.seconds,

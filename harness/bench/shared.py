@@ -57,7 +57,7 @@ class Shared:
 
     def inputs(self, planned: PlannedCell) -> str:
         """Hash what decides whether a stored result of a cell may be reused."""
-        return self.context.inputs_sha256(planned, self.built[planned.cell.cell_id].artifact)
+        return self.context.inputs_sha256(planned, self.built[planned.cell.cell_id])
 
     def against(self, block: Block, cell_id: str) -> str:
         """Hash the same for a result that compares a cell with the first of its block."""

@@ -161,7 +161,8 @@ def accuracy_change(
         return None
     scale = (100.0 if mine.unit == "%" else 1.0) * (1 if mine.higher_is_better else -1)
     point = (theirs.value.point - mine.value.point) * scale
-    bounds, method = _accuracy_bounds(a.run.scores(first.cell_id), b.run.scores(second.cell_id), first, aggregate)
+    scores = (a.run.scores(first.cell_id), b.run.scores(second.cell_id)) if _same_items(first, second) else (None, None)
+    bounds, method = _accuracy_bounds(*scores, first, aggregate)
     allowed = (1 - GATE) * abs(mine.value.point * scale)
     raw = bounds(ALPHA / cells)
     ends = None if raw is None else (min(end * scale for end in raw), max(end * scale for end in raw))
@@ -178,6 +179,12 @@ def accuracy_change(
         reason=reason or ("" if ends else method),
     )
     return Judge(change)
+
+
+def _same_items(first: Record, second: Record) -> bool:
+    """Tell whether two records were judged on the same data, as far as they say; older ones do not."""
+    data = [record.provenance.get("evaluation_sha256", "") for record in (first, second)]
+    return not all(data) or data[0] == data[1]
 
 
 def _accuracy_word(ends: Bounds, allowed: float) -> tuple[Word, str]:
