@@ -28,8 +28,8 @@ def _decode(kind: type, value: Any) -> Any:
 
 
 def to_data(value: object) -> Any:
-    """Return ``value`` as plain JSON types (dict, list, str, int, float, bool, None)."""
-    return msgspec.to_builtins(value, enc_hook=_encode, order="sorted")
+    """Return ``value`` as plain JSON types (dict, list, str, int, float, bool, None); mappings keep their order."""
+    return msgspec.to_builtins(value, enc_hook=_encode)
 
 
 def from_data(kind: type[T], data: object, *, where: str = "value") -> T:
@@ -45,8 +45,16 @@ def from_data(kind: type[T], data: object, *, where: str = "value") -> T:
 
 
 def dumps(value: object, *, indent: int = 0) -> bytes:
-    """Return canonical JSON: sorted keys, no spaces unless ``indent``."""
-    raw = msgspec.json.encode(value, enc_hook=_encode, order="sorted")
+    """Return JSON without spaces unless ``indent``; mappings keep their order: of a model's inputs it is the call's."""
+    return _formatted(msgspec.json.encode(value, enc_hook=_encode), indent)
+
+
+def canonical(value: object, *, indent: int = 0) -> bytes:
+    """Return JSON with sorted keys, to be hashed or compared: equal mappings give equal bytes."""
+    return _formatted(msgspec.json.encode(value, enc_hook=_encode, order="sorted"), indent)
+
+
+def _formatted(raw: bytes, indent: int) -> bytes:
     return msgspec.json.format(raw, indent=indent) if indent else raw
 
 
@@ -64,7 +72,7 @@ def loads(kind: type[T], raw: bytes, *, where: str = "value") -> T:
 
 def sha256(value: object) -> str:
     """Return the hex SHA-256 of the canonical JSON of ``value``."""
-    return hashlib.sha256(dumps(value)).hexdigest()
+    return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

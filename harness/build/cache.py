@@ -17,7 +17,7 @@ from typing import Any
 from harness import codec
 from harness.errors import HarnessError, RecordError
 
-SCHEMA = 1
+SCHEMA = 2  # 2: the inputs of a stored model stand in call order
 RESULT = "result.json"
 log = logging.getLogger("harness")
 

@@ -69,7 +69,7 @@ def file_inputs(model: Model, sha256: str) -> dict[str, Any]:
         "sha256": sha256,
         "format": model.format,
         "names": dict(model.names),
-        "inputs": codec.to_data(model.inputs),
+        "inputs": [[name, codec.to_data(spec)] for name, spec in model.inputs.items()],  # in call order
         "outputs": list(model.outputs),
         "axes": dict(model.axes),
     }

@@ -55,7 +55,7 @@ def encode(value: object, where: str) -> bytes:
     Raises:
         RecordError: It would not read back as itself: a NaN or an infinity, for which JSON has no number.
     """
-    raw = codec.dumps(value, indent=1) + b"\n"
+    raw = codec.canonical(value, indent=1) + b"\n"
     decode(type(value), raw, where)
     return raw
 

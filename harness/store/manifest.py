@@ -27,7 +27,7 @@ class Entry:
     @property
     def line(self) -> bytes:
         """The line as it is written, without its end."""
-        return codec.dumps(self)
+        return codec.canonical(self)
 
 
 @dataclass(frozen=True)

@@ -52,14 +52,26 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
 
 
 def _convert(model: Model) -> Any:
-    """Read the ONNX file and give inputs and outputs exactly the model's names."""
+    """Read the ONNX file and give inputs and outputs exactly the model's names, each port by its own name."""
     graph = import_openvino().convert_model(str(model.path))
     for names, ports in ((tuple(model.inputs), graph.inputs), (model.outputs, graph.outputs)):
-        if len(names) != len(ports):
-            raise Unsupported(f"openvino reads {len(ports)} inputs or outputs where the model has {len(names)}")
-        for name, port in zip(names, ports, strict=True):
+        for name, port in _bound(names, ports).items():
             port.get_tensor().set_names({name})
     return graph
+
+
+def _bound(names: tuple[str, ...], ports: list[Any]) -> dict[str, Any]:
+    """Return each name's port: the one whose tensor has that name; the order of the ports says nothing.
+
+    Raises:
+        Unsupported: A name has no port, or a port no name.
+    """
+    known = {name: port for port in ports for name in port.get_names()}
+    lost = [name for name in names if name not in known]
+    if lost or len(names) != len(ports):
+        told = f"no {lost[0]!r}" if lost else f"{len(ports)} inputs or outputs where the model has {len(names)}"
+        raise Unsupported(f"openvino's reading of the file has {told}")
+    return {name: known[name] for name in names}
 
 
 def _save(graph: Any, how: str, model: Model, path: Path) -> Artifact:
