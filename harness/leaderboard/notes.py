@@ -22,6 +22,7 @@ FLAGS = {
     "suspect": "the latency may have been disturbed",
     "floor_violation": "faster than this host can compute it: rejected",
     "ceiling_stale": "faster than the ceiling that was measured: an algorithm saved multiplications, or the clock rose",
+    "as_given": "the user's file as it came: its normal form could not be had, or gave other outputs",
     "synthetic_weights": "random weights: for speed and memory, no claim about accuracy",
     "unrolled_rnn": "recurrent layers are written out step by step in the file",
     "random_calibration": "calibrated on random data: no claim about accuracy",

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.api import BadModel, Job, Model, Precision, Split, SplitName, WorkloadSpec, param
+from harness.api import BadModel, Job, Model, Precision, Split, SplitName, TensorSpec, Unsupported, WorkloadSpec, param
 from harness_workloads.archives import LABELS, Arrays, divide, names, read, sizes
-from harness_workloads.formats import Declared, declared, model_format, onnx_model
-from harness_workloads.modern import has_made_weights, is_old, modernise
+from harness_workloads.formats import Declared, declared, model_format
 from harness_workloads.scoring import accuracy, correct, cross_entropy
 from harness_workloads.seeded import seeded_split
 from harness_workloads.tflite import own_precision
@@ -64,11 +63,21 @@ def split(params: Params, name: SplitName) -> Split:
     """Return a split of the user's data, or seeded inputs where there is none.
 
     Raises:
-        BadModel: The data does not fit the model.
+        BadModel: The data does not fit the model, or the model is not valid.
     """
+    _refuse_invalid(_path(params), _path(params).stat().st_mtime_ns)
     if params.data is None:
         return seeded_split(_declared(params).inputs, name, str(_path(params)))
     return divide(_arrays(params), name, train=_declared(params).format == "torch")
+
+
+@lru_cache(maxsize=8)
+def _refuse_invalid(path: Path, _modified_ns: int) -> None:
+    """Refuse an ONNX file that nothing can run, once for all splits."""
+    if model_format(path) == "onnx":
+        import harness_onnx
+
+        harness_onnx.refuse_invalid(path)
 
 
 def _fit(params: Params, job: Job) -> Model:
@@ -85,35 +94,44 @@ def _fit(params: Params, job: Job) -> Model:
         module = load_program(found.files[0])
         return harness_torch.new_model(module, job, found.inputs, found.outputs, flags=flags)
     target = job.out / f"model{found.files[0].suffix}"
-    _copy(found, target)
     if found.format == "onnx":
-        flags += _brought_up_to_date(found.files[0], target)
+        flags += _read_in(found, target, params, job)
+    else:
+        shutil.copyfile(found.files[0], target)
     precision = _own_precision(target) if found.format == "onnx" else own_precision(target)
     return Model(found.format, target, dict(found.inputs), found.outputs, flags=flags, precision=precision)
 
 
-def _copy(found: Declared, target: Path) -> None:
-    """Copy the model into one file; external data goes inside."""
-    if len(found.files) == 1:
-        shutil.copyfile(found.files[0], target)
-        return
-    import onnx
+def _read_in(found: Declared, target: Path, params: Params, job: Job) -> tuple[str, ...]:
+    """Write the normal form of an ONNX file, with external data inside, and return the flags that it brings."""
+    import harness_onnx
 
     total = sum(file.stat().st_size for file in found.files)
     if total >= LARGEST:
         raise BadModel(f"model {found.files[0]} has {total} bytes; one ONNX file holds less than {LARGEST}")
-    onnx.save_model(onnx.load(found.files[0]), target, save_as_external_data=False)
+    flags, why = harness_onnx.normal_form(found.files[0], target, _one_call(found.inputs, params))
+    if why:
+        job.log.warning("%s is used as it came: %s", found.files[0].name, why)
+    return flags
 
 
-def _brought_up_to_date(source: Path, target: Path) -> tuple[str, ...]:
-    """Rewrite an old file where it lies, and return the flags of its weights."""
-    import onnx
+def _one_call(inputs: Mapping[str, TensorSpec], params: Params) -> dict[str, Any] | None:
+    """Return what two items bring in one call, or as many as the model is fixed to; None where there are none."""
+    import numpy as np
 
-    model = onnx_model(target)
-    if is_old(model):
-        model = modernise(model, source)
-        onnx.save(model, target)
-    return ("synthetic_weights",) if has_made_weights(model) else ()
+    try:
+        arrays = split(params, "calibration").inputs
+    except Unsupported:
+        return None
+    feed = {}
+    for name, spec in inputs.items():
+        array = np.asarray(arrays[name]).astype(spec.dtype, copy=False)
+        if spec.role == "item":
+            size = 1 if spec.axis is None else spec.shape[spec.axis] or 2
+            array = array[np.arange(size) % len(array)]
+            array = array[0] if spec.axis is None else np.moveaxis(array, 0, spec.axis)
+        feed[name] = array
+    return feed
 
 
 def _own_precision(path: Path) -> Precision:

@@ -29,6 +29,7 @@ from harness_onnx.graph import (
     weight_spans,
 )
 from harness_onnx.narrow import float8_qdq, halve_rest
+from harness_onnx.normal import normal_form
 from harness_onnx.quantize import (
     calibration_batches,
     calibration_items,
@@ -39,6 +40,7 @@ from harness_onnx.quantize import (
     to_float16,
 )
 from harness_onnx.ranges import Range, bound_ranges, ranges, read_encodings, tensor_runs
+from harness_onnx.validity import refuse_invalid
 from harness_onnx.weight_only import weight_only
 from harness_onnx.wire import TensorSpan
 
@@ -60,6 +62,7 @@ __all__ = [
     "layer_nodes",
     "macs_by_node",
     "model_io",
+    "normal_form",
     "normalise",
     "override_nodes",
     "qdq",
@@ -68,6 +71,7 @@ __all__ = [
     "raw_tensors",
     "read_encodings",
     "recurrent_nodes",
+    "refuse_invalid",
     "save_normalised",
     "symmetric_qdq",
     "tensor_runs",

@@ -1,0 +1,94 @@
+"""Whether two ONNX files give the same outputs, run without any rewriting by the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness_onnx.graph import import_onnx, load
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Feed = Mapping[str, NDArray[Any]]
+
+TOLERANCE = 1e-3  # largest difference over the largest value: float32 sums in another order differ by about 1e-6
+_CHANGED_CHOICES = 0.01  # share of integers or booleans that may differ where two candidates tie
+
+
+def plain_session(path: Path) -> Any:
+    """Return ONNX Runtime's session of a file with every rewriting off; None where it is not installed.
+
+    Raises:
+        Exception: The runtime does not load the file; its errors are of its own classes.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def runner(path: Path) -> Callable[[Feed], list[Any]]:
+    """Return a call that runs a file as it stands: by ONNX Runtime where it can, else by ONNX's reference.
+
+    Raises:
+        Exception: Neither loads the file.
+    """
+    try:
+        session = plain_session(path)
+    except Exception:  # noqa: BLE001  an operator without a kernel there; the reference may have it
+        session = None
+    if session is not None:
+        return lambda feed: list(session.run(None, dict(feed)))
+    from onnx.reference import ReferenceEvaluator
+
+    import_onnx()
+    evaluator = ReferenceEvaluator(load(path))
+    return lambda feed: list(evaluator.run(None, dict(feed)))
+
+
+def difference(before: Path, after: Path, feed: Feed) -> str:
+    """Return how the outputs of two files differ on a feed, in a few words; empty where they agree."""
+    names = [item.name for item in load(before).graph.output]
+    if names != [item.name for item in load(after).graph.output]:
+        return "its outputs have other names"
+    try:
+        wanted = runner(before)(feed)
+    except Exception as error:  # noqa: BLE001  what does not run cannot be compared
+        return f"the file as it came cannot be run to compare ({type(error).__name__})"
+    try:
+        got = runner(after)(feed)
+    except Exception as error:  # noqa: BLE001
+        return f"it does not run ({type(error).__name__})"
+    for name, one, other in zip(names, wanted, got, strict=True):
+        if not _same(one, other):
+            return f"output {name!r} differs"
+    return ""
+
+
+def _same(wanted: Any, got: Any) -> bool:
+    import numpy as np
+
+    if isinstance(wanted, list):  # a sequence
+        return isinstance(got, list) and len(wanted) == len(got) and all(map(_same, wanted, got))
+    if isinstance(wanted, dict):  # a map of scikit-learn's classifiers
+        return isinstance(got, dict) and wanted.keys() == got.keys() and all(_same(wanted[k], got[k]) for k in wanted)
+    one, other = np.asarray(wanted), np.asarray(got)
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.dtype.kind not in "fc" and one.dtype.name != "bfloat16":
+        return not one.size or float(np.mean(one != other)) <= _CHANGED_CHOICES
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    if not np.array_equal(np.isnan(one), np.isnan(other)):
+        return False
+    usable = np.isfinite(one)
+    if not np.array_equal(one[~usable & ~np.isnan(one)], other[~usable & ~np.isnan(one)]):
+        return False
+    scale = float(np.abs(one[usable]).max(initial=0.0)) or 1.0
+    return float(np.abs(one[usable] - other[usable]).max(initial=0.0)) <= TOLERANCE * scale
