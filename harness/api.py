@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.codec import content_sha256
 from harness.errors import BadModel, HarnessError, MissingDependency, PlanError, Unsupported
+from harness.explain import KnownError, first_line
 from harness.hookspecs import hookimpl
 from harness.isa import cpu_features, int8_dot_product
 from harness.packing import Span, stored_size, weight_bytes
@@ -59,6 +60,7 @@ __all__ = [
     "ExporterSpec",
     "HarnessError",
     "Job",
+    "KnownError",
     "LayerOutput",
     "MethodSpec",
     "MissingDependency",
@@ -92,6 +94,7 @@ __all__ = [
     "WorkloadView",
     "content_sha256",
     "cpu_features",
+    "first_line",
     "hookimpl",
     "int8_dot_product",
     "param",

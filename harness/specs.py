@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
+from harness.explain import KnownError
 from harness.types import (
     Artifact,
     Availability,
@@ -283,6 +284,7 @@ class ExporterSpec:
         export: Model, options and job -> the model in the other format, written into ``job.out``.
         reads: Which options change the file: subset of {"batch"}.
         extra: The extra of our distribution that installs what it needs.
+        known_errors: Causes that can be told from what it raises, for one sentence in the user's words.
         known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
     """
 
@@ -293,6 +295,7 @@ class ExporterSpec:
     export: Callable[[Model, Options, Job], Model]
     reads: frozenset[str] = frozenset()
     extra: str = ""
+    known_errors: tuple[KnownError, ...] = ()
     known_gaps: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -348,6 +351,7 @@ class TargetSpec(Generic[P]):
         extra: The extra of our distribution that installs it.
         ranked: False for targets that run no model, such as ``null``.
         framework: It runs the model in the framework that trained it: what other runtimes add is told against it.
+        known_errors: Causes that can be told from what the runtime raises, for one sentence in the user's words.
         default: Whether "all" includes it.
         known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
         runs_on: Params -> where models run; ``None`` for "here". What an "emulator" ran has outputs and placements,
@@ -369,6 +373,7 @@ class TargetSpec(Generic[P]):
     ranked: bool = True
     default: bool = True
     framework: bool = False
+    known_errors: tuple[KnownError, ...] = ()
     known_gaps: Mapping[str, str] = field(default_factory=dict)
     runs_on: Callable[[P], RunsOn] | None = None
 

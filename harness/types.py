@@ -442,12 +442,21 @@ class Launch:
 
 @dataclass(frozen=True)
 class Failure:
-    """What took a cell out: where, who is to blame, and one sentence."""
+    """What took a cell out: where, who is to blame, and one sentence.
+
+    Attributes:
+        status: How its cells end.
+        stage: Where it happened.
+        blame: The plugin to ask.
+        reason: One sentence for the user.
+        details: What the sentence leaves out, such as a traceback: for a file beside the run, not for a record.
+    """
 
     status: Status
     stage: Stage
     blame: str
     reason: str
+    details: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.bench.blocks import Block, Room, SetPlan, available_bytes, link_plans, set_plans
 from harness.bench.fitness import Fitness
@@ -103,6 +103,8 @@ class Replications:
             shared.ui.advance(stage, self.done[stage], _title_of(plan, planned))
             if alive:
                 finished = self._run_set(plan, [shared.member(planned[cell_id]) for cell_id in alive])
+                failed = {cell_id: shared.store.keep_details(item) for cell_id, item in finished.failures.items()}
+                finished = replace(finished, failures=failed)
                 shared.store.write_set(finished)
                 self._learn(finished)
                 self.fitness.watch(finished, shared.ui.note)

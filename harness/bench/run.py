@@ -193,7 +193,7 @@ def _work(
 def _write_failed(
     planned: PlannedCell, failure: Failure, context: Context, store: RunStore, registry: Registry
 ) -> Record:
-    record = failed_record(planned, failure, context)
+    record = failed_record(planned, store.keep_details(failure), context)
     store.write_record(record)
     registry.record_written(record)
     return record

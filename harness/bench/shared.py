@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from harness.bench.blocks import Block
@@ -69,9 +69,14 @@ class Shared:
         cell_id = planned.cell.cell_id
         found = self.store.part(cell_id, name, kind, inputs_sha256=inputs)
         if found is None:
-            found = make()
+            found = self._kept(make())
             self.store.write_part(cell_id, name, found, inputs_sha256=inputs)
         return found
+
+    def _kept(self, part: T) -> T:
+        """Return a part whose failure, if it has one, left its details in a file of the run."""
+        failed = getattr(part, "failure", None)
+        return part if failed is None else replace(part, failure=self.store.keep_details(failed))  # type: ignore[type-var]  # a dataclass
 
 
 def title(planned: PlannedCell) -> str:

@@ -40,10 +40,17 @@ def environment(threads: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Gone:
-    """How a builder ended that should have answered."""
+    """How a builder ended that should have answered.
+
+    Attributes:
+        status: How the step counts that it was at.
+        reason: What became of it.
+        printed: The end of what it printed.
+    """
 
     status: Status
     reason: str
+    printed: str = ""
 
 
 def oom_kills() -> int:
@@ -158,22 +165,21 @@ class Builder:
             code = self.process.wait(_END_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            return Gone("crashed", "the builder closed its pipe and did not end")
-        tail = f"; its last words: {text}" if (text := self.tail()) else ""
+            return Gone("crashed", "closed its pipe and did not end")
         if code >= 0:
-            status: Status = "crashed" if self.hello else "unavailable"
-            return Gone(status, f"the builder exited with status {code} instead of answering{tail}")
+            if not self.hello:
+                return Gone("unavailable", f"the builder exited with status {code} instead of answering", self.tail())
+            return Gone("crashed", f"exited with status {code} instead of answering", self.tail())
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         if code == -signal.SIGKILL and oom_kills() > self._oom_before:
-            return Gone("oom", f"the kernel killed the builder for memory ({name})")
-        return Gone("crashed", f"the builder was ended by {name}{tail}")
+            return Gone("oom", f"was killed by the kernel for lack of memory ({name})")
+        return Gone("crashed", f"was ended by {name}", self.tail())
 
     def tail(self) -> str:
-        """Return the end of what it printed, on one line."""
+        """Return the end of what it printed."""
         with contextlib.suppress(OSError), self.log.open("rb") as stream:
             stream.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
-            lines = stream.read().decode(errors="replace").splitlines()
-            return " | ".join(line.strip() for line in lines[-5:] if line.strip())
+            return stream.read().decode(errors="replace")
         return ""
 
     def kill(self) -> None:

@@ -12,19 +12,22 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.build import tasks
 from harness.build.events import BuildEvent, Clock, Kind
 from harness.build.gate import Gate, Slot
 from harness.build.pool import Builder, Builders, Gone
 from harness.build.tasks import Request, failure_stage
 from harness.errors import HarnessError, Interrupted, MissingDependency, Unsupported
+from harness.explain import Where, died, last_line
 from harness.types import Failure, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from harness.build.cache import Entry
     from harness.build.graph import Node
     from harness.build.resolve import Resolver
+    from harness.explain import KnownError
 
 _TICK_S = 1.0
 log = logging.getLogger("harness")
@@ -235,17 +238,28 @@ class Scheduler:
         now = time.monotonic()
         for run in list(self.running.values()):
             if now > run.deadline:
-                reason = f"{run.node.label} reported no progress for {self.timeout_s:g} s and was ended"
+                reason = f"reported no progress for {self.timeout_s:g} s and was ended"
                 self._lost(run.builder, run, Gone("timeout", reason))
 
     def _lost(self, builder: Builder, run: _Running | None, gone: Gone) -> None:
         self._unhear(builder)
         self.builders.drop(builder)
         if run is not None:
-            blame = self._blame(run.node) if gone.status != "unavailable" else str(run.node.python or "harness")
-            self._finish(run, Failure(gone.status, failure_stage(run.node.stage), blame, gone.reason))
+            self._finish(run, self._obituary(run.node, gone))
         elif builder in self.builders.idle:
             self.builders.idle.remove(builder)
+
+    def _obituary(self, node: Node, gone: Gone) -> Failure:
+        if gone.status == "unavailable":
+            line = last_line(gone.printed)
+            reason = f"{gone.reason}; it printed last {line!r}" if line else gone.reason
+            return Failure(gone.status, failure_stage(node.stage), str(node.python or "harness"), reason)
+        doing = tasks.doing(node.stage, node.use.name)
+        where = Where(failure_stage(node.stage), self._blame(node), doing, self._known(node))
+        return died(gone.reason, gone.printed, gone.status, where)
+
+    def _known(self, node: Node) -> Sequence[KnownError]:
+        return getattr(self.resolver.offer(node).spec, "known_errors", ())
 
     def _end(self, run: _Running, failure: Failure | None) -> None:
         self.builders.give(run.builder)

@@ -21,6 +21,15 @@ KIND: Mapping[StepStage, str] = {
     "reference": "oracle",
 }
 
+# Stage of a step -> what could not be done where it fails.
+_DOING: Mapping[StepStage, str] = {
+    "data": "workload {name} could not give its data",
+    "fit": "workload {name} could not give its model",
+    "compress": "{name} could not compress the model",
+    "export": "{name} could not export the model",
+    "lower": "{name} could not build the model",
+}
+
 
 @dataclass(frozen=True)
 class Use:
@@ -131,6 +140,11 @@ class Reply:
     failure: Failure | None = None
     probed: Probed | None = None
     versions: Versions | None = None
+
+
+def doing(stage: StepStage, name: str) -> str:
+    """Say what a step could not do, for the sentence that tells why."""
+    return _DOING[stage].format(name=name)
 
 
 def failure_stage(stage: StepStage) -> Stage:

@@ -16,12 +16,13 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import harness
-from harness import codec
+from harness import codec, explain
 from harness.build import versions
 from harness.build.run import Plugins, run_task
 from harness.build.tasks import (
@@ -36,11 +37,13 @@ from harness.build.tasks import (
     Request,
     Task,
     Versions,
+    doing,
     failure_stage,
 )
-from harness.errors import HarnessError, MissingDependency, RecordError, Unsupported
+from harness.errors import HarnessError, MissingDependency, RecordError
+from harness.explain import KnownError
 from harness.params import build as build_params
-from harness.types import Availability, Failure, Status
+from harness.types import Availability, Failure
 
 _EVERY_S = 0.1  # between two progress lines
 _PR_SET_PDEATHSIG = 1
@@ -82,35 +85,17 @@ def _reason(error: HarnessError) -> str:
     return error.message if error.hint is None else f"{error.message} ({error.hint})"
 
 
-def _is_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "can't allocate memory" in text or "bad_alloc" in text
-
-
-def _status(error: BaseException) -> Status:
-    if isinstance(error, Unsupported):
-        return "not-applicable"
-    if isinstance(error, MissingDependency):
-        return "unavailable"
-    return "oom" if _is_memory(error) else "failed"
-
-
-def failure_of(error: BaseException, task: Task, blame: str) -> Failure:
-    """Turn what a step raised into a failure; what was not raised on purpose leaves its traceback in a log file."""
-    stage = failure_stage(task.stage)
-    if isinstance(error, HarnessError):
-        return Failure(_status(error), stage, blame, _reason(error))
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{task.stage}-{task.use.name}-{task.key[:8]}.log"
-    path = Path(task.cache) / "logs" / name
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{task.label}\n{codec.dumps(task, indent=1).decode()}\n\n{_trace(error)}")
-    text = " ".join(str(error).split())
-    return Failure(_status(error), stage, blame, f"{type(error).__name__}: {text} (traceback in {path})")
-
-
-def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+def failure_of(error: BaseException, task: Task, blame: str, known: Sequence[KnownError] = ()) -> Failure:
+    """Turn what a step raised into a failure; what its sentence leaves out goes to a log file too."""
+    where = explain.Where(failure_stage(task.stage), blame, doing(task.stage, task.use.name), known)
+    found = explain.failure(error, where)
+    if found.details:
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{task.stage}-{task.use.name}-{task.key[:8]}.log"
+        path = Path(task.cache) / "logs" / name
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{task.label}\n{codec.dumps(task, indent=1).decode()}\n\n{found.details}")
+    return found
 
 
 class Worker:
@@ -134,7 +119,7 @@ class Worker:
         try:
             return Reply(built=run_task(task, self.plugins, self.channel.progress))
         except BaseException as error:  # noqa: BLE001  a plugin may raise anything, SystemExit included: it costs the step
-            return Reply(failure=failure_of(error, task, self._blame(task)))
+            return Reply(failure=failure_of(error, task, self._blame(task), self._known(task)))
         finally:
             gc.collect()
 
@@ -144,6 +129,12 @@ class Worker:
         except Exception:  # noqa: BLE001  then only its name is known
             return task.use.plugin
         return f"{offer.plugin} ({offer.distribution})"
+
+    def _known(self, task: Task) -> Sequence[KnownError]:
+        try:
+            return getattr(self.plugins.offer(KIND[task.stage], task.use).spec, "known_errors", ())
+        except Exception:  # noqa: BLE001  as above
+            return ()
 
     def _probe(self, probe: Probe) -> Probed:
         try:
@@ -160,7 +151,8 @@ class Worker:
             return Probed(Availability(False, _reason(error)))
         except BaseException as error:  # noqa: BLE001  as for a step: it costs this target alone
             traceback.print_exc()
-            return Probed(Availability(False, f"the probe raised {type(error).__name__}: {error}"))
+            said = f"{type(error).__name__}: {explain.first_line(str(error))}"
+            return Probed(Availability(False, f"the probe raised {said}"))
 
     def _about(self, about: About) -> Versions:
         registry = self.plugins.registry(about.plugin)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import codec
+from harness.explain import Where, died, is_memory
 from harness.measure import channel
-from harness.measure.worker_line import MEMORY_WORDS
-from harness.types import Failure, Stage
+from harness.measure.worker_line import doing
+from harness.types import Failure, Stage, Status
 
 if TYPE_CHECKING:
     from harness.measure.member import Member
@@ -167,25 +168,23 @@ class Worker:
         )
 
     def tail(self) -> str:
-        """Return the end of what it printed, on one line."""
+        """Return the end of what it printed."""
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - TAIL_BYTES))
-        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        return " | ".join(lines[-3:])[-600:]
+        return self._log.read().decode(errors="replace")
 
     def _obituary(self) -> Failure:
+        where = Where(self.stage, self.blame, doing(self._asked))
         try:
             code = self.process.wait(EXIT_WAIT_S)
         except subprocess.TimeoutExpired:
-            return self.failed("crashed", f"closed its pipe while at {self._asked!r} and stayed alive")
+            return died("closed its pipe and stayed alive", "", "crashed", where)
         said = self.tail()
-        after = f" while at {self._asked!r}" + (f": {said}" if said else "")
-        memory = any(word in said.lower() for word in MEMORY_WORDS)
+        status: Status = "oom" if is_memory(said) else "crashed"
         if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
-            return self.failed("oom", f"the kernel killed it for lack of memory{after}")
-        if code < 0:
-            return self.failed("oom" if memory else "crashed", f"died of {signal.Signals(-code).name}{after}")
-        return self.failed("oom" if memory else "crashed", f"exited with status {code}{after}")
+            return died("was killed by the kernel for lack of memory", said, "oom", where)
+        how = f"died of {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        return died(how, said, status, where)
 
     def kill(self) -> None:
         """Kill it and all that it started; safe to call again."""

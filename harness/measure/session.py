@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import codec, params
 from harness.errors import HarnessError
+from harness.explain import KnownError
 from harness.measure import chain, inputs, isolate
 from harness.measure.loops import Loop
 from harness.measure.member import Opened, Setup, WarmUp
@@ -34,6 +35,10 @@ class Bench:
         self.params: Any
         self.session: Session | None = None
         self.loop: Loop | None = None
+
+    def known(self) -> Sequence[KnownError]:
+        """Return the causes that the target knows of what its runtime raises."""
+        return self.spec.known_errors if hasattr(self, "spec") else ()
 
     def configure(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Load the one plugin; answers when the session could be opened."""

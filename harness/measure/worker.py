@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         "layers",
         "close",
     )
-    serve(line, {kind: getattr(bench, kind) for kind in kinds})
+    serve(line, {kind: getattr(bench, kind) for kind in kinds}, bench.known)
     return 0
 
 

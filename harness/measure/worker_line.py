@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness import codec
-from harness.errors import HarnessError, Unsupported
+from harness.explain import KnownError, Where, failure
 from harness.measure import channel, isolate
-from harness.types import Failure
+from harness.types import Stage
 
-MEMORY_WORDS = ("bad_alloc", "out of memory", "cannot allocate memory", "failed to allocate", "memoryerror")
-
-
-def failure(error: BaseException, stage: str, blame: str) -> Failure:
-    """Turn what a plugin or a runtime raised into a failure with one sentence."""
-    text = " ".join(str(error).split())[:500]
-    if isinstance(error, Unsupported):
-        return Failure("not-applicable", stage, blame, text)  # type: ignore[arg-type]  # the parent names the stage
-    kind = type(error).__name__
-    memory = isinstance(error, MemoryError) or any(word in text.lower() for word in MEMORY_WORDS)
-    reason = text if isinstance(error, HarnessError) else f"{kind}: {text}" if text else kind
-    return Failure("oom" if memory else "failed", stage, blame, reason)  # type: ignore[arg-type]  # as above
+DOING = {  # what a process that fails could not do
+    "configure": "the target could not be loaded",
+    "open": "the model could not be opened and run",
+    "evaluate": "the model could not run on the evaluation items",
+    "placement": "what ran where could not be read",
+}
+RUNNING = "the model could not be run"
 
 
-def serve(line: channel.Channel, handlers: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]) -> None:
-    """Answer messages until one of kind "close", or until the parent is gone."""
-    stage, blame = "latency", "harness"
+def doing(kind: str) -> str:
+    """Say what was not done where an answer to a message of this kind is not the one that is due."""
+    return DOING.get(kind, RUNNING)
+
+
+def serve(
+    line: channel.Channel,
+    handlers: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]],
+    known: Callable[[], Sequence[KnownError]] = tuple,
+) -> None:
+    """Answer messages until one of kind "close", or until the parent is gone.
+
+    Args:
+        line: To the parent.
+        handlers: Kind of message -> what answers it.
+        known: Gives the causes that the target knows of what its runtime raises, when they are needed.
+    """
+    stage: Stage = "latency"
+    blame = "harness"
     while True:
         try:
             message = line.receive()
@@ -38,7 +49,8 @@ def serve(line: channel.Channel, handlers: Mapping[str, Callable[[Mapping[str, A
         try:
             answer = {"kind": "done", **handlers[message["kind"]](message)}
         except Exception as error:  # noqa: BLE001  plugins and runtimes raise anything; it becomes a failure with a name on it
-            answer = {"kind": "failure", "failure": codec.to_data(failure(error, stage, blame))}
+            where = Where(stage, blame, doing(message["kind"]), known())
+            answer = {"kind": "failure", "failure": codec.to_data(failure(error, where))}
         line.send(answer)
         if message["kind"] == "close":
             return

@@ -17,6 +17,7 @@ MANIFEST = "manifest.jsonl"
 LOCK = ".lock"
 UNIT = "unit.json"  # beside the runs of a machine in a merged tree: whose it is, and what it stands for
 CELLS, RAW, PARTS, SCORES = "cells", "raw", "parts", "scores"
+LOGS = "logs"  # what the sentences of failed cells leave out: for a person, in no manifest
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 

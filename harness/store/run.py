@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from harness import codec
 from harness.config import dump_config
 from harness.errors import RecordError
+from harness.explain import log_name
 from harness.store import files, layout, manifest
 from harness.store.documents import Part, decode_file, is_whole, read_listed
 from harness.store.lock import RunLock
-from harness.types import SCHEMA, LaunchSet, Loaded, Record
+from harness.types import SCHEMA, Failure, LaunchSet, Loaded, Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -133,6 +134,14 @@ class RunStore:
         if part is None or part.kind != kind.__name__ or part.inputs_sha256 != inputs_sha256:
             return None
         return codec.from_data(kind, part.value, where=layout.part_file(cell_id, name))
+
+    def keep_details(self, failure: Failure) -> Failure:
+        """Write what a failure's sentence leaves out to a file of this run, and name it in the sentence instead."""
+        if not failure.details:
+            return failure
+        path = f"{layout.LOGS}/{log_name(failure)}"
+        codec.write_whole(self.folder / path, failure.details.encode(errors="replace"))
+        return replace(failure, reason=f"{failure.reason} (all of it: {path})", details="")
 
     def write_scores(self, cell_id: str, scores: NDArray[Any]) -> None:
         """Keep per-item statistics of shape [n, k]: paired tests and ``verify`` need them."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from harness.api import Job, Model, TensorSpec, Unsupported, param
+from harness.api import Job, Model, TensorSpec, Unsupported, first_line, param
 from harness_decomposition.steps import runs
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _traced(module: nn.Module, two: Sequence[Tensor], three: Sequence[Tensor]) -
     try:
         return Cuttable(module, two, three)
     except Exception as error:  # noqa: BLE001  any error of the model's own code under tracing
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(str(error)) or type(error).__name__
         raise Unsupported(f"split cannot follow the code of this model: {first}") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.api import Job, Model, Unsupported
+from harness.api import Job, Model, Unsupported, first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,5 +68,5 @@ def runs(method: str, module: nn.Module, inputs: Any) -> Any:
             return module.eval()(*inputs)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise Unsupported(
-            f"{method} leaves a model that no longer runs: its code uses a layer's parts: {error}"
+            f"{method} leaves a model that no longer runs: its code uses a layer's parts: {first_line(str(error))}"
         ) from None

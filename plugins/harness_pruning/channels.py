@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harness.api import Job, Model, Unsupported, param
+from harness.api import Job, Model, Unsupported, first_line, param
 from harness_pruning.magnitude import no_epochs
 
 if TYPE_CHECKING:
@@ -222,6 +222,8 @@ def _check_shapes(method: str, module: nn.Module, inputs: Sequence[Tensor], shap
     try:
         after = _shapes(module, inputs)
     except (RuntimeError, ValueError, TypeError) as error:  # what torch raises when shapes no longer fit
-        raise Unsupported(f"the model fixes a number of channels in its code, and fails with fewer: {error}") from None
+        raise Unsupported(
+            f"the model fixes a number of channels in its code, and fails with fewer: {first_line(str(error))}"
+        ) from None
     if after != shapes:
         raise Unsupported(f"{method} changed the output shapes from {shapes} to {after}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Job, Model, Unsupported
+from harness.api import Job, Model, Unsupported, first_line
 from harness_pruning.channels import Params, allocate, structured
 
 if TYPE_CHECKING:
@@ -152,7 +152,9 @@ def written_out(module: nn.Module) -> None:
                 try:
                     setattr(parent, name, HeadAttention.of(layer))
                 except ValueError as error:
-                    raise Unsupported(f"head-pruning cannot take attention layer {name!r} apart: {error}") from None
+                    raise Unsupported(
+                        f"head-pruning cannot take attention layer {name!r} apart: {first_line(str(error))}"
+                    ) from None
 
 
 def _unjoined(module: nn.Module, inputs: Sequence[Tensor]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Calibration, Job, Model, Unsupported
+from harness.api import Calibration, Job, Model, Unsupported, first_line
 from harness_torch.inference import tensors
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def export(module: nn.Module, example: tuple[Tensor, ...], *, free: bool = True,
             with torch.no_grad():
                 return torch.export.export(module, example, dynamic_shapes=shapes, strict=strict)
         except Exception as error:  # noqa: BLE001  torch raises of many classes; the other way is tried, both are told
-            failures.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
+            failures.append(f"{type(error).__name__}: {first_line(str(error))}")
     which = " with a free batch" if free else ""
     raise Unsupported(f"torch.export gives no program{which}: {'; '.join(dict.fromkeys(failures))}")
 

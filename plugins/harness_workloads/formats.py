@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.api import BadModel, MissingDependency, TensorSpec
+from harness.api import BadModel, MissingDependency, TensorSpec, first_line
 
 SUFFIXES = {".onnx": "onnx", ".pt2": "torch", ".tflite": "tflite"}
 # torch's ScalarType numbers, as torch.export writes them
@@ -92,7 +92,7 @@ def onnx_model(path: Path) -> Any:
     try:
         return onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own DecodeError, of a package that only onnx depends on
-        raise BadModel(f"model file {path} is no ONNX file: {error}") from error
+        raise BadModel(f"model file {path} is no ONNX file: {first_line(str(error))}") from error
 
 
 def _onnx_spec(path: Path, item: Any) -> TensorSpec:
@@ -152,7 +152,7 @@ def _program(path: Path) -> Declared:
             results = [item for item in signature["output_specs"] if "user_output" in item]
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise BadModel(
-            f"model file {path} is no program of torch.export: {error}",
+            f"model file {path} is no program of torch.export: {first_line(str(error))}",
             hint="write it with torch.export.save(torch.export.export(model, inputs, dynamic_shapes=…), path)",
         ) from error
     inputs = dict(_argument(path, argument, values) for argument in arguments)
@@ -196,7 +196,7 @@ def _tflite(path: Path) -> Declared:
     try:
         interpreter = Interpreter(str(path))
     except ValueError as error:
-        raise BadModel(f"model file {path} is no TensorFlow Lite model: {error}") from error
+        raise BadModel(f"model file {path} is no TensorFlow Lite model: {first_line(str(error))}") from error
     signatures = interpreter.get_signature_list()
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     if len(signatures) == 1:

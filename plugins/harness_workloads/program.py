@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.api import BadModel
+from harness.api import BadModel, first_line
 
 
 def load_program(path: Path) -> Any:
@@ -23,7 +23,9 @@ def load_program(path: Path) -> Any:
     try:
         module = torch.export.load(path).module(check_guards=False)
     except Exception as error:  # torch raises whatever its reader met; the file is the user's
-        raise BadModel(f"model file {path} cannot be loaded by torch {torch.__version__}: {error}") from error
+        raise BadModel(
+            f"model file {path} cannot be loaded by torch {torch.__version__}: {first_line(str(error))}"
+        ) from error
     graph = module.graph
     graph.set_codegen(CodeGen())
     output = next(node for node in graph.nodes if node.op == "output")

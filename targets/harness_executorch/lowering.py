@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported
+from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported, first_line
 from harness_executorch import runtime
 from harness_executorch.probing import GAPS, PORTABLE
 
@@ -99,7 +99,7 @@ def _program(exported: Any, model: Model, options: Options, *, xnnpack: bool) ->
         )
         return bytes(edge.to_executorch().buffer)
     except Exception as error:  # its passes raise of many classes; the model cannot be had, and this says why
-        text = " ".join(str(error).split())[:300]
+        text = first_line(str(error))
         raise Unsupported(f"executorch cannot lower this model: {type(error).__name__}: {text}") from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Job, MissingDependency, Model, Options, Unsupported
+from harness.api import Job, MissingDependency, Model, Options, Unsupported, first_line
 from harness_onnx.graph import BATCH, GATES, check_file, import_onnx, load, model_io, normalise
 from harness_onnx.quantize import quiet
 
@@ -47,7 +47,7 @@ def export(model: Model, options: Options, job: Job) -> Model:
         except MissingDependency:
             raise
         except Exception as error:  # noqa: BLE001  an exporter may raise anything; the other is tried, both are told
-            failures.append(f"{name}: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
+            failures.append(f"{name}: {type(error).__name__}: {first_line(str(error))}")
             log.info("export by %s failed: %s", name, error)
             continue
         names = {**_renamed(module, path), **_recurrent(module, model, path)}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import BadModel, MissingDependency, Model, Span, TensorSpec, Unsupported
+from harness.api import BadModel, MissingDependency, Model, Span, TensorSpec, Unsupported, first_line
 from harness_onnx.wire import TensorSpan, raw_initializers
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def load(path: Path) -> ModelProto:
     try:
         model: ModelProto = onnx.load(str(path))
     except Exception as error:  # protobuf's own errors are of several unrelated classes
-        raise BadModel(f"{path.name} is not a readable ONNX model: {error}") from error
+        raise BadModel(f"{path.name} is not a readable ONNX model: {first_line(str(error))}") from error
     return model
 
 
@@ -60,7 +60,7 @@ def check_file(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise BadModel(f"{path.name} does not pass the ONNX checker: {error}") from error
+        raise BadModel(f"{path.name} does not pass the ONNX checker: {first_line(str(error))}") from error
 
 
 def model_io(path: Path) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:

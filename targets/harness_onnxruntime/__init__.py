@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.api import TargetSpec, hookimpl
+from harness_onnxruntime.errors import KNOWN_ERRORS
 from harness_onnxruntime.lower import lower
 from harness_onnxruntime.params import Params
 from harness_onnxruntime.probe import capabilities, probe
@@ -25,5 +26,6 @@ def harness_targets() -> Iterator[TargetSpec[Any]]:
         lower=lower,
         open=open_session,
         packages=("onnxruntime", "onnx"),
+        known_errors=KNOWN_ERRORS,
         extra="onnxruntime",
     )

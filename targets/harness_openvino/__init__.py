@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.api import TargetSpec, hookimpl
+from harness_openvino.errors import KNOWN_ERRORS
 from harness_openvino.lower import lower
 from harness_openvino.params import Params
 from harness_openvino.probe import capabilities, probe
@@ -26,6 +27,7 @@ def harness_targets() -> Iterator[TargetSpec[Any]]:
         open=open_session,
         packages=("openvino", "nncf"),
         extra="openvino",
+        known_errors=KNOWN_ERRORS,
         known_gaps=dict.fromkeys(
             ("seed:recurrent", "seed:lstm"), "OpenVINO names what it unrolls by a counter of the process"
         ),

@@ -18,6 +18,7 @@ from harness.api import (
     TargetSpec,
     hookimpl,
 )
+from harness_tflite.errors import KNOWN_ERRORS
 from harness_tflite.params import Params
 
 # The parts are imported when they are called: listing targets must not pay for them.
@@ -112,5 +113,6 @@ def harness_targets() -> Iterator[TargetSpec[Params]]:
         open=open_session,
         packages=("ai-edge-litert", "ai-edge-quantizer"),
         extra="tflite",
+        known_errors=KNOWN_ERRORS,
         runs_on=runs_on,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import harness_torch
-from harness.api import HarnessError, Job, MissingDependency, Model, Options, Unsupported
+from harness.api import HarnessError, Job, MissingDependency, Model, Options, Unsupported, first_line
 from harness_tflite import flatbuffer
 from harness_tflite.chatter import captured
 
@@ -66,7 +66,7 @@ def _convert(litert_torch: Any, module: Any, sample: tuple[Any, ...], path: Path
         missing = re.search(r"(Lowering not found|Unsupported ir element type): (\S+)", str(error))
         if missing:
             raise Unsupported(f"litert-torch has no lowering for {missing[2]}") from error
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(str(error)) or type(error).__name__
         raise HarnessError(f"litert-torch could not convert the model: {first}") from error
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.api import Calibration, HarnessError, Model, PlanError, Precision, Split, Unsupported
+from harness.api import Calibration, HarnessError, Model, PlanError, Precision, Split, Unsupported, first_line
 from harness_onnx import read_encodings
 from harness_tflite import flatbuffer
 from harness_tflite.placing import bound_ranges, calibrated, set_ranges
@@ -234,7 +234,7 @@ def _attempt(path: Path, manager: Any, ranges: Any, out: Path) -> str | None:
         details = runner.get_input_details()
         runner(**{name: np.zeros(entry["shape"], entry["dtype"]) for name, entry in details.items()})
     except Exception as error:  # noqa: BLE001  it raises what its numpy code raises; the caller leaves an op out
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return first_line(str(error)) or type(error).__name__
     return None
 
 
