@@ -143,7 +143,7 @@ class Worker:
         try:
             return self.line.receive(max(0.0, self.left_s))
         except channel.Late:
-            reason = f"no answer within {self.budget_s:g} s while at {self._asked!r}"
+            reason = f"{doing(self._asked)}: no answer within {self.budget_s:g} s"
             raise WorkerLost(self.failed("timeout", reason)) from None
         except channel.Closed:
             raise WorkerLost(self._obituary()) from None
