@@ -31,11 +31,11 @@ class Toy:
     def source(self) -> Path:
         return self.site / "toy_plugin" / "__init__.py"
 
-    def ran(self) -> list[str]:
-        """Return what was run since the last call."""
+    def ran(self, *, sessions: bool = False) -> list[str]:
+        """Return what was run since the last call: the steps, or what the sessions were given."""
         lines = self.log.read_text().split("\n")[:-1] if self.log.exists() else []
         self.log.unlink(missing_ok=True)
-        return lines
+        return [line for line in lines if line.startswith("run ") == sessions]
 
     def registry(self):
         forget()

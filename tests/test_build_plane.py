@@ -113,6 +113,31 @@ def test_what_a_step_does_wrong_costs_its_own_cell(toy):
     assert all("in wrong" in log.read_text() for log in logs)
 
 
+@pytest.mark.parametrize(
+    ("how", "status", "words"),
+    [
+        ("open", "not-applicable", "toy-runtime built the model and could not run it: the toy has no Dot"),
+        ("run", "failed", "could not run it and raised \"ValueError: toy kernel: the operator 'dot' wants 5 columns\""),
+        ("open-segv", "crashed", "toy-runtime could not build the model, its process was ended by SIGSEGV"),
+    ],
+)
+def test_an_artifact_that_does_not_run_was_not_built(toy, how, status, words):
+    target = f"toy-runtime:how={how}"
+    results = toy.build("toy-base", "toy-int8", targets=(target, "toy-runtime"))
+    failure = results["toy-base", target]
+    assert (failure.status, failure.stage, failure.blame) == (status, "lower", "toy (toy-plugin)")
+    assert words in failure.reason
+    assert isinstance(results["toy-base", "toy-runtime"], Built)
+    assert isinstance(results["toy-int8", "toy-runtime"], Built)
+
+
+def test_an_artifact_runs_one_item_when_it_is_built_and_not_again(toy):
+    toy.build("toy-base")
+    assert toy.ran(sessions=True) == ["run 1"]
+    toy.build("toy-base")
+    assert not toy.ran(sessions=True)
+
+
 def test_failures_are_not_cached(toy):
     toy.build("toy-break:how=raise")
     toy.ran()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import codec, params
-from harness.build import cache, parts, values
+from harness.build import cache, opened, parts, values
 from harness.build.data import DataInfo, GuardedData, NoData, write_data
 from harness.build.job import Workload, hardware
 from harness.build.reference import Reference, write_reference
@@ -103,7 +103,9 @@ class _Step:
             return "data", self._data(out, workload)
         job = self._job(out, workload)
         if task.stage == "lower":
-            return "artifact", self._artifact(self._lower(offer.spec, job))
+            artifact = self._artifact(self._lower(offer.spec, job))
+            self._open(offer.spec, artifact)
+            return "artifact", artifact
         if task.stage == "reference":
             return "reference", self._reference(offer.spec, job)
         model = self._step(offer.spec, job, workload)
@@ -163,6 +165,20 @@ class _Step:
     def _lower(self, spec: Any, job: Job) -> Any:
         given = self._params(spec)
         return parts.lower(lambda model, own: spec.lower(model, given, self.task.options, own), self._incoming(), job)
+
+    def _open(self, spec: Any, artifact: Artifact) -> None:
+        """Open the artifact and run one item, where models run here; what fails then belongs to the build."""
+        given, task = self._params(spec), self.task
+        if spec.runs_on is not None and spec.runs_on(given) != "here":
+            return
+        items = None
+        if task.data_key is not None:
+            entry = self._data_entry()
+            items = opened.items_of(
+                entry.folder, codec.from_data(DataInfo, entry.result.value, where=str(entry.folder))
+            )
+        self.report(1.0, "opening what was built")
+        opened.run_once(spec, artifact, given, task.options, items, self._incoming().inputs)
 
     def _format(self, spec: Any, workload: Workload) -> str:
         if self.task.stage == "fit":

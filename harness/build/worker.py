@@ -24,6 +24,7 @@ from typing import BinaryIO
 import harness
 from harness import codec, explain
 from harness.build import versions
+from harness.build.opened import Unopened
 from harness.build.run import Plugins, run_task
 from harness.build.tasks import (
     KIND,
@@ -87,8 +88,10 @@ def _reason(error: HarnessError) -> str:
 
 def failure_of(error: BaseException, task: Task, blame: str, known: Sequence[KnownError] = ()) -> Failure:
     """Turn what a step raised into a failure; what its sentence leaves out goes to a log file too."""
-    where = explain.Where(failure_stage(task.stage), blame, doing(task.stage, task.use.name), known)
-    found = explain.failure(error, where)
+    words = doing(task.stage, task.use.name)
+    if isinstance(error, Unopened) and error.__cause__ is not None:
+        error, words = error.__cause__, f"{task.use.name} built the model and could not run it"
+    found = explain.failure(error, explain.Where(failure_stage(task.stage), blame, words, known))
     if found.details:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{task.stage}-{task.use.name}-{task.key[:8]}.log"
         path = Path(task.cache) / "logs" / name

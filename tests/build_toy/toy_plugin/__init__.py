@@ -19,6 +19,7 @@ from harness.api import (
     Calibration,
     Capabilities,
     ExporterSpec,
+    KnownError,
     MethodSpec,
     MissingDependency,
     Model,
@@ -170,7 +171,7 @@ def export(model: Model, options, job) -> Model:
 
 @dataclass(frozen=True)
 class RuntimeParams:
-    how: str = param("", "what the probe does")
+    how: str = param("", "what the probe, or a session, does")
 
 
 def probe(params: RuntimeParams) -> Availability:
@@ -204,8 +205,31 @@ def lower(model: Model, params: RuntimeParams, options, job) -> Artifact:
     return Artifact(path, "toyart", digest, model.precision.name, job.hardware.isa[0], size, size)
 
 
+class Session:
+    """Scores of items, or what goes wrong with them."""
+
+    outputs = {"y": TensorSpec("float32", (None,))}  # noqa: RUF012  never changed
+
+    def __init__(self, path: Path, how: str) -> None:
+        self.weights, self.how = np.load(path).astype("float32"), how
+        self.inputs = inputs(TaskParams())
+
+    def run(self, given):
+        note(f"run {len(given['x'])}")
+        if self.how == "run":
+            raise ValueError("toy kernel: the operator 'dot' wants 5 columns")
+        return {"y": given["x"] @ self.weights}
+
+    def close(self) -> None:
+        pass
+
+
 def open_(artifact, params, options, purpose):
-    raise NotImplementedError
+    if params.how == "open":
+        raise RuntimeError("\x1b[31mtoy loader: no rule for op Dot\x1b[0m\n  at loader.cpp:12")
+    if params.how == "open-segv":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return Session(artifact.path, params.how)
 
 
 @hookimpl
@@ -247,6 +271,7 @@ def harness_targets():
         TargetSpec(
             name=name, summary="numpy", params=RuntimeParams, accepts=frozenset({"toyx"}), probe=probe,
             capabilities=capabilities, lower=lower, open=open_, lower_reads=frozenset({"batch"}), packages=("numpy",),
+            known_errors=(KnownError(r"no rule for op (?P<op>\w+)", "the toy has no {op}", status="not-applicable"),),
         )
         for name in ("toy-runtime", "toy-other")
     ]  # fmt: skip
