@@ -28,6 +28,7 @@ _DOING: Mapping[StepStage, str] = {
     "compress": "{name} could not compress the model",
     "export": "{name} could not export the model",
     "lower": "{name} could not build the model",
+    "reference": "{name} could not give the reference outputs",
 }
 
 
