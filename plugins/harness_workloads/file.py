@@ -136,10 +136,9 @@ def _one_call(inputs: Mapping[str, TensorSpec], params: Params) -> dict[str, Any
 
 def _own_precision(path: Path) -> Precision:
     """Return what a file says it computes in: int8 as it is where it holds conversions to integers, else float32."""
-    import onnx
+    import harness_onnx
 
-    kinds = {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}
-    if any(kind in {"QuantizeLinear", "DequantizeLinear"} or kind.startswith("QLinear") for kind in kinds):
+    if harness_onnx.is_quantized(path):
         return Precision("int8", "int8", "static", realise="exact")
     return Precision()
 

@@ -118,15 +118,27 @@ def _is_free(item: ValueInfoProto) -> bool:
     return bool(item.type.tensor_type.shape.dim) and not _first(item).HasField("dim_value")
 
 
+_INTEGER_PRODUCTS = {"ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "QAttention", "QGemm"}
+
+
 def is_quantized(path: Path) -> bool:
     """Tell whether a file holds quantized operators or conversions already."""
-    return any("Quantize" in node.op_type or node.op_type.startswith("QLinear") for node in load(path).graph.node)
+    kinds = {node.op_type for node in load(path).graph.node}
+    return any("Quantize" in kind or kind.startswith("QLinear") or kind in _INTEGER_PRODUCTS for kind in kinds)
 
 
 def as_given(model: Model) -> bool:
-    """Tell whether a model's file is what its precision says: a user's own quantized file, to be run as it is."""
+    """Tell whether a model's file is quantized already and is to be run as it is.
+
+    Raises:
+        Unsupported: It is, and a precision is asked of it.
+    """
     wanted = model.precision
-    return wanted.realise == "exact" and wanted.encodings is None and is_quantized(model.path)
+    if not is_quantized(model.path):
+        return False
+    if wanted.name != "float32" and not (wanted.realise == "exact" and wanted.encodings is None):
+        raise Unsupported("the file is quantized already; baseline runs it as it is")
+    return True
 
 
 def raw_tensors(path: Path) -> tuple[TensorSpan, ...]:
@@ -155,6 +167,24 @@ def consumers(graph: GraphProto) -> dict[str, list[tuple[NodeProto, int]]]:
         for place, name in enumerate(node.input):
             found.setdefault(name, []).append((node, place))
     return found
+
+
+def drop_unread(model: ModelProto) -> None:
+    """Take away the initializers that no node reads, those of nested graphs among the nodes, and no output is."""
+    read = {item.name for item in model.graph.output}
+
+    def add(graph: GraphProto) -> None:
+        for node in graph.node:
+            read.update(node.input)
+            for item in node.attribute:
+                for nested in (*([item.g] if item.HasField("g") else []), *item.graphs):
+                    read.update(result.name for result in nested.output)
+                    add(nested)
+
+    add(model.graph)
+    kept = [item for item in model.graph.initializer if item.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 def float_nodes(path: Path, overrides: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:

@@ -6,15 +6,17 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from harness.api import MissingDependency, Unsupported
-from harness_onnx.graph import import_onnx, load, normalise
+from harness_onnx.care import beyond_float16, drop_last_pairs, extremes, kept_float
+from harness_onnx.graph import drop_unread, import_onnx, load, normalise
 from harness_onnx.ranges import Range, ranges, tensor_runs
+from harness_onnx.tidy import fold_batch_norms, refuse_broken_weights, scaled_as_one, tidy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +29,7 @@ _FREE_BATCH = 16  # of calibration feeds, where the graph leaves it free
 _METHODS = {"minmax": "MinMax", "moving-average": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 _OURS = "mse"  # a calibration that ONNX Runtime lacks
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_DYNAMIC = {"ConvInteger", "DynamicQuantizeLSTM", "MatMulInteger"}
 _FREE: Mapping[str, Range] = MappingProxyType({})
 
 
@@ -142,10 +145,17 @@ def _static(
         raise Unsupported("static int8 needs calibration items and there are none")
     toolkit = tools()
     prepared = prepare(source, out.with_suffix(".pre.onnx"))
-    kept = kept_nodes(source, prepared, kind.exclude)
+    seen = extremes(prepared, feeds)
+    model = load(prepared)
+    careful = {} if "QuantizeBias" in extra else kept_float(model, seen)  # TensorRT places its own kernels
+    kept = dict.fromkeys([*kept_nodes(source, prepared, kind.exclude), *careful])
     # A stride of one feed bounds memory: ranges or histograms are merged before the next feed is run.
     options = {**extra, "CalibStridedMinMax": 1, "CalibMovingAverage": calibration == "moving-average"}
-    given = _given(prepared, feeds, calibration, kind.bound) if calibration == _OURS or kind.bound else None
+    alone = [{"quant_type": toolkit.QuantType.QInt8, "symmetric": True}]
+    options["TensorQuantOverrides"] = dict.fromkeys(scaled_as_one(model), alone) if kind.per_channel else {}
+    loose = {name for name, item in seen.items() if not item.finite}
+    ours = calibration == _OURS or bool(kind.bound) or bool(loose)
+    given = _given(prepared, feeds, calibration, kind.bound, loose) if ours else None
     with quiet():
         toolkit.quantize_static(
             str(prepared),
@@ -156,18 +166,28 @@ def _static(
             weight_type=toolkit.QuantType.QInt8,
             per_channel=kind.per_channel,
             reduce_range=kind.reduce_range,
-            nodes_to_exclude=kept,
+            nodes_to_exclude=list(kept),
             calibrate_method=getattr(toolkit.CalibrationMethod, "MinMax" if given else _METHODS[calibration]),
             extra_options=options,
             calibration_cache_path=given,
         )
+    written = load(out)
+    if not any(node.op_type.startswith(("QuantizeLinear", "QLinear")) for node in written.graph.node):
+        raise Unsupported("the model has no operator that ONNX Runtime quantizes statically")
+    if not kind.operators and "QuantizeBias" not in extra:
+        drop_last_pairs(written, model, kept)
+        import_onnx().save(written, str(out))
     prepared.unlink()
     if given is not None:
         given.unlink()
 
 
-def _given(prepared: Path, feeds: Sequence[Feed], calibration: str, bound: Mapping[str, Range]) -> Path:
+def _given(
+    prepared: Path, feeds: Sequence[Feed], calibration: str, bound: Mapping[str, Range], loose: Collection[str]
+) -> Path:
     """Write ranges that are not ONNX Runtime's own as its calibration cache, which it then takes instead of running.
+
+    What is in ``loose`` holds infinite values and gets no range.
 
     Raises:
         Unsupported: A tensor whose range binds is not in the prepared file.
@@ -176,7 +196,9 @@ def _given(prepared: Path, feeds: Sequence[Feed], calibration: str, bound: Mappi
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData, save_tensors_data
 
     with quiet():
-        found = ranges(tensor_runs(prepared, feeds), cast("Method", calibration))
+        runs = tensor_runs(prepared, feeds)
+        tight = ({name: array for name, array in run.items() if name not in loose} for run in runs)
+        found = ranges(tight, cast("Method", calibration))
     lost = sorted(set(bound) - set(found))
     if lost:
         raise Unsupported(f"the range of {lost[0]!r} cannot bind: ONNX Runtime's fusions took that tensor away")
@@ -198,9 +220,17 @@ def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: 
     kept = kept_nodes(source, prepared, exclude)
     kept += [f"{name}_MatMul" for name in kept]  # what ``quantize_dynamic`` turns every Gemm into, before it excludes
     _unshare_gemm_weights(prepared)
+    graph = load(prepared).graph
+    single = scaled_as_one(load(prepared))
+    alone = [node.name for node in graph.node if set(single).intersection(node.input)]
+    others = [node.name for node in graph.node if node.name not in alone]
     uint8, int8 = toolkit.QuantType.QUInt8, toolkit.QuantType.QInt8
-    passes = ((prepared, ["Conv"], uint8, False), (out, ["MatMul", "LSTM"], int8, per_channel))
-    for path, operators, weights, channels in passes:
+    passes = (
+        (prepared, ["Conv"], uint8, False, kept),
+        (out, ["MatMul"], int8, False, [*kept, *others, *(f"{name}_MatMul" for name in others)]),
+        (out, ["MatMul", "LSTM"], int8, per_channel, kept),
+    )
+    for path, operators, weights, channels, left in passes[:1] + passes[1 if alone else 2 :]:
         with quiet():
             toolkit.quantize_dynamic(
                 str(path),
@@ -208,22 +238,47 @@ def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: 
                 op_types_to_quantize=operators,
                 per_channel=channels,
                 weight_type=weights,
-                nodes_to_exclude=kept,
+                nodes_to_exclude=left,
                 extra_options={"WeightSymmetric": True, "DefaultTensorType": import_onnx().TensorProto.FLOAT},
             )
     prepared.unlink()
+    if not any(node.op_type in _DYNAMIC for node in load(out).graph.node):
+        raise Unsupported(
+            "the model has no convolution, matrix product or LSTM that ONNX Runtime quantizes dynamically"
+        )
 
 
-def to_float16(source: Path, out: Path, *, keep_io: bool = True) -> None:
-    """Write a file with float16 weights and arithmetic; ``keep_io`` leaves inputs and outputs float32."""
+def to_float16(source: Path, out: Path, *, keep_io: bool = True, feeds: Sequence[Feed] = ()) -> Mapping[str, str]:
+    """Write a file with float16 weights and arithmetic; ``keep_io`` leaves inputs and outputs float32.
+
+    Batch norms are folded first, whose variances may exceed the range of float16 where the folded scales do not.
+
+    Args:
+        source: A float32 ONNX file.
+        out: The file to write.
+        keep_io: Leave inputs and outputs float32.
+        feeds: Inputs that show which values exceed 65504; what makes or reads such values stays float32.
+
+    Returns:
+        The nodes that stay float32, each with its operator.
+
+    Raises:
+        Unsupported: A layer's weights are not numbers.
+    """
     onnx = import_onnx()
     tools()
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     model = load(source)
     normalise(model)
+    refuse_broken_weights(model)
+    fold_batch_norms(model)
+    drop_unread(model)
+    onnx.save(model, str(out))
+    kept = {node.name: node.op_type for node in beyond_float16(model, extremes(out, feeds))}
     with quiet():
-        onnx.save(convert_float_to_float16(model, keep_io_types=keep_io), str(out))
+        onnx.save(convert_float_to_float16(model, keep_io_types=keep_io, node_block_list=list(kept)), str(out))
+    return kept
 
 
 def prepare(source: Path, out: Path) -> Path:
@@ -240,6 +295,8 @@ def prepare(source: Path, out: Path) -> Path:
         quant_pre_process(str(source), str(out), skip_symbolic_shape=True)
     model = load(out)
     normalise(model)
+    refuse_broken_weights(model)
+    tidy(model)
     onnx.save(model, str(out))
     return out
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Unsupported
-from harness_onnx.graph import at_opset, attribute, import_onnx, load, normalise
+from harness_onnx.graph import at_opset, attribute, drop_unread, import_onnx, load, normalise
+from harness_onnx.tidy import refuse_broken_weights, tidy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,12 +53,14 @@ def weight_only(
         How many layers were rewritten, by operator.
 
     Raises:
-        Unsupported: There is no layer to rewrite.
+        Unsupported: There is no layer to rewrite, or its weights are not numbers.
     """
     onnx = import_onnx()
     model = _at_opset(load(source))
     normalise(model)
+    refuse_broken_weights(model)
     _fold_transposes(model)
+    tidy(model)
     _split_gemms(model, exclude)
     weights = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
     made: dict[str, str] = {}
@@ -81,7 +84,7 @@ def weight_only(
     if not counts:
         what = f"matrix product with a multiple of {block} rows" if blocks_only else "convolution or matrix product"
         raise Unsupported(f"the model has no {what} and constant weights to quantize")
-    _drop_unread(model)
+    drop_unread(model)
     _sort(model)
     onnx.save(model, str(out))
     return counts
@@ -191,13 +194,6 @@ def quantize(
             shape[axis % value.ndim] = -1
         spread = scale.reshape(shape)
     return np.clip(np.rint(value / spread), -top, top).astype(np.int8), scale
-
-
-def _drop_unread(model: ModelProto) -> None:
-    read = {name for node in model.graph.node for name in node.input} | {item.name for item in model.graph.output}
-    kept = [item for item in model.graph.initializer if item.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
 
 
 def _sort(model: ModelProto) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, Calibration, Job, Model, Options, Unsupported, stored_size, weight_bytes
 from harness_onnx import (
@@ -14,7 +14,6 @@ from harness_onnx import (
     calibration_items,
     dynamic_int8,
     float_nodes,
-    is_quantized,
     model_io,
     override_nodes,
     qdq,
@@ -27,6 +26,8 @@ from harness_onnx import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from harness_onnxruntime.params import Params
 
@@ -41,7 +42,7 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     """
     del options
     wanted = model.precision
-    if wanted.name == "int8" and as_given(model):
+    if as_given(model):
         return _written(model, params, job, _float32)
     ways = {
         "float32": _float32,
@@ -116,7 +117,7 @@ def _binary(model: Model, params: Params, job: Job, out: Path) -> str:
 
 
 def _weight_only(model: Model, params: Params, job: Job, out: Path) -> str:
-    del params, job
+    del job
     wanted = model.precision
     bits = 4 if wanted.weights == "int4" else 8
     given = override_nodes(model.path, wanted.overrides, model.names, dtypes=("float32", "int8"))
@@ -128,13 +129,26 @@ def _weight_only(model: Model, params: Params, job: Job, out: Path) -> str:
     blocks = ", blocks of 32 rows in MatMul" if bits == 4 and per_channel else ""
     left = len(exclude.keys() | recurrent.keys())
     mixed = f"; {len(wider)} layers with int8 weights, {left} left float32" if wanted.overrides else ""
-    return f"DequantizeLinear of symmetric {wanted.weights} weights ({layers}), {wanted.granularity}{blocks}{mixed}"
+    inside = {"float32": "float32", "int8": "rows of int8 in MatMul"}[params.weight_only_activations]
+    how = f"DequantizeLinear of symmetric {wanted.weights} weights ({layers}), {wanted.granularity}{blocks}{mixed}"
+    return f"{how}; activations: {inside}"
+
+
+_NAMED = 5  # operators that are named at most
+
+
+def _feeds(model: Model, job: Job, samples: int) -> list[dict[str, NDArray[Any]]]:
+    fixed = next(iter(model_io(model.path)[0].values())).shape[0]
+    return calibration_batches(job.data.split("calibration").inputs, samples, batch=fixed)
 
 
 def _float16(model: Model, params: Params, job: Job, out: Path) -> str:
-    del params, job
-    to_float16(model.path, out)
-    return "onnxruntime.transformers.float16, float32 inputs and outputs"
+    del params
+    feeds = _feeds(model, job, Calibration().samples)
+    kept = to_float16(model.path, out, feeds=feeds)
+    names = ", ".join(list(kept)[:_NAMED]) + (" …" if len(kept) > _NAMED else "")
+    left = f"; {len(kept)} operators stay float32, whose values exceed 65504: {names}" if kept else ""
+    return f"onnxruntime.transformers.float16, float32 inputs and outputs{left}"
 
 
 def _dynamic(model: Model, params: Params, job: Job, out: Path) -> str:
@@ -147,14 +161,11 @@ def _dynamic(model: Model, params: Params, job: Job, out: Path) -> str:
 
 def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
     wanted = model.precision
-    if is_quantized(model.path):
-        raise Unsupported("the file is quantized already; baseline runs it as it is")
     if not wanted.weights_symmetric:
         raise Unsupported("onnxruntime: int8 weights are symmetric on its fast path")
     calibration = wanted.calibration or Calibration()
     arrays = job.data.split("calibration").inputs
-    fixed = next(iter(model_io(model.path)[0].values())).shape[0]
-    feeds = calibration_batches(arrays, calibration.samples, batch=fixed)
+    feeds = _feeds(model, job, calibration.samples)
     bound = bound_ranges(model)
     symmetric = bool(wanted.activations_symmetric)
     activations = "int8" if symmetric else params.activations  # a symmetric uint8 would have zero point 128

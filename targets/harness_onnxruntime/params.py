@@ -17,6 +17,9 @@ class Params:
     reduce_range: bool = param(False, "7-bit weights in static int8, for x86 CPUs without VNNI")
     arena: bool = param(True, "keep freed CPU memory in an arena, as is the runtime's default")
     int8_format: Literal["qdq", "operators"] = param("qdq", "static int8 as Q/DQ pairs, or as QLinear operators")
+    weight_only_activations: Literal["float32", "int8"] = param(
+        "float32", "what matrix products with integer weights compute in: int8 rounds each row of their input"
+    )
     saved: Literal["no", "onnx", "ort"] = param("no", "rewrite the graph when building, and save it as such a file")
     mmap: bool = param(False, "map a file saved as ort into memory instead of reading it")
     prepacking: bool = param(True, "lay weights out for the kernels at load: faster, and more memory")

@@ -81,6 +81,7 @@ def capabilities(params: Params) -> Capabilities:
     found = cpu_features()
     dot = int8_dot_product(found)
     scheme = f"QDQ, {params.activations} activations, int8 weights"
+    inside = params.weight_only_activations
     half = "stored float16; kernels compute float32 between casts"
     if platform.machine() in {"aarch64", "arm64"} and "fp16" in found:
         half = "float16, where the provider has such kernels, else float32 between casts"
@@ -92,7 +93,7 @@ def capabilities(params: Params) -> Capabilities:
             "dynamic-int8": "ConvInteger and MatMulInteger; GRU stays float32",
             "float16": half,
             "weight-only-int8": "int8 weights, dequantized in the graph and multiplied in float32",
-            "weight-only-int4": "int4 weights: MatMul by an n-bit product with int8 inputs, Conv in float32",
+            "weight-only-int4": f"int4 weights: MatMul by an n-bit product with {inside} inputs, Conv in float32",
             "binary": "1-bit weights can be stored; executed as float32, there is no 1-bit kernel",
         },
         gaps={

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _LEVELS = {
     "all": "ORT_ENABLE_ALL", "extended": "ORT_ENABLE_EXTENDED", "basic": "ORT_ENABLE_BASIC", "off": "ORT_DISABLE_ALL",
 }  # fmt: skip
+_ACCURACY_LEVEL = "session.qdq_matmulnbits_accuracy_level"
+_LEVEL_OF = {"float32": "1", "int8": "4"}
+_ACTIVATIONS = {"1": "float32", "4": "int8"}  # inputs of MatMulNBits by accuracy level
 _DTYPES = {"float": "float32", "double": "float64"}
 _MEMORY = {"cuda": "cuda", "tensorrt": "cuda", "dml": "dml"}  # where a provider's compute-only runs read and write
 
@@ -60,6 +63,8 @@ def _settings(onnxruntime: Any, params: Params, options: Options) -> Any:
     settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[params.graph_optimization])
     settings.enable_cpu_mem_arena = params.arena
     settings.log_severity_level = 3
+    # The runtime's own default is int8: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    settings.add_session_config_entry(_ACCURACY_LEVEL, _LEVEL_OF[params.weight_only_activations])
     if not params.prepacking:
         settings.add_session_config_entry("session.disable_prepacking", "1")
     if params.mmap:
@@ -151,6 +156,7 @@ class OnnxRuntimeSession:
             "providers": ",".join(self._session.get_providers()),
             "provider_options": _told(self._session.get_provider_options()),
             "arena": str(settings.enable_cpu_mem_arena).lower(),
+            "weight_only_activations": _ACTIVATIONS[settings.get_session_config_entry(_ACCURACY_LEVEL)],
             "spinning": settings.get_session_config_entry("session.intra_op.allow_spinning"),
             "version": str(self._runtime.__version__),
         }

@@ -45,7 +45,7 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     if wanted.name not in ways:
         known = f"known: {', '.join(ways)}"
         raise Unsupported(f"openvino's CPU plugin does not realise {wanted.name} here", hint=known)
-    way = _float32 if wanted.name == "int8" and as_given(model) else ways[wanted.name]
+    way = _float32 if as_given(model) else ways[wanted.name]
     with quiet():
         graph, how = way(_convert(model), model, params, job)
     return _save(graph, how, model, job.out / "model.xml")

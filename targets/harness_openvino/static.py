@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Calibration, Job, Model, Unsupported
-from harness_onnx import calibration_batches, calibration_items, is_quantized
+from harness_onnx import calibration_batches, calibration_items
 from harness_openvino.operations import bound_inputs, ignored_scope, kept_float
 from harness_openvino.placing import calibrated, set_ranges
 from harness_openvino.probe import import_nncf
@@ -20,12 +20,10 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
     """Quantize a float graph over the calibration items, and say how.
 
     Raises:
-        Unsupported: The model is quantized already, or it, its precision or its data do not allow it.
+        Unsupported: It, its precision or its data do not allow it.
         MissingDependency: NNCF is not installed.
     """
     wanted = model.precision
-    if is_quantized(model.path):
-        raise Unsupported("the file is quantized already; baseline runs it as it is")
     if not wanted.weights_symmetric:
         raise Unsupported("openvino: int8 weights are symmetric on the CPU")
     calibration = wanted.calibration or Calibration()
