@@ -640,6 +640,83 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """One index along one axis of an output, such as a channel, a class or a coordinate.
+
+    Attributes:
+        axis: Of the output with its items first, from 1.
+        index: Along the axis.
+        sqnr_db: Of its elements over all items.
+        lost: It is constant where the reference varies, or half of it is noise while the rest of the output lives.
+    """
+
+    axis: int
+    index: int
+    sqnr_db: float
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How far one output is from the reference's; figures are over all items unless they say otherwise.
+
+    Attributes:
+        sqnr_db: 10 log10(sum x² / sum (x - x̂)²), ±300 for equal outputs and for what is not finite.
+        worst_item_db, worst_item: The same of the item that is furthest off, and which it is.
+        first_item: The first item below what is due; ``None`` where all reach it.
+        max_abs_error, mean_abs_error: Of elements; ``None`` where they are not finite or not numbers.
+        cosine: Mean over items.
+        equal: Share of equal elements of an output of integers, truth values or texts.
+        agreement: Share of declared choices that agree; ``None`` where the task declares none.
+        slices: The worst of each axis.
+        lost: Slices that died, the worst first, at most eight.
+        lost_count: How many did.
+        not_numbers: Share of the reference's elements that are NaN.
+        differs: Why it cannot be compared element by element, such as another shape.
+    """
+
+    sqnr_db: float
+    worst_item_db: float
+    worst_item: int
+    first_item: int | None = None
+    max_abs_error: float | None = None
+    mean_abs_error: float | None = None
+    cosine: float | None = None
+    equal: float | None = None
+    agreement: float | None = None
+    slices: tuple[Slice, ...] = ()
+    lost: tuple[Slice, ...] = ()
+    lost_count: int = 0
+    not_numbers: float = 0.0
+    differs: str = ""
+
+
+@dataclass(frozen=True)
+class OracleCheck:
+    """A cell's outputs against those of the framework that defines the model, on the same items.
+
+    Attributes:
+        oracle: Which program gave the reference outputs, such as "torch eager".
+        items: How many were compared.
+        outputs: By name.
+        precision: What ran, by which the tolerance was chosen.
+        due_db: SQNR that an anchor, or a method that must keep the function, has to reach in that precision.
+        binding: Whether the cell had to reach it.
+        wrong: The first output and item that differ by more, in a sentence; empty where none does.
+        reason: Why there is no comparison; empty where there is.
+    """
+
+    oracle: str = ""
+    items: int = 0
+    outputs: Mapping[str, Closeness] = field(default_factory=dict)
+    precision: str = ""
+    due_db: float | None = None
+    binding: bool = False
+    wrong: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Confidence:
     """How far a classifier's probabilities can be believed, on the test split; changes are cell minus anchor, paired.
 
@@ -875,6 +952,7 @@ class Record:
         confidence: How far its probabilities can be believed.
         robustness: The metric on corrupted copies of the test items.
         layers: How far each operator's output is from the anchor's.
+        oracle: How far its outputs are from the framework's own.
     """
 
     schema: int
@@ -912,3 +990,4 @@ class Record:
     confidence: Confidence | None = None
     robustness: Robustness | None = None
     layers: Layers | None = None
+    oracle: OracleCheck | None = None

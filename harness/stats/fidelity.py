@@ -108,7 +108,7 @@ def _distances(ours: Array, theirs: Array) -> dict[str, Array]:
     return {
         "signal": (theirs**2).sum(axis=1),
         "noise": (apart**2).sum(axis=1),
-        "cosine": _cosines(ours, theirs),
+        "cosine": cosines(ours, theirs),
         "apart": apart.max(axis=1, initial=0.0),
         "outside": (apart > TOLERANCE + TOLERANCE * np.abs(theirs)).mean(axis=1),
     }
@@ -156,7 +156,7 @@ def decibel(signal: float, noise: float) -> float:
     return min(SQNR_CAP_DB, 10 * math.log10(signal / noise))
 
 
-def _cosines(ours: Array, theirs: Array) -> Array:
+def cosines(ours: Array, theirs: Array) -> Array:
     """Return the cosine of each row pair; two zero rows are alike, one zero row is not."""
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     fine = np.isfinite(norms) & (norms > 0)

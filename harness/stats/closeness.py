@@ -1,0 +1,200 @@
+"""How far a cell's outputs are from the reference outputs: by output, by item and by slice of each axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.stats.fidelity import SQNR_CAP_DB, cosines, decibel
+from harness.types import Closeness, Slice
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+BLOCK_ELEMENTS = 1 << 21  # read at once: 16 MiB of float64
+HUGE = 1e30  # beyond it a float stands for infinity, as the masks of attention do; squares stay far below overflow
+DEAD_DB = 3.0  # half of a slice's power is noise
+APART_DB = 10.0  # a slice died where its output as a whole is so much better: else all of it was changed
+CARRIED = 1e-4  # of the output's root mean square: a slice below it carries no signal
+VARIES = 1e-5  # of the output's largest value: a slice whose range is smaller is constant in the reference
+CHOICE = 0.05  # both along the classes: one that is hardly ever chosen may round to nothing
+CONSTANT = 1e-6  # of the reference's range: a slice whose range is smaller is constant in the cell
+FAINT = 1e-4  # of the mean item's power: errors of a fainter item are told against this
+NAMED = 8  # lost slices that a record names
+
+
+def closeness(ours: Array, reference: Array, *, due_db: float, classes: int | None = None) -> Closeness:
+    """Compare one output with the reference.
+
+    NaN, and infinity of the same sign, at the same place are equal, and stay out of the sums; at different places
+    they are an error without bound. SQNR is 10 log10(sum x² / sum (x - x̂)²) dB over all items, ±300 at most.
+
+    Args:
+        ours: Array [n, …]; memory-mapped ones are read in blocks.
+        reference: The same by the oracle.
+        due_db: What an item is expected to reach; the first one below it is told.
+        classes: Axis along which the largest value is the declared choice; ``None`` where none is declared.
+    """
+    if ours.shape != reference.shape:
+        what = f"shape {list(ours.shape)} where the reference has {list(reference.shape)}"
+        return Closeness(-SQNR_CAP_DB, -SQNR_CAP_DB, 0, first_item=0, equal=0.0, differs=what)
+    if _numeric(ours) and _numeric(reference):
+        return _Comparison.of(ours, reference, classes).result(due_db)
+    same = np.asarray(ours == reference).reshape(len(reference), -1).mean(axis=1)
+    return _by_equality(same)
+
+
+def _numeric(array: Array) -> bool:
+    return bool(np.issubdtype(array.dtype, np.number)) or array.dtype == np.bool_
+
+
+def _by_equality(same: Array) -> Closeness:
+    """Return the closeness of texts from each item's share of equal ones."""
+    decibels = np.where(same == 1, SQNR_CAP_DB, -SQNR_CAP_DB)
+    worst = int(same.argmin())
+    first = int((same < 1).argmax()) if same[worst] < 1 else None
+    return Closeness(float(decibels.min()), float(decibels[worst]), worst, first, equal=float(same.mean()))
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    step = max(1, BLOCK_ELEMENTS // max(1, math.prod(shape[1:])))
+    return (slice(start, start + step) for start in range(0, shape[0], step))
+
+
+def _finite(array: Array) -> Array:
+    """Return float64 with what stands for infinity as infinity."""
+    values = np.asarray(array, dtype=np.float64)
+    return np.where(np.abs(values) > HUGE, np.copysign(np.inf, values), values)
+
+
+@dataclass
+class _Axis:
+    """Sums over all but one axis.
+
+    Attributes:
+        low, high: Least and largest value of each slice: of the reference, and of ours.
+    """
+
+    signal: Array
+    noise: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, size: int) -> _Axis:
+        return cls(np.zeros(size), np.zeros(size), np.full((2, size), np.inf), np.full((2, size), -np.inf))
+
+    def add(self, axis: int, signal: Array, noise: Array, values: tuple[Array, Array]) -> None:
+        """Add a block [n, …]."""
+        others = tuple(place for place in range(signal.ndim) if place != axis)
+        self.signal += signal.sum(axis=others)
+        self.noise += noise.sum(axis=others)
+        for which, array in enumerate(values):
+            known = np.isfinite(array)
+            self.low[which] = np.minimum(self.low[which], np.where(known, array, np.inf).min(axis=others))
+            self.high[which] = np.maximum(self.high[which], np.where(known, array, -np.inf).max(axis=others))
+
+
+@dataclass
+class _Comparison:
+    shape: tuple[int, ...]
+    classes: int | None
+    exact: bool
+    axes: dict[int, _Axis]
+    items: list[Array] = field(default_factory=list)
+    cosine: list[Array] = field(default_factory=list)
+    chosen: list[Array] = field(default_factory=list)
+    equal: int = 0
+    total_error: float = 0.0
+    largest_error: float = 0.0
+    not_numbers: int = 0
+
+    @classmethod
+    def of(cls, ours: Array, reference: Array, classes: int | None) -> _Comparison:
+        shape = reference.shape
+        axes = {axis: _Axis.of(size) for axis, size in enumerate(shape) if axis and size > 1}
+        exact = not np.issubdtype(reference.dtype, np.floating)
+        found = cls(shape, classes if classes in axes else None, exact, axes)
+        for block in _blocks(shape):
+            found.add(_finite(ours[block]), _finite(reference[block]))
+        return found
+
+    def add(self, mine: Array, theirs: Array) -> None:
+        """Compare a block of items."""
+        same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+        known = np.isfinite(theirs)
+        with np.errstate(invalid="ignore"):
+            error = np.where(same, 0.0, np.abs(mine - theirs))
+        error[~np.isfinite(error)] = np.inf
+        signal, noise = np.where(known, theirs, 0.0) ** 2, error**2
+        rows = len(theirs)
+        self.items.append(
+            np.stack([signal.reshape(rows, -1).sum(axis=1), noise.reshape(rows, -1).sum(axis=1)], axis=1)
+        )
+        clean = tuple(np.where(np.isfinite(array), array, 0.0).reshape(rows, -1) for array in (mine, theirs))
+        self.cosine.append(cosines(*clean))
+        self.equal += int(same.sum())
+        self.not_numbers += int(np.isnan(theirs).sum())
+        self.total_error += float(error.sum())
+        self.largest_error = max(self.largest_error, float(error.max(initial=0.0)))
+        if self.classes is not None:
+            first = (np.where(np.isnan(array), -np.inf, array).argmax(axis=self.classes) for array in (mine, theirs))
+            self.chosen.append((next(first) == next(first)).reshape(rows, -1).mean(axis=1))
+        for axis, sums in self.axes.items():
+            sums.add(axis, signal, noise, (theirs, mine))
+
+    def result(self, due_db: float) -> Closeness:
+        """Return what the blocks came to."""
+        items = np.concatenate(self.items)
+        count, faintest = math.prod(self.shape), FAINT * float(items[:, 0].mean())
+        decibels = np.array([decibel(max(signal, faintest), noise) for signal, noise in items])
+        whole, worst = decibel(*(float(total) for total in items.sum(axis=0))), int(decibels.argmin())
+        slices = [found for axis in self.axes for found in self._slices(axis, whole, items)]
+        lost = sorted((item for item in slices if item.lost), key=lambda item: item.sqnr_db)
+        below = decibels < due_db
+        return Closeness(
+            sqnr_db=whole,
+            worst_item_db=float(decibels[worst]),
+            worst_item=worst,
+            first_item=int(below.argmax()) if below.any() else None,
+            max_abs_error=_known(self.largest_error),
+            mean_abs_error=_known(self.total_error / count),
+            cosine=float(np.concatenate(self.cosine).mean()),
+            equal=self.equal / count if self.exact else None,
+            agreement=float(np.concatenate(self.chosen).mean()) if self.chosen else None,
+            slices=tuple(_worst(slices)),
+            lost=tuple(lost[:NAMED]),
+            lost_count=len(lost),
+            not_numbers=self.not_numbers / count,
+        )
+
+    def _slices(self, axis: int, whole: float, items: Array) -> Iterator[Slice]:
+        """Yield the slices of an axis that carry signal."""
+        sums, each = self.axes[axis], math.prod(self.shape) / self.shape[axis]
+        carried, varies = (CHOICE, CHOICE) if axis == self.classes else (CARRIED, VARIES)
+        with np.errstate(invalid="ignore"):
+            ranges = np.where(sums.high >= sums.low, sums.high - sums.low, 0.0)
+        bounds = np.concatenate([sums.low[0], sums.high[0]])
+        largest = float(np.abs(bounds[np.isfinite(bounds)]).max(initial=0.0))
+        constant = (ranges[0] > varies * largest) & (ranges[1] <= CONSTANT * ranges[0])
+        least = carried * math.sqrt(float(items[:, 0].sum()) / math.prod(self.shape))
+        heard = np.sqrt(sums.signal / each) >= max(least, np.finfo(float).tiny)
+        for index in np.flatnonzero(constant | heard):
+            found = decibel(float(sums.signal[index]), float(sums.noise[index]))
+            dead = bool(heard[index]) and found < DEAD_DB and whole >= DEAD_DB + APART_DB
+            yield Slice(axis, int(index), found, lost=bool(constant[index]) or dead)
+
+
+def _worst(slices: list[Slice]) -> Iterator[Slice]:
+    for axis in sorted({item.axis for item in slices}):
+        yield min((item for item in slices if item.axis == axis), key=lambda item: item.sqnr_db)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
