@@ -247,6 +247,7 @@ class MethodSpec(Generic[P]):
         defaults: Pipelines that a run without ``--methods`` measures; ``None`` means the method alone.
         techniques: Ids of the techniques that it carries, such as "D01": the rows of the table in the docs. One that
             a parameter makes names it, "M02:threshold", or its value too, "M08:importance=taylor".
+        exact: The model that it leaves computes the same function: in float32, answers that differ are wrong.
         changes: What it makes less or other: any of "parameters", "nonzero_parameters", "macs", "precision",
             "weights", "parts"; the conformance kit counts. Empty means what its family stands for.
         known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
@@ -269,6 +270,7 @@ class MethodSpec(Generic[P]):
     control: Mapping[str, Any] = field(default_factory=dict)
     defaults: tuple[str, ...] | None = None
     techniques: tuple[str, ...] = ()
+    exact: bool = False
     changes: frozenset[str] = frozenset()
     known_gaps: Mapping[str, str] = field(default_factory=dict)
 
@@ -350,7 +352,7 @@ class TargetSpec(Generic[P]):
         packages: Distributions whose versions decide whether a stored result may be reused.
         extra: The extra of our distribution that installs it.
         ranked: False for targets that run no model, such as ``null``.
-        framework: It runs the model in the framework that trained it: what other runtimes add is told against it.
+        framework: Not read any more: what a runtime adds is told against the oracle of the model's format.
         known_errors: Causes that can be told from what the runtime raises, for one sentence in the user's words.
         default: Whether "all" includes it.
         known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.

@@ -618,8 +618,7 @@ class Quality:
         p_value: Exact McNemar for classification.
         underpowered: The interval is wider than half the drop that a 99 % gate allows.
         evaluation_batch: Items per inference while judging.
-        fidelity: Closeness to the anchor's outputs: ``top1_agreement``, ``sqnr_db``, ``cosine`` …; names that begin
-            with ``framework_`` compare with the float model in the framework itself: of an anchor, its runtime's drift.
+        fidelity: Closeness to the anchor's outputs: ``top1_agreement``, ``sqnr_db``, ``cosine`` …
         agreement: ``top1_agreement`` and ``top5_agreement`` with Wilson's interval over items.
     """
 
@@ -699,10 +698,11 @@ class OracleCheck:
         oracle: Which program gave the reference outputs, such as "torch eager".
         items: How many were compared.
         outputs: By name.
-        precision: What ran, by which the tolerance was chosen.
-        due_db: SQNR that an anchor, or a method that must keep the function, has to reach in that precision.
-        binding: Whether the cell had to reach it.
+        precision: What ran: the narrowest float that computed products, else the artifact's precision.
+        due_db: SQNR that an anchor, or a method that must keep the function, has to reach in that precision; ``None``
+            for a cell that may differ.
         wrong: The first output and item that differ by more, in a sentence; empty where none does.
+        sqnr_db: Of the output that is furthest off.
         reason: Why there is no comparison; empty where there is.
     """
 
@@ -711,8 +711,8 @@ class OracleCheck:
     outputs: Mapping[str, Closeness] = field(default_factory=dict)
     precision: str = ""
     due_db: float | None = None
-    binding: bool = False
     wrong: str = ""
+    sqnr_db: float | None = None
     reason: str = ""
 
 

@@ -117,6 +117,7 @@ def _parts(run: Run, record: Record) -> Iterator[Breach]:
         stored["placements"] = (record.placements, check[1].placements)
         stored["coverage"] = (record.coverage, check[1].coverage)
         stored["confidence"] = (record.confidence, check[1].confidence)
+        stored["oracle"] = (record.oracle, check[1].oracle)
         anchor = run.by_cell.get(record.anchor or record.cell_id)
         if anchor is not None and check[0] != sha256([record.inputs_sha256, anchor.inputs_sha256]):
             yield "inputs", "quality and placement were taken of other inputs"

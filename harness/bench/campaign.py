@@ -61,7 +61,8 @@ class Campaign:
         built = shared.built[cell_id]
         failure = shared.failures.get(cell_id)
         if failure is not None:
-            return failed_record(planned, failure, shared.context, built)
+            check = self.untimed.checks.get(cell_id)
+            return failed_record(planned, failure, shared.context, built, check.oracle if check else None)
         anchor = block.anchor if block.anchor not in shared.failures else None
         reason = planned.anchor_reason or ("" if anchor else self._why_no_anchor(planned))
         sets = shared.store.sets(block.block_id)

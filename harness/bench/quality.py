@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.bench.blocks import Block
+from harness.bench.oracle import judge, leaked, load_outputs, oracle_flags, refused
 from harness.bench.records import NO_DATA, PRECISION_LEAK, CheckPart, Context, placement_flags
 from harness.build import Built
 from harness.errors import Unsupported
@@ -20,13 +21,12 @@ from harness.stats import Fidelity, fidelity, quality
 from harness.stats.confidence import confidence, item_confidences
 from harness.store import RunStore
 from harness.store.layout import extra_scores
-from harness.types import Confidence, Failure, Quality
+from harness.types import Confidence, Failure, OracleCheck, Quality
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CONFIDENCE, AGREEMENT = "confidence", "agreement"  # names of the per-item statistics in the store
-DRIFT_DB = 60.0  # float32 on another runtime stays above 90 dB; 40 to 60 means a narrower float (MEASUREMENT.md 3)
 EVALUATION_BATCH = 32  # where batching cannot change a result; dynamic scales are found per batch, so never there
 
 
@@ -41,7 +41,6 @@ class Judge:
     scratch: Path
     anchor_outputs: Mapping[str, Path] = field(default_factory=dict)
     recall: Callable[[], Mapping[str, Path]] | None = None
-    framework: Callable[[], Mapping[str, Path]] | None = None
 
     def check(self, planned: PlannedCell, member: Member, built: Built, block: Block) -> CheckPart:
         """Run the test split once, reduce the outputs to per-item scores, and read the placement."""
@@ -53,31 +52,48 @@ class Judge:
             return CheckPart(failure=result, seconds=time.monotonic() - started)
         if planned.runs_on == "here":
             self.store.note_loaded(planned.labels["target"], result.loaded)
-        if planned.is_anchor:
-            self.anchor_outputs, self.recall = result.outputs, None
         cover, flags = placement_flags(
             result.placements, built.model.precision, result.placement_reason, self.context.sparsity(planned)
         )
+        part = CheckPart(
+            placements=result.placements, coverage=cover, effective=result.effective, flags=flags,
+            oracle=self._oracle(planned, built, result) if ranked else None,
+        )  # fmt: skip
+        part = self._judged(part, planned, built, result, block) if ranked else part
+        self._drop(planned, result.outputs)
+        return replace(part, seconds=time.monotonic() - started)
+
+    def _judged(self, part: CheckPart, planned: PlannedCell, built: Built, result: Untimed, block: Block) -> CheckPart:
+        """Refuse wrong answers, and judge the others by labels and by the anchor."""
+        wrong = refused(part.oracle)
+        if wrong:
+            return replace(part, failure=Failure("failed", "accuracy", f"target {planned.target.name}", wrong))
+        if planned.is_anchor:
+            self.anchor_outputs, self.recall = result.outputs, None
+        claims = NO_DATA not in built.model.flags
         try:
-            claims = ranked and NO_DATA not in built.model.flags
             judged = self._quality(planned, built, result, block) if claims else None
             sure = self._confidence(planned, built, result, block) if claims else None
         except Unsupported as error:
-            failure = Failure("failed", "accuracy", f"target {planned.target.name}", error.message)
-            return CheckPart(failure=failure, seconds=time.monotonic() - started)
+            return replace(part, failure=Failure("failed", "accuracy", f"target {planned.target.name}", error.message))
         except Exception as error:  # noqa: BLE001  score and aggregate are a plugin's; a broken one costs its own cell
             reason = f"score raised {type(error).__name__}: {error}"
-            blame = f"workload {planned.workload.name}"
-            return CheckPart(failure=Failure("failed", "accuracy", blame, reason), seconds=time.monotonic() - started)
-        self._drop(planned, result.outputs)
-        return CheckPart(
-            quality=judged,
-            placements=result.placements,
-            coverage=cover,
-            effective=result.effective,
-            flags=(*flags, *drifted(planned, built, judged)),
-            seconds=time.monotonic() - started,
-            confidence=sure,
+            return replace(part, failure=Failure("failed", "accuracy", f"workload {planned.workload.name}", reason))
+        leaks = (PRECISION_LEAK,) if planned.is_anchor and leaked(part.oracle, built.artifact.realised) else ()
+        return replace(part, quality=judged, confidence=sure, flags=(*part.flags, *oracle_flags(part.oracle), *leaks))
+
+    def _oracle(self, planned: PlannedCell, built: Built, result: Untimed) -> OracleCheck:
+        spec = self.registry.workloads[planned.workload.name].spec
+        outputs = load_outputs(result.outputs)
+        choice = {name: array.ndim - 1 for name, array in outputs.items() if array.ndim > 1}
+        methods = [self.registry.methods[step.name].spec for step in planned.pipeline]
+        exact = built.artifact.realised == "float32" and all(method.exact for method in methods)
+        return judge(
+            outputs,
+            built,
+            result.placements,
+            binding=planned.is_anchor or exact,
+            choice=choice if spec.task == "classification" else {},
         )
 
     def outputs(self, planned: PlannedCell, member: Member, built: Built) -> Mapping[str, Path]:
@@ -108,7 +124,7 @@ class Judge:
     def _quality(self, planned: PlannedCell, built: Built, result: Untimed, block: Block) -> Quality:
         spec = self.registry.workloads[planned.workload.name].spec
         outputs = load_outputs(result.outputs)
-        refuse_infinite(outputs)
+        refuse_infinite(outputs, load_outputs(built.reference.files))
         anchor = None if planned.is_anchor else self._anchor_scores(block)
         found = Fidelity({}, None)
         if not planned.is_anchor and not self.anchor_outputs and self.recall is not None:
@@ -132,25 +148,13 @@ class Judge:
             items=built.evaluation.items,
             seed=self.request.seed,
             evaluation_batch=result.batch,
-            fidelity={**found.figures, **self._against_framework(planned, outputs, spec.task)},
+            fidelity=found.figures,
             agreement=found.agreement,
         )
         for interval in (judged.value, judged.difference):
             if interval is not None and not math.isfinite(interval.point):
                 raise ValueError(f"the metric {judged.metric} is {interval.point}")
         return judged
-
-    def _against_framework(
-        self, planned: PlannedCell, outputs: Mapping[str, NDArray[Any]], task: str
-    ) -> dict[str, float]:
-        """Compare with the float model in the framework itself: of an anchor, that is the runtime's own drift."""
-        if self.framework is None or (planned.is_anchor and self.registry.targets[planned.target.name].spec.framework):
-            return {}
-        reference = self.framework()
-        if not reference:
-            return {}
-        compared = fidelity(outputs, load_outputs(reference), task=task)
-        return {f"framework_{name}": value for name, value in compared.figures.items()}
 
     def _confidence(self, planned: PlannedCell, built: Built, result: Untimed, block: Block) -> Confidence | None:
         """Judge the probabilities of a classifier's first output, where it has labels."""
@@ -171,13 +175,6 @@ class Judge:
         return self.store.scores(block.anchor) if block.anchor is not None else None
 
 
-def drifted(planned: PlannedCell, built: Built, judged: Quality | None) -> tuple[str, ...]:
-    """Return the flag of a float32 anchor whose outputs are further from the framework's than float32 leaves them."""
-    sqnr = judged.fidelity.get("framework_sqnr_db") if judged is not None else None
-    leaks = planned.is_anchor and built.artifact.realised == "float32" and sqnr is not None and sqnr < DRIFT_DB
-    return (PRECISION_LEAK,) if leaks else ()
-
-
 def evaluation_batch(planned: PlannedCell, built: Built, state: TargetState | None) -> int:
     """Return how many items a call takes while outputs are collected, where that cannot change them."""
     batch = planned.cell.options.batch
@@ -185,15 +182,12 @@ def evaluation_batch(planned: PlannedCell, built: Built, state: TargetState | No
     return max(batch, EVALUATION_BATCH) if free and built.model.precision.scheme != "dynamic" else batch
 
 
-def load_outputs(paths: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
-    """Map the outputs that a worker wrote, by name."""
-    import numpy as np  # not needed until something was measured
-
-    return {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
-
-
-def refuse_infinite(outputs: Mapping[str, NDArray[Any]]) -> None:
+def refuse_infinite(outputs: Mapping[str, NDArray[Any]], reference: Mapping[str, NDArray[Any]] | None = None) -> None:
     """Refuse outputs that are not numbers: an argmax over NaN would pass as an ordinary guess.
+
+    Args:
+        outputs: By name, items first.
+        reference: What the model itself answers: NaN and infinity at the same places are its own.
 
     Raises:
         Unsupported: An output holds NaN or infinity; the message says in how many items.
@@ -202,7 +196,11 @@ def refuse_infinite(outputs: Mapping[str, NDArray[Any]]) -> None:
 
     for name, array in outputs.items():
         if np.issubdtype(array.dtype, np.floating):
-            bad = len(array) - int(np.isfinite(array.reshape(len(array), -1)).all(axis=1).sum())
+            fine = np.isfinite(array)
+            own = (reference or {}).get(name)
+            if own is not None and own.shape == array.shape and not fine.all():
+                fine |= (array == own) | (np.isnan(array) & np.isnan(own))
+            bad = len(array) - int(fine.reshape(len(array), -1).all(axis=1).sum())
             if bad:
                 raise Unsupported(f"output {name!r} is NaN or infinite for {bad} of {len(array)} items")
 

@@ -11,6 +11,7 @@ import harness
 from harness import codec
 from harness.bench.floor import floor_flags, violation
 from harness.bench.layers import LayersPart
+from harness.bench.oracle import SLICE_LOST
 from harness.build import Built
 from harness.codec import sha256
 from harness.plan import PlannedCell, TargetState
@@ -24,6 +25,7 @@ from harness.types import (
     Failure,
     Latency,
     Memory,
+    OracleCheck,
     Placement,
     Precision,
     Quality,
@@ -35,7 +37,7 @@ from harness.types import (
 
 # What makes a cell fail under --strict: it did not run what its label says.
 PRECISION_LEAK = "precision_leak"
-STRICT_FLAGS = ("not_actually_quantised", PRECISION_LEAK, "fallback")
+STRICT_FLAGS = ("not_actually_quantised", PRECISION_LEAK, "fallback", SLICE_LOST)
 NO_DATA = "random_calibration"  # set where the user gave no data: outputs for seeded noise claim nothing
 
 
@@ -60,6 +62,7 @@ class CheckPart:
     failure: Failure | None = None
     seconds: float = 0.0
     confidence: Confidence | None = None
+    oracle: OracleCheck | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,14 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def failed_record(planned: PlannedCell, failure: Failure, context: Context, built: Built | None = None) -> Record:
-    """Return the record of a cell that did not finish: a row with its reason."""
+def failed_record(
+    planned: PlannedCell,
+    failure: Failure,
+    context: Context,
+    built: Built | None = None,
+    oracle: OracleCheck | None = None,
+) -> Record:
+    """Return the record of a cell that did not finish: a row with its reason, and what of its answers was wrong."""
     return Record(
         schema=SCHEMA,
         cell=planned.cell,
@@ -113,6 +122,7 @@ def failed_record(planned: PlannedCell, failure: Failure, context: Context, buil
         reason=failure.reason,
         lineage=built.model.lineage if built else (),
         artifact=_published(built.artifact) if built else None,
+        oracle=oracle,
         finished_utc=utc_now(),
     )
 
@@ -193,6 +203,7 @@ def finished_record(done: Finished, context: Context) -> Record:
         confidence=done.check.confidence,
         robustness=done.robustness,
         layers=done.layers.layers if done.layers else None,
+        oracle=done.check.oracle,
         finished_utc=utc_now(),
         model_sha256=codec.file_sha256(built.model.path) if built.model.path.is_file() else None,
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.bench.blocks import Block
-from harness.bench.quality import evaluation_batch, load_labels, load_outputs, refuse_infinite
+from harness.bench.oracle import load_outputs
+from harness.bench.quality import evaluation_batch, load_labels, refuse_infinite
 from harness.bench.records import Context
 from harness.build import Built
 from harness.measure import Member, run_untimed

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,32 +25,24 @@ class Untimed:
     Attributes:
         memory: Part of each cell, by cell_id.
         checks: The same; a cell whose memory launch failed has none.
-        framework: Workload -> the outputs of the framework's own anchor, made on the first call.
     """
 
     shared: Shared
     memory: dict[str, MemoryPart] = field(default_factory=dict)
     checks: dict[str, CheckPart] = field(default_factory=dict)
-    framework: dict[str, Callable[[], Mapping[str, Path]]] = field(default_factory=dict)
 
     def run(self, blocks: tuple[Block, ...]) -> None:
         """Launch every cell; one that fails is in ``shared.failures`` from then on."""
         self.shared.ui.stage("memory and accuracy", sum(len(block.cells) for block in blocks))
-        with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
-            ordered = sorted(blocks, key=lambda block: not self._framework(block))  # the others are compared with it
-            for number, block in enumerate(ordered):
-                self._block(block, sum(len(other.cells) for other in ordered[:number]), Path(scratch))
+        for number, block in enumerate(blocks):
+            self._block(block, sum(len(other.cells) for other in blocks[:number]))
 
-    def _framework(self, block: Block) -> bool:
-        return self.shared.registry.targets[block.cells[0].target.name].spec.framework and block.anchor is not None
-
-    def _block(self, block: Block, before: int, kept: Path) -> None:
-        shared, workload = self.shared, block.cells[0].labels.get("workload", "")
+    def _block(self, block: Block, before: int) -> None:
+        shared = self.shared
         with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
             judge = Judge(shared.registry, shared.store, shared.context, shared.request, Path(scratch))
             if block.anchor is not None:
                 judge.recall = partial(self._recall, judge, block.cells[0])
-            judge.framework = self.framework.get(workload)
             for offset, planned in enumerate(block.cells):
                 cell_id = planned.cell.cell_id
                 shared.ui.advance("memory and accuracy", before + offset, title(planned))
@@ -64,9 +55,6 @@ class Untimed:
                 if failure is not None:
                     shared.failures[cell_id] = failure
         shared.ui.advance("memory and accuracy", before + len(block.cells), "")
-        if self._framework(block) and workload not in self.framework:
-            judge = Judge(shared.registry, shared.store, shared.context, shared.request, kept)
-            self.framework[workload] = functools.cache(partial(self._recall, judge, block.cells[0]))
 
     def _recall(self, judge: Judge, anchor: PlannedCell) -> Mapping[str, Path]:
         """Return the anchor's outputs once more, unless it failed before its variants were asked."""

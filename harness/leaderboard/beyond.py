@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.digits import UNKNOWN, plain, ranged
 from harness.leaderboard.intervals import bounds, mirrored
+from harness.leaderboard.oracles import oracle
 
 if TYPE_CHECKING:
     from harness.types import Confidence, Quality, Record, Robustness, ScenarioResult
@@ -21,7 +22,6 @@ TRUST_HEADER = (
 )  # fmt: skip
 _CLOSENESS = (
     "top1_agreement", "sqnr_db", "top5_agreement", "kl_mean", "kl_p99", "cosine_p1", "max_abs_error", "outside_share",
-    "framework_sqnr_db",
 )  # fmt: skip
 APART = 0.05  # two cells closer than this are in no order, in bursts or under lasting load
 
@@ -31,6 +31,8 @@ def beyond(record: Record) -> dict[str, Any]:
     found: dict[str, Any] = {"host_tier": record.provenance.get("host_tier", "").partition(":")[0] or None}
     if record.quality is not None:
         found |= _fidelity(record.quality)
+    if record.oracle is not None:
+        found |= oracle(record.oracle)
     if record.confidence is not None:
         found |= _confidence(record.confidence)
     if record.robustness is not None and record.quality is not None:
@@ -163,7 +165,7 @@ def trust_lines(rows: Sequence[Row], unit: str) -> tuple[tuple[str, ...], ...]:
 
 
 def _trust_line(item: Row, unit: str) -> tuple[str, ...]:
-    drift = item.get("framework_sqnr_db")
+    drift = item.get("oracle_sqnr_db")
     return (
         str(item["method"]),
         str(item["target"]),

@@ -97,6 +97,15 @@ _QUALITY = (
     Column("top1_agreement_low", "share 0..1", "lower end of its 95 % interval (Wilson)", HIGH),
     Column("top1_agreement_high", "share 0..1", "upper end of its 95 % interval", HIGH),
     Column("sqnr_db", "dB", "signal to quantisation noise of the outputs against the anchor's", HIGH),
+    _text("oracle", "which program gave the reference outputs, or why there are none"),
+    Column("oracle_sqnr_db", "dB", "signal to noise of the outputs against the reference: the worst output", HIGH),
+    Column("oracle_cosine", "", "cosine to the reference, mean over items: the worst output", HIGH),
+    Column("oracle_max_abs_error", "", "largest difference of an element from the reference", LOW),
+    Column("oracle_mean_abs_error", "", "mean difference of an output's elements: the worst output", LOW),
+    Column("oracle_agreement", "share 0..1", "declared choices that are the reference's", HIGH),
+    Column("oracle_slice_db", "dB", "signal to noise of the worst slice of any axis of any output", HIGH),
+    _text("oracle_slice", "which slice that is: output, axis with the items first, index"),
+    _count("oracle_worst_item", "", "index of the item that is furthest off in the worst output"),
 )
 
 _SPEED = (
@@ -207,12 +216,6 @@ _TRUST = (
     Column("cosine_p1", "", "1st percentile over items of the cosine to the anchor's outputs", HIGH),
     Column("max_abs_error", "", "largest difference of an output from the anchor's", LOW),
     Column("outside_share", "share 0..1", "of outputs further from the anchor's than 0.001 + 0.1 %", LOW),
-    Column(
-        "framework_sqnr_db",
-        "dB",
-        "outputs against the float model in the framework, where the run has it: of an anchor: its runtime's drift",
-        HIGH,
-    ),
     *_ranged("ece", "share 0..1", "expected calibration error, 15 bins of equal mass; biased upwards where small", LOW),
     Column("ece_debiased", "share 0..1", "the same less what chance adds to each bin", LOW),
     *_ranged("ece_change", "share 0..1", "the error less the anchor's, paired by item", LOW),

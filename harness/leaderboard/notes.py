@@ -15,6 +15,8 @@ _NO_GAIN = "no gain"
 FLAGS = {
     "not_actually_quantised": "fewer than half of the multiply-accumulates ran in the precision that the name says",
     "precision_leak": "part of a float32 model ran in a narrower float",
+    "output_slice_lost": "a channel, class or coordinate of an output is gone: constant, or under 3 dB",
+    "nan_outputs": "the model itself gives NaN in places, and so does this cell",
     "fallback": "operators ran on more than one device",
     "stored_sparse_executed_dense": "the zeros save storage only; this target has no sparse kernel",
     "underpowered": "too few test items to tell a 1 % drop",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ FAINT = 1e-4  # of the mean item's power: errors of a fainter item are told agai
 NAMED = 8  # lost slices that a record names
 
 
-def closeness(ours: Array, reference: Array, *, due_db: float, classes: int | None = None) -> Closeness:
+def closeness(ours: Array, reference: Array, *, due_db: float | None = None, classes: int | None = None) -> Closeness:
     """Compare one output with the reference.
 
     NaN, and infinity of the same sign, at the same place are equal, and stay out of the sums; at different places
@@ -38,9 +38,11 @@ def closeness(ours: Array, reference: Array, *, due_db: float, classes: int | No
     Args:
         ours: Array [n, …]; memory-mapped ones are read in blocks.
         reference: The same by the oracle.
-        due_db: What an item is expected to reach; the first one below it is told.
+        due_db: What an item has to reach, where it has to: the first one below it is told.
         classes: Axis along which the largest value is the declared choice; ``None`` where none is declared.
     """
+    if not reference.size and ours.shape == reference.shape:
+        return Closeness(SQNR_CAP_DB, SQNR_CAP_DB, 0, equal=1.0)
     if ours.shape != reference.shape:
         what = f"shape {list(ours.shape)} where the reference has {list(reference.shape)}"
         return Closeness(-SQNR_CAP_DB, -SQNR_CAP_DB, 0, first_item=0, equal=0.0, differs=what)
@@ -134,9 +136,7 @@ class _Comparison:
         error[~np.isfinite(error)] = np.inf
         signal, noise = np.where(known, theirs, 0.0) ** 2, error**2
         rows = len(theirs)
-        self.items.append(
-            np.stack([signal.reshape(rows, -1).sum(axis=1), noise.reshape(rows, -1).sum(axis=1)], axis=1)
-        )
+        self.items.append(np.stack([signal.reshape(rows, -1).sum(axis=1), noise.reshape(rows, -1).sum(axis=1)], axis=1))
         clean = tuple(np.where(np.isfinite(array), array, 0.0).reshape(rows, -1) for array in (mine, theirs))
         self.cosine.append(cosines(*clean))
         self.equal += int(same.sum())
@@ -149,7 +149,7 @@ class _Comparison:
         for axis, sums in self.axes.items():
             sums.add(axis, signal, noise, (theirs, mine))
 
-    def result(self, due_db: float) -> Closeness:
+    def result(self, due_db: float | None) -> Closeness:
         """Return what the blocks came to."""
         items = np.concatenate(self.items)
         count, faintest = math.prod(self.shape), FAINT * float(items[:, 0].mean())
@@ -157,7 +157,7 @@ class _Comparison:
         whole, worst = decibel(*(float(total) for total in items.sum(axis=0))), int(decibels.argmin())
         slices = [found for axis in self.axes for found in self._slices(axis, whole, items)]
         lost = sorted((item for item in slices if item.lost), key=lambda item: item.sqnr_db)
-        below = decibels < due_db
+        below = decibels < (-math.inf if due_db is None else due_db)
         return Closeness(
             sqnr_db=whole,
             worst_item_db=float(decibels[worst]),

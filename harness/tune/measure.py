@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.bench.quality import evaluation_batch, load_labels, load_outputs, refuse_infinite
+from harness.bench.oracle import load_outputs
+from harness.bench.quality import evaluation_batch, load_labels, refuse_infinite
 from harness.bench.records import utc_now
 from harness.bench.shared import member_of
 from harness.bench.ui import Ui

@@ -22,6 +22,7 @@ def harness_methods() -> Iterator[MethodSpec[NoParams]]:
         family="none",
         summary="the workload's model as trained: what every ratio is against",
         params=NoParams,
+        exact=True,
         compress=compress,
         consumes=frozenset(),
         conflicts=frozenset({"none", "pruning", "decomposition", "distillation", "binarization", "quantization"}),

@@ -236,6 +236,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
         family="quantization",
         summary="equal weight ranges across consecutive layers, same function",
         params=equalization.EqualizationParams,
+        exact=True,
         compress=equalization.equalize,
         after=_EARLIER,
         conflicts=frozenset({"none", "weight-equalization"}),

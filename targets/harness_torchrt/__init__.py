@@ -26,5 +26,4 @@ def harness_targets() -> Iterator[TargetSpec[Any]]:
         open=open_session,
         packages=("torch", "torchao"),
         extra="torch",
-        framework=True,
     )
