@@ -127,8 +127,19 @@ def test_errors_on_purpose_have_no_traceback(
     assert "Traceback" not in err
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_is_one_sentence_and_keeps_its_traceback_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    monkeypatch.delenv("HARNESS_DEBUG", raising=False)
     monkeypatch.setattr(App, "registry", lambda _app: 1 / 0)
+    assert call(["methods"]) == 1
+    err = capsys.readouterr().err
+    (log,) = (tmp_path / "logs").glob("*-crash-*.log")
+    assert f"ZeroDivisionError: division by zero; the traceback is in {log}" in err
+    assert "Traceback" not in err
+    assert "Traceback" in log.read_text()
+    monkeypatch.setenv("HARNESS_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         call(["methods"])
 

@@ -152,7 +152,21 @@ def call(args: Sequence[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         click.echo(f"error: {error.strerror or error}{where}", err=True)
         return 2
+    except Exception as error:
+        if os.environ.get("HARNESS_DEBUG"):
+            raise
+        return _unexpected(error)
     return result if isinstance(result, int) else 0
+
+
+def _unexpected(error: Exception) -> int:
+    """Say in one sentence what nobody expected, and where its traceback lies."""
+    from harness.cli.crash import told
+
+    message, hint = told(error)
+    click.echo(f"error: {message}", err=True)
+    click.echo(f"  hint: {hint}", err=True)
+    return 1
 
 
 def main() -> NoReturn:
