@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from harness.build.data import SplitInfo
 from harness.errors import BadModel, HarnessError, Unsupported
+from harness.explain import first_line
 from harness.params import build
 from harness.plan.splits import lacking
 from harness.types import Failure, SplitName
@@ -57,7 +58,7 @@ def _sizes(spec: WorkloadSpec[Any], params: object) -> dict[str, SplitInfo]:
         except HarnessError:
             raise
         except Exception as error:
-            raise BadModel(f"workload {spec.name}: {type(error).__name__}: {error}") from error
+            raise BadModel(f"workload {spec.name}: {type(error).__name__}: {first_line(str(error))}") from error
         found[name] = SplitInfo(len(next(iter(items.inputs.values()))), items.labels is not None, {})
     return found
 

@@ -14,6 +14,8 @@ from harness.bench.oracle import judge, leaked, load_outputs, oracle_flags, refu
 from harness.bench.records import NO_DATA, PRECISION_LEAK, CheckPart, Context, placement_flags
 from harness.build import Built
 from harness.errors import Unsupported
+from harness.explain import Where
+from harness.explain import failure as explained
 from harness.measure import Member, Untimed, run_untimed
 from harness.plan import PlannedCell, Request, TargetState
 from harness.plugins import Registry
@@ -77,8 +79,8 @@ class Judge:
         except Unsupported as error:
             return replace(part, failure=Failure("failed", "accuracy", f"target {planned.target.name}", error.message))
         except Exception as error:  # noqa: BLE001  score and aggregate are a plugin's; a broken one costs its own cell
-            reason = f"score raised {type(error).__name__}: {error}"
-            return replace(part, failure=Failure("failed", "accuracy", f"workload {planned.workload.name}", reason))
+            where = Where("accuracy", f"workload {planned.workload.name}", "the outputs could not be judged")
+            return replace(part, failure=explained(error, where))
         leaks = (PRECISION_LEAK,) if planned.is_anchor and leaked(part.oracle, built.artifact.realised) else ()
         return replace(part, quality=judged, confidence=sure, flags=(*part.flags, *oracle_flags(part.oracle), *leaks))
 

@@ -14,6 +14,7 @@ from harness.bench.oracle import load_outputs
 from harness.bench.quality import evaluation_batch, load_labels, refuse_infinite
 from harness.bench.records import Context
 from harness.build import Built
+from harness.explain import first_line
 from harness.measure import Member, run_untimed
 from harness.plan import PlannedCell, Request
 from harness.plugins import Registry
@@ -182,7 +183,7 @@ class Spoiler:
             refuse_infinite(outputs)
             return self._score(planned, outputs, labels, copies)
         except Exception as error:  # noqa: BLE001  score is a plugin's; what breaks costs this cell's robustness
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {first_line(str(error))}"
         finally:
             shutil.rmtree(outputs_to, ignore_errors=True)
 
@@ -219,7 +220,7 @@ class Spoiler:
                 aggregate=spec.aggregate or _none, interval=spec.interval, seed=self.request.seed,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001  aggregate is a plugin's
-            return Robustness(reason=f"aggregate raised {type(error).__name__}: {error}")
+            return Robustness(reason=f"aggregate raised {type(error).__name__}: {first_line(str(error))}")
 
 
 def per_shard(clean_bytes: int) -> int:

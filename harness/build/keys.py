@@ -65,7 +65,7 @@ def key_of(inputs: Mapping[str, Any]) -> str:
 
 def file_inputs(model: Model, sha256: str) -> dict[str, Any]:
     """Return what a step sees of a model's file: content, names and signature, but no precision."""
-    found = {
+    found: dict[str, Any] = {
         "sha256": sha256,
         "format": model.format,
         "names": dict(model.names),

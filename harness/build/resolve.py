@@ -10,6 +10,7 @@ from harness.build import keys, values
 from harness.build.data import LABELS, SPLITS, DataInfo
 from harness.build.tasks import KIND, Task
 from harness.errors import HarnessError, PluginError
+from harness.explain import first_line
 from harness.plan.splits import lacking
 from harness.types import Artifact, Model, Precision
 
@@ -78,7 +79,7 @@ class Resolver:
         except HarnessError:
             raise
         except Exception as error:
-            what = f"{type(error).__name__}: {error}"
+            what = f"{type(error).__name__}: {first_line(str(error))}"
             raise PluginError(f"fingerprint of workload {spec.name!r} raised {what}") from error
 
     def _shared(self, node: Node, *splits: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from harness.bench.shared import member_of
 from harness.bench.ui import Ui
 from harness.build import Built, Cache, build_plan
 from harness.errors import HarnessError, PlanError
+from harness.explain import Where
+from harness.explain import failure as explained
 from harness.measure import run_set, run_untimed, slots
 from harness.measure.cpus import effective_cores
 from harness.plan import Plan, PlannedCell, Request, TargetState, make_plan
@@ -144,10 +146,8 @@ class Bench:
             try:
                 return float(spec.aggregate(spec.score(outputs, load_labels(built))))
             except Exception as error:  # score and aggregate are a plugin's: they cost this trial
-                reason = f"score raised {type(error).__name__}: {error}"
-                raise Refused(
-                    Failure("failed", "accuracy", f"workload {planned.workload.name}", reason)
-                ) from error  # fmt: skip
+                where = Where("accuracy", f"workload {planned.workload.name}", "the outputs could not be judged")
+                raise Refused(explained(error, where)) from error
 
     def _sets(
         self, own: PlannedCell, anchor: PlannedCell, built: Mapping[str, Built]

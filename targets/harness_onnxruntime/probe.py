@@ -6,7 +6,7 @@ import platform
 import time
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Availability, Capabilities, cpu_features, int8_dot_product
+from harness.api import Availability, Capabilities, cpu_features, first_line, int8_dot_product
 
 if TYPE_CHECKING:
     from harness_onnxruntime.params import Params
@@ -35,7 +35,7 @@ def probe(params: Params) -> Availability:
     try:
         _run_relu(onnxruntime, wanted)
     except Exception as error:  # noqa: BLE001  whatever it is, the target is not available, and this says why
-        reason = f"a model of one Relu does not run: {type(error).__name__}: {error}"
+        reason = f"a model of one Relu does not run: {type(error).__name__}: {first_line(str(error))}"
         return Availability(False, reason, HINT, "onnxruntime", version)
     return Availability(True, runtime="onnxruntime", version=version, seconds=time.perf_counter() - start)
 

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Availability, Capabilities, MissingDependency, cpu_features, int8_dot_product
+from harness.api import Availability, Capabilities, MissingDependency, cpu_features, first_line, int8_dot_product
 
 if TYPE_CHECKING:
     from harness_openvino.params import Params
@@ -60,7 +60,7 @@ def probe(params: Params) -> Availability:
     try:
         _run_relu(openvino, params.device)
     except Exception as error:  # noqa: BLE001  whatever it is, the target is not available, and this says why
-        reason = f"a model of one Relu does not run: {type(error).__name__}: {error}"
+        reason = f"a model of one Relu does not run: {type(error).__name__}: {first_line(str(error))}"
         return Availability(False, reason, HINT, "openvino", version)
     return Availability(True, runtime="openvino", version=version, seconds=time.perf_counter() - start)
 

@@ -7,7 +7,7 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from harness.api import Availability, Capabilities, cpu_features
+from harness.api import Availability, Capabilities, cpu_features, first_line
 from harness_tflite import flatbuffer
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def probe(params: Params) -> Availability:
     except ImportError as error:
         return Availability(available=False, reason=f"ai-edge-litert cannot be imported: {error}", hint=_HINT)
     except Exception as error:  # noqa: BLE001  a runtime that is there but broken: what it raises is the reason
-        return Availability(available=False, reason=f"LiteRT failed on a one-operator model: {error}", hint=_HINT)
+        return Availability(
+            available=False, reason=f"LiteRT failed on a one-operator model: {first_line(str(error))}", hint=_HINT
+        )
     if total != [0.0, 2.0, 4.0, 6.0]:
         return Availability(available=False, reason=f"LiteRT added (0, 1, 2, 3) to itself and got {total}", hint=_HINT)
     seconds = time.perf_counter() - started
