@@ -20,7 +20,7 @@ def harness_targets() -> Iterator[TargetSpec[Any]]:
         name="openvino",
         summary="OpenVINO, CPU plugin",
         params=Params,
-        accepts=frozenset({"onnx"}),
+        accepts=frozenset({"onnx", "tflite"}),
         probe=probe,
         capabilities=capabilities,
         lower=lower,

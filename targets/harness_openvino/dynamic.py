@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LEVELS = 255  # of a symmetric int8: -127 … 127
+# All 256 of an int8, though -128 is never used: with the 255 from -127 to 127 the plugin (2026.4) gives convolutions a
+# zero point of 127.5, whose half is lost, and each input is off by half a step.
+_LOW, _HIGH, _LEVELS = -128, 127, 256
 _TINY = 1e-12  # an all-zero activation has scale 0, which would divide by zero
 _CONVOLUTIONS = {"Convolution", "GroupConvolution"}
 
@@ -62,7 +64,7 @@ def _rewrite(node: Any, per_channel: bool) -> None:
     axes = np.arange(1, rank) if convolution else np.array([-1])
     peak = ops.reduce_max(ops.abs(source), ops.constant(axes.astype(np.int64)), keep_dims=True)
     scale = ops.divide(ops.maximum(peak, ops.constant(np.float32(_TINY))), ops.constant(np.float32(127)))
-    low, high = (ops.constant(np.float32(bound)) for bound in (-127, 127))
+    low, high = (ops.constant(np.float32(bound)) for bound in (_LOW, _HIGH))
     quantized = ops.fake_quantize(ops.divide(source, scale), low, high, low, high, _LEVELS)
     quantized.set_friendly_name(f"{node.get_friendly_name()}/quantized_input")
     readers = node.output(0).get_target_inputs()

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, Job, Model, Options, Unsupported, stored_size, weight_bytes
-from harness_onnx import as_given, override_nodes, quiet
+from harness_onnx import override_nodes, quiet
 from harness_openvino.binary import binarize_convolutions
 from harness_openvino.dynamic import quantize_dynamically
 from harness_openvino.ir import weight_spans
 from harness_openvino.operations import ignored_scope, kept_float, operations
 from harness_openvino.probe import import_nncf, import_openvino, optimized_for
+from harness_openvino.reading import is_quantized, read, unfold
 from harness_openvino.static import quantize_statically
+from harness_openvino.values import overflowing, refuse_nan
 
 if TYPE_CHECKING:
     from harness_openvino.params import Params
@@ -45,15 +47,21 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     if wanted.name not in ways:
         known = f"known: {', '.join(ways)}"
         raise Unsupported(f"openvino's CPU plugin does not realise {wanted.name} here", hint=known)
-    way = _float32 if as_given(model) else ways[wanted.name]
     with quiet():
-        graph, how = way(_convert(model), model, params, job)
+        graph = _convert(model)
+        given = is_quantized(graph)
+        if given and wanted.name != "float32" and (wanted.realise != "exact" or wanted.encodings is not None):
+            raise Unsupported("the file is quantized already; baseline runs it as it is")
+        if wanted.name != "float32":
+            refuse_nan(model, graph)
+            unfold(graph)
+        graph, how = (_float32 if given else ways[wanted.name])(graph, model, params, job)
     return _save(graph, how, model, job.out / "model.xml")
 
 
 def _convert(model: Model) -> Any:
-    """Read the ONNX file and give inputs and outputs exactly the model's names, each port by its own name."""
-    graph = import_openvino().convert_model(str(model.path))
+    """Read the file and give inputs and outputs exactly the model's names, each port by its own name."""
+    graph = read(model)
     for names, ports in ((tuple(model.inputs), graph.inputs), (model.outputs, graph.outputs)):
         for name, port in _bound(names, ports).items():
             port.get_tensor().set_names({name})
@@ -112,8 +120,10 @@ def _float32(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, s
 
 
 def _float16(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
-    del model, params, job
-    return graph, "openvino.save_model with compress_to_fp16"
+    del params, job
+    beyond = overflowing(model, graph)
+    lost = "; ".join(f"{count} values of {name!r} lie beyond float16" for name, count in beyond.items())
+    return graph, "openvino.save_model with compress_to_fp16" + (f"; {lost}" if lost else "")
 
 
 def _bfloat16(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
@@ -134,7 +144,7 @@ def _binary(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, st
 
 
 def _weight_only(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, str]:
-    del params, job
+    del job
     wanted = model.precision
     if wanted.granularity != "per-channel":
         raise Unsupported("openvino: nncf.compress_weights has one scale per channel or group, never one per tensor")
@@ -145,15 +155,32 @@ def _weight_only(graph: Any, model: Model, params: Params, job: Job) -> tuple[An
     if wanted.weights == "int8":
         mode = nncf.CompressWeightsMode.INT8_SYM
         compressed = nncf.compress_weights(graph, mode=mode, ignored_scope=scope)
+        _counted(compressed)
         return compressed, "nncf.compress_weights INT8_SYM, all layers; convolutions are unpacked to float32 at load"
     mode = nncf.CompressWeightsMode.INT4_SYM
     apart = ignored_scope(nncf, (*kept, *wider))
-    compressed = nncf.compress_weights(graph, mode=mode, group_size=-1, all_layers=True, ignored_scope=apart)
+    group = params.group_size or -1
+    adjust = nncf.AdvancedCompressionParameters(group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST)
+    compressed = nncf.compress_weights(
+        graph, mode=mode, group_size=group, all_layers=True, ignored_scope=apart, advanced_parameters=adjust
+    )
     if wider:  # what has four bits by now is left as it is
         compressed = nncf.compress_weights(compressed, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=scope)
-    counts = Counter(node.get_element_type().to_string() for node in compressed.get_ordered_ops() if _is_packed(node))
-    held = ", ".join(f"{count} weights in {kind}" for kind, count in sorted(counts.items()))
-    return compressed, f"nncf.compress_weights INT4_SYM, all layers, per-channel: {held}"
+    held = ", ".join(f"{count} weights in {kind}" for kind, count in sorted(_counted(compressed).items()))
+    grain = f"groups of {group}" if params.group_size else "per-channel"
+    return compressed, f"nncf.compress_weights INT4_SYM, all layers, {grain}: {held}"
+
+
+def _counted(graph: Any) -> Counter[str]:
+    """Return how many weights are stored in which integers.
+
+    Raises:
+        Unsupported: None is.
+    """
+    counts = Counter(node.get_element_type().to_string() for node in graph.get_ordered_ops() if _is_packed(node))
+    if not counts:
+        raise Unsupported("openvino: nncf found no constant weights of a convolution or matrix product to compress")
+    return counts
 
 
 def _is_packed(node: Any) -> bool:
@@ -170,6 +197,6 @@ def _dynamic(graph: Any, model: Model, params: Params, job: Job) -> tuple[Any, s
         graph, per_channel=wanted.granularity == "per-channel", exclude=kept_float(graph, model)
     )
     if not layers:
-        raise Unsupported("openvino: the model has no Convolution or MatMul with constant weights to quantize")
+        raise Unsupported("openvino: the model has no convolution or matrix product with constant weights to quantize")
     how = f"{layers} layers: symmetric int8, scale per item (Convolution) or row (MatMul) computed in the graph"
     return graph, f"{how}, {wanted.granularity} int8 weights"

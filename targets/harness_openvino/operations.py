@@ -21,6 +21,8 @@ def operations(graph: Any, path: Path, nodes: Mapping[str, str]) -> tuple[str, .
         Unsupported: A name is left without a layer, since converting fused it under another name; or only some of
             several recurrent layers of one size are meant.
     """
+    if not nodes:
+        return ()
     kinds = {item.get_friendly_name(): item.get_type_name() for item in graph.get_ordered_ops()}
     recurrent = recurrent_nodes(path)
     found: list[str] = []
@@ -72,6 +74,9 @@ def bound_inputs(graph: Any, model: Model) -> dict[str, Range]:
     return found
 
 
-def ignored_scope(nncf: Any, names: tuple[str, ...]) -> Any:
-    """Return NNCF's scope of the operations that it is to leave alone; ``None`` where there are none."""
-    return nncf.IgnoredScope(names=list(names)) if names else None
+def ignored_scope(nncf: Any, names: tuple[str, ...], kinds: tuple[str, ...] = ()) -> Any:
+    """Return NNCF's scope of the operations, by name or kind, that it is to leave alone; ``None`` for none.
+
+    A kind that the graph has not is no error.
+    """
+    return nncf.IgnoredScope(names=list(names), types=list(kinds), validate=not kinds) if names or kinds else None

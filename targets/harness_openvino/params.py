@@ -24,5 +24,12 @@ class Params:
     precision: Literal["artifact", "f32", "bf16", "f16"] = param(
         "artifact", "INFERENCE_PRECISION_HINT; artifact: f32, or f16 for a float16 file where the device has it"
     )
+    group_size: int = param(0, "weight-only int4: how many weights of an output channel share a scale; 0: all", ge=0)
+    dynamic_quantization: int = param(
+        0,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE: weight-only layers quantize activations to int8 in groups of this size; "
+        "0: they stay float, 32 is OpenVINO's own default",
+        ge=0,
+    )
     cache: bool = param(False, "keep the compiled model on disk, so that the next load is shorter")
     pinning: bool = param(False, "let OpenVINO pin its threads; off, because the harness has pinned the process")

@@ -82,7 +82,15 @@ def _is_lowered(node: Any, facts: dict[str, str], layers: list[str], names: set[
 
 
 def _own_macs(node: Any, facts: dict[str, str]) -> list[int]:
-    """Return the MACs of a fully connected kernel: it may be named after the bias that it took in alone."""
+    """Return the MACs of a kernel whose name tells nothing, from its shapes.
+
+    A fully connected one may be named after the bias that it took in alone, and each direction of a recurrent one has
+    a name of its own.
+    """
+    shapes = [tuple(port.get_shape()) for port in node.inputs()]
+    if facts["layerType"] == "RNNSeq":
+        weights, recurrent, _bias = shapes[-3:]
+        return [math.prod(shapes[0][:-1]) * (math.prod(weights) + math.prod(recurrent))]
     if facts["layerType"] != "FullyConnected":
         return []
     return [math.prod(node.output(0).get_shape()) * int(node.input(0).get_shape()[-1])]
@@ -96,7 +104,8 @@ def _homes(model: Any, layers: Collection[str], names: Collection[str]) -> dict[
     homes = {}
     for node in model.get_ordered_ops():
         layer, steps = node.get_friendly_name(), 0
-        if layer not in layers or (layer not in names and _has_weights(node)):
+        weighty = node.get_type_name() in _SEQUENCES or (layer in layers and _has_weights(node))
+        if layer not in layers or (layer not in names and weighty):
             continue
         while node.get_friendly_name() not in names and node.get_output_size() and steps < _REACH:
             readers = node.output(0).get_target_inputs()

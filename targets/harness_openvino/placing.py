@@ -72,6 +72,21 @@ def set_ranges(graph: Any, seen: Mapping[str, Range], bound: Mapping[str, Range]
         raise Unsupported(f"openvino: no layer of the graph took the range given for {lost[0]!r}")
 
 
+def centre_transposed(graph: Any) -> None:
+    """Give transposed convolutions, in place, inputs with zero in the middle: else they are computed in float."""
+    for node in graph.get_ordered_ops():
+        quantizer = _quantizer_before(node) if node.get_type_name() == "ConvolutionBackpropData" else None
+        if quantizer is not None:
+            low, high = (float(quantizer.input_value(place).get_node().data.min()) for place in (1, 2))
+            _set(quantizer, _affine((low, high), symmetric=True))
+
+
+def quantized_layers(graph: Any) -> int:
+    """Return how many convolutions and matrix products of a graph have a quantizer in front."""
+    layers = (node for node in graph.get_ordered_ops() if node.get_type_name() in _MULTIPLIERS)
+    return sum(_quantizer_before(node) is not None for node in layers)
+
+
 def _is_weight(node: Any) -> bool:
     source = node.input_value(0).get_node()
     while source.get_input_size() and source.get_type_name() in {"Convert", "Multiply", "Subtract", "Reshape"}:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import Artifact, LayerOutput, Options, Placement, Purpose, TensorSpec
 from harness_openvino.layers import Layers
+from harness_openvino.misfused import safe_settings
 from harness_openvino.placement import read_runtime_model
 from harness_openvino.probe import import_openvino, optimized_for
 
@@ -26,6 +27,7 @@ _READ_BACK = {
     "streams": "NUM_STREAMS",
     "performance_hint": "PERFORMANCE_HINT",
     "precision_hint": "INFERENCE_PRECISION_HINT",
+    "dynamic_quantization": "DYNAMIC_QUANTIZATION_GROUP_SIZE",
     "pinning": "ENABLE_CPU_PINNING",
     "execution_mode": "EXECUTION_MODE_HINT",
     "devices": "EXECUTION_DEVICES",
@@ -53,11 +55,15 @@ def open_session(
     }
     if params.hint == "latency" and params.device == "CPU":
         settings["NUM_STREAMS"] = "1"
-    threads = {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": params.pinning}
+    of_the_cpu = {
+        "INFERENCE_NUM_THREADS": options.threads,
+        "ENABLE_CPU_PINNING": params.pinning,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(params.dynamic_quantization),
+    }
     if params.device == "CPU":
-        settings |= threads
+        settings |= of_the_cpu | safe_settings(model)
     else:  # AUTO passes on what its devices hold
-        core.set_property("CPU", threads)
+        core.set_property("CPU", of_the_cpu)
     if params.cache:
         core.set_property({"CACHE_DIR": str(_cache_folder())})
     if purpose == "accuracy" and artifact.realised == "binary":
@@ -103,6 +109,7 @@ class OpenVinoSession:
         self._options = options
         self._request = compiled.create_infer_request()
         self._names = [port.any_name for port in compiled.outputs]
+        self._dtypes = {port.any_name: _spec(port).dtype for port in compiled.inputs}
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
@@ -116,19 +123,23 @@ class OpenVinoSession:
 
     def run(self, inputs: Arrays) -> Arrays:
         """Run once; inputs are read where they lie, outputs are copied out."""
-        results = self._request.infer(dict(inputs), share_inputs=True)
+        results = self._request.infer(self._cast(inputs), share_inputs=True)
         return {name: results[place] for place, name in enumerate(self._names)}
 
     def bind(self, inputs: Arrays) -> Callable[[], None]:
         """Return a call on inputs that were handed over before; outputs stay in the request."""
         request = self._compiled.create_infer_request()
-        for name, array in inputs.items():
+        for name, array in self._cast(inputs).items():
             request.set_tensor(name, self._openvino.Tensor(array, shared_memory=True))
 
         def call() -> None:
             request.infer(share_outputs=True)
 
         return call
+
+    def _cast(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Return arrays in the dtypes of the graph, which has float32 where the file had float64."""
+        return {name: array.astype(self._dtypes[name], copy=False) for name, array in inputs.items()}
 
     def layers(self, inputs: Arrays) -> Iterator[LayerOutput]:
         """Run once and yield what each operator gives, from a second compilation with the same settings."""

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 from harness.api import Calibration, Job, Model, Unsupported
 from harness_onnx import calibration_batches, calibration_items
 from harness_openvino.operations import bound_inputs, ignored_scope, kept_float
-from harness_openvino.placing import calibrated, set_ranges
+from harness_openvino.placing import calibrated, centre_transposed, quantized_layers, set_ranges
 from harness_openvino.probe import import_nncf
 
 if TYPE_CHECKING:
     from harness_openvino.params import Params
 
+# The plugin (2026.4) multiplies quantized recurrent operators with the state's scale for the inputs too: NNCF gives an
+# initial state of zeros a range of almost nothing, and what comes out is wrong.
+RECURRENT = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell", "TensorIterator", "Loop")
 _RANGES = {"minmax": "MINMAX", "percentile": "MEAN_QUANTILE", "mse": "HISTOGRAM"}
 
 
@@ -31,7 +34,7 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
     fixed = next(iter(model.inputs.values())).shape[0]
     # Ranges are over all axes, so batches give the same ones and far fewer runs.
     arrays = job.data.split("calibration").inputs
-    feeds = calibration_batches(arrays, calibration.samples, batch=fixed)
+    feeds = _cast(graph, calibration_batches(arrays, calibration.samples, batch=fixed))
     if not feeds:
         raise Unsupported("static int8 needs calibration items and there are none")
     ours = calibration.method not in _RANGES  # nncf lacks it
@@ -47,17 +50,31 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
         subset_size=len(feeds),
         fast_bias_correction=params.fast_bias_correction,
         model_type=nncf.ModelType.TRANSFORMER if transformer else None,
-        ignored_scope=ignored_scope(nncf, kept_float(graph, model)),
+        ignored_scope=ignored_scope(nncf, kept_float(graph, model), _recurrent(graph)),
         advanced_parameters=_advanced(native, wanted.granularity == "per-channel", params.smooth_quant),
     )
+    if not quantized_layers(quantized):
+        raise Unsupported("openvino: nncf found no convolution or matrix product that it could quantize")
     items = calibration_items(arrays, calibration.samples)
     preset = "performance" if wanted.activations_symmetric else "mixed"
+    centre_transposed(quantized)
     set_ranges(quantized, seen, bound, symmetric=bool(wanted.activations_symmetric))
     kind = ", transformer model type" if transformer else ""
     control = f" with accuracy control, drop at most {params.accuracy_drop:g}" if params.accuracy_drop else ""
     how = f"nncf.quantize{control}, {preset} preset{kind}, {wanted.granularity} int8 weights"
     given = f"; {len(bound)} ranges given by the encodings" if bound else ""
+    given += "; recurrent layers stay float32" if _recurrent(graph) else ""
     return quantized, f"{how}, {calibration.method}{' by our own ranges' if ours else ''} over {items} items{given}"
+
+
+def _cast(graph: Any, feeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return feeds in the graph's own dtypes: NNCF hands arrays over as they are."""
+    dtypes = {port.any_name: port.get_element_type().to_dtype() for port in graph.inputs}
+    return [{name: array.astype(dtypes[name], copy=False) for name, array in feed.items()} for feed in feeds]
+
+
+def _recurrent(graph: Any) -> tuple[str, ...]:
+    return tuple({node.get_type_name() for node in graph.get_ordered_ops()} & set(RECURRENT))
 
 
 def _controlled(nncf: Any, params: Params, job: Job) -> Any:
