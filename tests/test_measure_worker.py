@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bench_targets import install, member
 
-from harness import codec
+from harness import codec, imports
 from harness.measure import channel
 from harness.measure.member import Setup
 from harness.measure.process import ENVIRONMENT, THREADS, Worker, WorkerLost, environment
@@ -60,7 +60,7 @@ def test_the_environment_is_allow_listed_and_carries_the_threads(monkeypatch):
     monkeypatch.setenv("LD_PRELOAD", "/tmp/evil.so")
     monkeypatch.setenv("OMP_NUM_THREADS", "99")
     found = environment(3)
-    assert set(found) <= {*ENVIRONMENT, *THREADS, "PYTHONUNBUFFERED"}
+    assert set(found) <= {*ENVIRONMENT, *THREADS, "PYTHONUNBUFFERED", imports.VARIABLE}
     assert {found[name] for name in THREADS} == {"3"}
     assert found["PYTHONPATH"] == os.environ["PYTHONPATH"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import harness
-from harness import codec
+from harness import codec, imports
 from harness.build.tasks import PROTOCOL, Hello, Reply, Request
 from harness.errors import RecordError
 
@@ -32,10 +32,11 @@ _TAIL_BYTES = 2000
 _END_S = 5.0
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a builder: what is allowed through, and its threads."""
+def environment(threads: int, python: str | None = None) -> dict[str, str]:
+    """Return the environment of a builder: what is allowed through, its threads, and where it imports from."""
     kept = {name: value for name, value in os.environ.items() if name in _ALLOWED or name.startswith(_PREFIXES)}
-    return {**kept, **dict.fromkeys(_THREADS, str(threads)), "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+    fixed = {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+    return {**kept, **dict.fromkeys(_THREADS, str(threads)), **fixed, **imports.told(python)}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Builder:
         try:
             with name.open("wb") as output:
                 process = _spawn([*command, str(request_read), str(reply_write), str(os.getpid())],
-                                 (request_read, reply_write), output, environment(threads))  # fmt: skip
+                                 (request_read, reply_write), output, environment(threads, python))  # fmt: skip
         except OSError:
             for descriptor in (request_write, reply_read):
                 os.close(descriptor)

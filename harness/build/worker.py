@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import harness
-from harness import codec, explain
+from harness import codec, explain, imports
 from harness.build import versions
 from harness.build.opened import Unopened
 from harness.build.run import Plugins, run_task
@@ -169,6 +169,7 @@ def main(argv: list[str]) -> int:
     """Serve the parent."""
     descriptor_in, descriptor_out, parent = (int(text) for text in argv)
     die_with_parent(parent)
+    imports.take()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     for descriptor in (descriptor_in, descriptor_out):
         os.set_inheritable(descriptor, False)

@@ -49,7 +49,7 @@ def _items(name: str, what: str) -> Callable[[F], F]:
     "--workload",
     "factories",
     multiple=True,
-    metavar="PKG.MOD:FACTORY",
+    metavar="FILE_OR_MODULE:FACTORY",
     help="Your own PyTorch model and data; repeatable.",
 )
 @click.option("-c", "--config", type=_FILE, help="A bench.toml; options given beside it win.")

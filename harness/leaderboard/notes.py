@@ -27,6 +27,7 @@ FLAGS = {
     "as_given": "the user's file as it came: its normal form could not be had, or gave other outputs",
     "synthetic_weights": "random weights: for speed and memory, no claim about accuracy",
     "unrolled_rnn": "recurrent layers are written out step by step in the file",
+    "cast_to_float32": "the model's own weights are of another float type; float32 is what was compressed and measured",
     "random_calibration": "calibrated on random data: no claim about accuracy",
 }
 

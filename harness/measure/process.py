@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import codec
+from harness import codec, imports
 from harness.explain import Where, died, is_memory
 from harness.measure import channel
 from harness.measure.worker_line import doing
@@ -44,10 +44,10 @@ class WorkerLost(Exception):
         self.failure = failure
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a worker: what is allowed, and the thread counts that libraries read."""
+def environment(threads: int, python: str | None = None) -> dict[str, str]:
+    """Return the environment of a worker: what is allowed, the threads of libraries, and where it imports from."""
     kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    return kept | dict.fromkeys(THREADS, str(threads)) | {"PYTHONUNBUFFERED": "1"}
+    return kept | dict.fromkeys(THREADS, str(threads)) | {"PYTHONUNBUFFERED": "1"} | imports.told(python)
 
 
 class Worker:
@@ -80,7 +80,7 @@ class Worker:
                 stdout=self._log,
                 stderr=self._log,
                 pass_fds=(theirs_in, theirs_out),
-                env=environment(threads),
+                env=environment(threads, python),
                 start_new_session=True,
             )
         except OSError as error:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness import codec
+from harness import codec, imports
 from harness.explain import KnownError, Where, failure
 from harness.measure import channel, isolate
 from harness.types import Stage
@@ -63,6 +63,7 @@ def start(argv: list[str]) -> channel.Channel:
         os.set_inheritable(descriptor, False)
     isolate.die_with_parent()
     isolate.offer_to_oom_killer()
+    imports.take()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it kills its workers
     line = channel.Channel(*descriptors)
     line.send(channel.hello())

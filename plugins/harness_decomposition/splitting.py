@@ -78,7 +78,7 @@ def _traced(module: nn.Module, two: Sequence[Tensor], three: Sequence[Tensor]) -
 
 def _saved(network: Cuttable, cuts: Sequence[Any], model: Model, job: Job) -> Model:
     """Write the parts, each with what reaches it of the calibration split."""
-    import torch
+    from harness_torch import travelling
 
     known = _calibration(model, job)
     parts = []
@@ -86,7 +86,7 @@ def _saved(network: Cuttable, cuts: Sequence[Any], model: Model, job: Job) -> Mo
     for at, (module, takes, gives) in enumerate(network.cut(cuts)):
         folder = job.out / "parts" / str(at)
         folder.mkdir(parents=True)
-        torch.save(module.eval(), folder / "model.pt")
+        travelling.write(module.eval(), folder / "model.pt")
         inputs = {own.get(name, name): _spec(network, own, name, model) for name in takes}
         outputs = tuple(gives) or model.outputs
         feeds = _feeds(module, inputs, outputs, known, folder)

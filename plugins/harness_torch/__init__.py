@@ -5,11 +5,15 @@ from __future__ import annotations
 from harness_torch.counting import macs, nonzero, parameters
 from harness_torch.files import effect, load, new_model, save
 from harness_torch.inference import call, evaluate, example_inputs, tensors
+from harness_torch.plain import Plain, plain
 from harness_torch.training import fit, seed_everything
+from harness_torch.travelling import copied
 from harness_torch.tuning import fine_tune
 
 __all__ = [
+    "Plain",
     "call",
+    "copied",
     "effect",
     "evaluate",
     "example_inputs",
@@ -20,6 +24,7 @@ __all__ = [
     "new_model",
     "nonzero",
     "parameters",
+    "plain",
     "save",
     "seed_everything",
     "tensors",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from harness.api import Job, Model, Precision, TensorSpec, Unsupported
+from harness_torch import travelling
 from harness_torch.counting import macs, nonzero, parameters
 from harness_torch.inference import evaluate, example_inputs
 
@@ -26,15 +27,11 @@ def load(model: Model) -> nn.Module:
     """
     if model.format != "torch":
         raise Unsupported(f"a step in PyTorch cannot read a model of format {model.format!r}")
-    import torch
-
     if model.parts:
         from harness_torch.parts import Chain
 
         return Chain([load(part) for part in model.parts], list(model.inputs), model.parts).eval()
-    # the whole module is pickled; such files come from the cache alone, never from a user
-    module: nn.Module = torch.load(model.path, map_location="cpu", weights_only=False)
-    return module.eval()
+    return travelling.read(model.path).eval()
 
 
 def save(
@@ -49,12 +46,10 @@ def save(
         name: File name.
         precision: What arithmetic the result wants; that of ``like`` where not given.
     """
-    import torch
-
     path = job.out / name
     module.zero_grad(set_to_none=True)
     _share_names(module)
-    torch.save(module.eval(), path)
+    travelling.write(module.eval(), path)
     (job.out / EFFECT_FILE).write_text(json.dumps(effect(module, job), sort_keys=True))
     return dataclasses.replace(like, format="torch", path=path, precision=precision or like.precision)
 

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.api import BadModel, Job, Model, Split, SplitName, TensorSpec, Unsupported, WorkloadSpec, param
+import numpy as np
+
+from harness.api import (
+    BadModel,
+    HarnessError,
+    Job,
+    Model,
+    Split,
+    SplitName,
+    TensorSpec,
+    Unsupported,
+    WorkloadSpec,
+    param,
+)
 from harness_workloads.archives import Arrays, class_labels, divide
+from harness_workloads.importing import Found, imported, reason
+from harness_workloads.labels import class_indices
 from harness_workloads.scoring import (
     accuracy,
     correct,
@@ -27,7 +39,10 @@ from harness_workloads.scoring import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from harness_torch import Plain
+
 NEEDED: tuple[SplitName, ...] = ("calibration", "selection", "test")
+_FEW = 2  # items that a module is tried with
 
 
 @dataclass(frozen=True)
@@ -36,14 +51,15 @@ class UserWorkload:
 
     Attributes:
         model: A ``torch.nn.Module`` (trained where ``epochs`` is 0), or a function of the keyword arguments
-            ``width`` and ``depth`` that returns an untrained one: then methods can derive smaller students. It takes
-            its inputs by position and returns a tensor or a tuple.
+            ``width`` and ``depth`` that returns an untrained one: then methods can derive smaller students. Inputs
+            bind to forward's parameters by name, else by position; it returns tensors in a tuple, dict or dataclass.
         inputs: All items by input name in call order, shape [n, …]; divided into seeded disjoint splits. Leave it
             empty to give ``splits``.
-        labels: Class indices [n], or values [n, k] for a regression; ``None`` where there are none.
+        labels: Class indices [n], or values [n, k] for a regression; ``None`` where there are none. Names of classes,
+            and indices with gaps, are numbered in sorted order where there are as many as the model has outputs.
         splits: Inputs and labels of "train", "calibration", "selection" and "test", in place of ``inputs``; "train"
             may be missing where ``epochs`` is 0.
-        outputs: Names of the outputs.
+        outputs: Names of the outputs, or the keys of those that count; empty for the model's own names.
         task: Of the data; a regression is asked for as ``factory-regression``.
         epochs: Passes of training over the train split; 0 takes the model as it is.
         lr: Peak learning rate.
@@ -53,7 +69,7 @@ class UserWorkload:
     inputs: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
     labels: NDArray[Any] | None = None
     splits: Mapping[SplitName, Split] = dataclasses.field(default_factory=dict)
-    outputs: tuple[str, ...] = ("logits",)
+    outputs: tuple[str, ...] = ()
     task: Literal["classification", "regression"] = "classification"
     epochs: int = 0
     lr: float = 1e-3
@@ -63,86 +79,181 @@ class UserWorkload:
 class Params:
     """Which factory."""
 
-    target: str = param("", "pkg.module:function that returns a harness_workloads.UserWorkload")
+    target: str = param("", "FILE_OR_MODULE:function that returns a harness_workloads.UserWorkload")
     epochs: int | None = param(None, "passes of training, in place of what the factory says", ge=0)
 
 
-def _import(target: str) -> Callable[[], object]:
-    module, _, name = target.partition(":")
-    if not module or not name:
-        raise BadModel(f"factory {target!r} is not of the form pkg.module:function")
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        folder = str(Path.cwd())  # a console script does not look where it is called from
-        if error.name is None or not module.startswith(error.name) or folder in sys.path:
-            raise BadModel(f"factory {target!r} cannot be imported: {error}") from error
-        sys.path.insert(0, folder)
-        return _import(target)
-    if not callable(getattr(found, name, None)):
-        raise BadModel(f"factory {target!r}: module {module} has no function {name!r}")
-    function: Callable[[], object] = getattr(found, name)
-    return function
+@dataclass(frozen=True)
+class _Made:
+    """What a factory made, checked.
+
+    Attributes:
+        user: With arrays in the dtypes that the model takes, and labels as class indices.
+        plain: The model that was given, or the one that its function makes at full width and depth.
+        found: Where the factory is.
+    """
+
+    user: UserWorkload
+    plain: Plain
+    found: Found
 
 
 @lru_cache(maxsize=4)
-def _made(target: str) -> UserWorkload:
+def _made(target: str) -> _Made:
     import harness_torch
 
-    function = _import(target)
-    harness_torch.seed_everything(0)  # so that a factory that draws data draws the same in every process
-    made = function()
-    if not isinstance(made, UserWorkload):
-        raise BadModel(f"factory {target!r} returns {type(made).__name__}; harness_workloads.UserWorkload is due")
-    _check(target, made)
-    return made
+    with imported(target) as found:
+        harness_torch.seed_everything(0)  # so that a factory that draws data draws the same in every process
+        try:
+            user = found.value() if callable(found.value) else found.value
+        except HarnessError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise BadModel(f"factory {target!r} raised {reason(error)}") from error
+        if not isinstance(user, UserWorkload):
+            raise BadModel(f"factory {target!r} returns {type(user).__name__}; harness_workloads.UserWorkload is due")
+        user = _as_arrays(user)
+        _check(target, user)
+        module = _sized(target, user, {})
+    plain = _plain(target, user, module)
+    return _Made(_fitted(target, user, plain), plain, found)
 
 
-def _check(target: str, made: UserWorkload) -> None:
-    if bool(made.inputs) == bool(made.splits):
+def _as_arrays(user: UserWorkload) -> UserWorkload:
+    splits = {name: Split(*_arrays(item.inputs, item.labels)) for name, item in user.splits.items()}
+    inputs, labels = _arrays(user.inputs, user.labels)
+    return dataclasses.replace(user, inputs=inputs, labels=labels, splits=splits)
+
+
+def _arrays(inputs: Mapping[str, Any], labels: Any) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
+    """Return arrays where tensors or lists may have been given."""
+
+    def array(value: Any) -> NDArray[Any]:
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+    return {name: array(value) for name, value in inputs.items()}, None if labels is None else array(labels)
+
+
+def _check(target: str, user: UserWorkload) -> None:
+    if bool(user.inputs) == bool(user.splits):
         raise BadModel(f"factory {target!r} must give either inputs or splits")
-    if made.splits:
-        needed = (*NEEDED, "train") if made.epochs else NEEDED
-        missing = [name for name in needed if name not in made.splits]
+    if user.splits:
+        needed = (*NEEDED, "train") if user.epochs else NEEDED
+        missing = [name for name in needed if name not in user.splits]
         if missing:
             raise BadModel(f"factory {target!r} gives splits without {missing[0]!r}")
-    if made.task == "classification":
-        parts = {"inputs": made.labels} if made.inputs else {name: item.labels for name, item in made.splits.items()}
-        for name, labels in parts.items():
-            if labels is not None:
-                class_labels(labels, f"of {name} from factory {target!r}")
+    for name, split in _parts(user).items():
+        counts = {key: len(value) if value.ndim else 0 for key, value in split.inputs.items()}
+        if split.labels is not None:
+            counts["labels"] = len(split.labels) if split.labels.ndim else 0
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{key} {count}" for key, count in counts.items())
+            raise BadModel(f"factory {target!r}: numbers of items differ in {name}: {told}")
 
 
-def _asked(params: Params, task: str) -> UserWorkload:
+def _parts(user: UserWorkload) -> Mapping[str, Split]:
+    """Return the inputs, or the splits, by name."""
+    return {"inputs": Split(user.inputs, user.labels)} if user.inputs else {str(k): v for k, v in user.splits.items()}
+
+
+def _fitted(target: str, user: UserWorkload, plain: Plain) -> UserWorkload:
+    """Return the workload with inputs in the dtypes that the model takes, and labels as class indices."""
+
+    def fitted(name: str, split: Split) -> Split:
+        inputs = {key: value.astype(plain.dtypes[key], copy=False) for key, value in split.inputs.items()}
+        labels = split.labels
+        if labels is not None and user.task == "classification":
+            first = next(iter(plain.outputs.values()))
+            where = f"of {name} from factory {target!r}"
+            labels = class_indices(labels, first.shape[1], where) if first.ndim == 2 else class_labels(labels, where)
+        return Split(inputs, labels)
+
+    if user.inputs:
+        whole = fitted("inputs", Split(user.inputs, user.labels))
+        return dataclasses.replace(user, inputs=whole.inputs, labels=whole.labels)
+    splits = {name: fitted(name, item) for name, item in user.splits.items()}
+    return dataclasses.replace(user, splits=splits)
+
+
+def _plain(target: str, user: UserWorkload, module: Any) -> Plain:
+    """Bring a module into plain form, with the first items of the data."""
+    import harness_torch
+
+    inputs = next(iter(_parts(user).values())).inputs
+    batch = {name: value[:_FEW] for name, value in inputs.items()}
+    return harness_torch.plain(module, batch, outputs=user.outputs, what=f"the model of factory {target!r}")
+
+
+def _sized(target: str, user: UserWorkload, size: Mapping[str, float]) -> Any:
+    """Return the user's module, of another width or depth where it is made by a function of these.
+
+    Raises:
+        BadModel: What the factory gives makes no module.
+        Unsupported: Another size is asked for, and the factory gives a module or a function of no such argument.
+    """
+    from torch import nn
+
+    if isinstance(user.model, nn.Module) or not callable(user.model):
+        module, takes = user.model, frozenset[str]()
+    else:
+        takes = _arguments(user.model)
+        try:
+            module = user.model(**{name: size.get(name, 1.0) for name in takes})
+        except Exception as error:
+            raise BadModel(f"the model function of factory {target!r} raised {reason(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise BadModel(
+            f"factory {target!r} gives {type(module).__name__} as its model; a torch.nn.Module is due",
+            hint="a state dict is loaded into its module first" if isinstance(module, dict) else None,
+        )
+    if any(value != 1.0 and name not in takes for name, value in size.items()):
+        raise Unsupported(
+            f"factory {target!r} gives a module, of which no other size can be built",
+            hint="give model as a function of width and depth",
+        )
+    return module
+
+
+def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+    """Return which of width and depth a function takes."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return frozenset()
+    any_name = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+    return frozenset(name for name in ("width", "depth") if any_name or name in parameters)
+
+
+def _asked(params: Params, task: str) -> _Made:
     made = _made(params.target)
-    if made.task != task:
-        name = "factory" if made.task == "classification" else "factory-regression"
-        raise BadModel(f"factory {params.target!r} makes a {made.task}", hint=f"ask for the workload {name}")
+    if made.user.task != task:
+        name = "factory" if made.user.task == "classification" else "factory-regression"
+        raise BadModel(f"factory {params.target!r} makes a {made.user.task}", hint=f"ask for the workload {name}")
     return made
 
 
 def _one(params: Params) -> Split:
-    made = _made(params.target)
-    return made.splits["test"] if made.splits else Split(made.inputs, made.labels)
+    user = _made(params.target).user
+    return user.splits["test"] if user.splits else Split(user.inputs, user.labels)
 
 
 def _split(params: Params, name: SplitName) -> Split:
-    made = _made(params.target)
-    if not made.splits:
-        return divide(Arrays(made.inputs, made.labels), name, train=True)
-    if name not in made.splits:
+    user = _made(params.target).user
+    if not user.splits:
+        return divide(Arrays(user.inputs, user.labels), name, train=True)
+    if name not in user.splits:
         raise Unsupported(f"factory {params.target!r} gives no {name} split")
-    return made.splits[name]
+    return user.splits[name]
 
 
 def _build(params: Params, *, width: float = 1.0, depth: float = 1.0) -> Any:
-    made = _made(params.target)
-    if not _is_function(made.model):
+    user = _made(params.target).user
+    if not _is_function(user.model):
         raise Unsupported(
             f"factory {params.target!r} gives a module, of which no other size can be built",
             hint="give model as a function of width and depth",
         )
-    return made.model(width=width, depth=depth)
+    return _plain(params.target, user, _sized(params.target, user, {"width": width, "depth": depth})).module
 
 
 def _is_function(model: Any) -> bool:
@@ -152,31 +263,33 @@ def _is_function(model: Any) -> bool:
 
 
 def _fit(params: Params, job: Job, *, task: str) -> Model:
-    import copy
-
     import harness_torch
 
     made = _asked(params, task)
+    user = made.user
     harness_torch.seed_everything(job.seed)
-    module = job.workload.build() if _is_function(made.model) else copy.deepcopy(made.model)
-    epochs = made.epochs if params.epochs is None else params.epochs
-    harness_torch.fit(module, job, epochs=epochs, lr=made.lr)
-    return harness_torch.new_model(module.eval(), job, job.workload.inputs, job.workload.outputs)
+    module = job.workload.build() if _is_function(user.model) else harness_torch.copied(made.plain.module)
+    epochs = user.epochs if params.epochs is None else params.epochs
+    harness_torch.fit(
+        module, job, epochs=epochs, lr=user.lr, on_batch=lambda trained, _step, _steps: made.plain.hold(trained)
+    )
+    flags = made.plain.flags
+    return harness_torch.new_model(module.eval(), job, job.workload.inputs, job.workload.outputs, flags=flags)
 
 
 def _fingerprint(params: Params) -> str:
-    """Hash the arrays, the weights of a given module, and the source file of the factory."""
+    """Hash the arrays, the weights of a given module, and the user's own source files that were imported."""
     made = _made(params.target)
     digest = hashlib.sha256()
-    source = inspect.getsourcefile(_import(params.target))
-    if source:
-        digest.update(Path(source).read_bytes())
-    for name, split in [*made.splits.items(), ("all", Split(made.inputs, made.labels))]:
+    for source in made.found.sources():
+        digest.update(source.read_bytes())
+    for name, split in _parts(made.user).items():
         for key, value in {**split.inputs, "labels": split.labels}.items():
             digest.update(f"{name} {key}".encode() + (b"" if value is None else value.tobytes()))
-    if not _is_function(made.model):
-        for value in made.model.state_dict().values():
-            digest.update(value.contiguous().numpy().tobytes())
+    if not _is_function(made.user.model):
+        module = made.plain.module
+        for key, value in (*module.named_parameters(), *module.named_buffers()):
+            digest.update(f"{key} {value.dtype}".encode() + value.detach().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -192,7 +305,7 @@ def workloads() -> Iterable[WorkloadSpec[Any]]:
         summary="your own PyTorch model and arrays, from a function of yours that returns a UserWorkload",
         params=Params,
         inputs=_inputs,
-        outputs=lambda params: _made(params.target).outputs,
+        outputs=lambda params: tuple(_made(params.target).plain.outputs),
         fit=lambda params, job: _fit(params, job, task="classification"),
         split=_split,
         score=correct,
