@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.codec import content_sha256
 from harness.errors import BadModel, HarnessError, MissingDependency, PlanError, Unsupported
 from harness.explain import KnownError, first_line
+from harness.feeds import feed, items_in, with_roles
 from harness.hookspecs import hookimpl
 from harness.isa import cpu_features, int8_dot_product
 from harness.packing import Span, stored_size, weight_bytes
@@ -43,6 +44,7 @@ from harness.types import (
     Precision,
     Purpose,
     Record,
+    Role,
     RunsOn,
     SplitName,
     StepRecord,
@@ -74,6 +76,7 @@ __all__ = [
     "Precision",
     "Purpose",
     "Record",
+    "Role",
     "RunsOn",
     "Sample",
     "Session",
@@ -94,10 +97,13 @@ __all__ = [
     "WorkloadView",
     "content_sha256",
     "cpu_features",
+    "feed",
     "first_line",
     "hookimpl",
     "int8_dot_product",
+    "items_in",
     "param",
     "stored_size",
     "weight_bytes",
+    "with_roles",
 ]

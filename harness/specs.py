@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, Array]
 
 P = TypeVar("P")
+Task = Literal["classification", "regression", "none"]
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,11 @@ class WorkloadSpec(Generic[P]):
         outputs: Names of the outputs in order, or params -> names.
         fit: Train, or load, and save the model into ``job.out``.
         split: Params and split name -> items; deterministic, disjoint between names.
-        task: Decides how two models are compared: by items that flip, or by the metric alone.
+        task: Decides how two models are compared: by items that flip, or by the metric alone; a function of the params
+            where they decide.
+        classes_axis: Axis of the classes in the outputs of a classification, items first. A function of the params
+            where the user declares it: then it is that of the first output, and ``None`` stands for one that is
+            [n, classes] or holds the choice itself, [n] integers; others are compared as values alone.
         metric: Its name on the board.
         score: Model outputs by name and labels -> per-item statistics [n, k], numpy only;
             ``None`` where there are no labels: then fidelity to the anchor is measured.
@@ -205,7 +210,8 @@ class WorkloadSpec(Generic[P]):
     outputs: tuple[str, ...] | Callable[[P], tuple[str, ...]]
     fit: Callable[[P, Job], Model]
     split: Callable[[P, SplitName], Split]
-    task: Literal["classification", "regression", "none"] = "classification"
+    task: Task | Callable[[P], Task] = "classification"
+    classes_axis: int | Callable[[P], int | None] = -1
     metric: str = "accuracy"
     unit: str = "%"
     higher_is_better: bool = True

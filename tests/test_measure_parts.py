@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launches import QUIET
 
-from harness import codec
+from harness import codec, feeds
 from harness.api import Options, TensorSpec
 from harness.errors import HarnessError
-from harness.measure import clean, counters, cpus, host, inputs, loops, noise, outputs, probe
+from harness.measure import clean, counters, cpus, host, inputs, loops, noise, probe
 from harness.measure.crew import effective_threads
 from harness.measure.member import WarmUp
 from harness.measure.noise import THRESHOLDS, Probe
@@ -167,12 +167,17 @@ def test_few_items_wrap_around_and_bad_ones_are_refused(tmp_path):
     spec = TensorSpec("float32", (None, 2))
     assert inputs.rotation(tmp_path, {"x": spec}, batch=2, distinct=8, seed=0)[7]["x"].shape == (2, 2)
     with pytest.raises(HarnessError, match="unequal"):
-        inputs.open_items(tmp_path, ["x", "y"])
+        inputs.open_items(tmp_path, {"x": spec, "y": spec})
     with pytest.raises(HarnessError, match="'z'"):
-        inputs.open_items(tmp_path, ["z"])
+        inputs.open_items(tmp_path, {"z": spec})
     assert inputs.batch_of({"x": spec}, 5) == 5
     assert inputs.batch_of({"x": TensorSpec("float32", (2, 2))}, 5) == 2
-    assert outputs.file_name(0, "out/put:0") == "output-0.npy"
+    assert feeds.shard_name("a.plain-name_0") == "a.plain-name_0.npy"
+    odd = ["out/put:0", "out_put_0", "labels", "../up", "L" * 300, "входные", "", "output-0", "a/b", "a%2Fb", ".x"]
+    files = [feeds.shard_name(name) for name in odd]
+    assert len(set(files)) == len(odd)
+    assert "labels.npy" not in files
+    assert all(len(file) < 100 and file.isascii() and "/" not in file and not file.startswith(".") for file in files)
 
 
 def evidence(**changes):

@@ -12,9 +12,7 @@ from harness.stats.closeness import closeness
 from harness.types import Closeness, OracleCheck, Placement
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Arrays = Mapping[str, NDArray[Any]]
+    Arrays = Mapping[str, Any]
 
 SLICE_LOST, NOT_NUMBERS = "output_slice_lost", "nan_outputs"
 
@@ -91,11 +89,11 @@ def judge(
     return replace(check, due_db=due.due_db, wrong=wrong)
 
 
-def load_outputs(paths: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
-    """Map outputs on disk, by name."""
-    import numpy as np  # not needed until something was measured
+def load_outputs(paths: Mapping[str, Path]) -> dict[str, Any]:
+    """Read outputs on disk: arrays [n, …] by name, mapped into memory, or ``harness.shards.Ragged`` ones."""
+    from harness.shards import load_shard  # numpy is not needed until something was measured
 
-    return {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
+    return {name: load_shard(path) for name, path in paths.items()}
 
 
 def _wrong(name: str, found: Closeness, due: Tolerance, oracle: str) -> str:

@@ -13,12 +13,14 @@ from harness.bench.blocks import Block
 from harness.bench.oracle import judge, leaked, load_outputs, oracle_flags, refused
 from harness.bench.records import NO_DATA, PRECISION_LEAK, CheckPart, Context, placement_flags
 from harness.build import Built
+from harness.build.job import Workload
 from harness.errors import Unsupported
 from harness.explain import Where
 from harness.explain import failure as explained
 from harness.measure import Member, Untimed, run_untimed
 from harness.plan import PlannedCell, Request, TargetState
 from harness.plugins import Registry
+from harness.shards import Ragged
 from harness.stats import Fidelity, fidelity, quality
 from harness.stats.confidence import confidence, item_confidences
 from harness.store import RunStore
@@ -87,7 +89,10 @@ class Judge:
     def _oracle(self, planned: PlannedCell, built: Built, result: Untimed) -> OracleCheck:
         spec = self.registry.workloads[planned.workload.name].spec
         outputs = load_outputs(result.outputs)
-        choice = {name: array.ndim - 1 for name, array in outputs.items() if array.ndim > 1}
+        view = Workload.of(spec, planned.workload.params)
+        axes = view.classes(outputs) if view.task == "classification" else {}
+        ranks = {name: getattr(array, "ndim", 0) for name, array in outputs.items()}
+        choice = {name: axis % ranks[name] for name, axis in axes.items() if ranks[name] > 1}
         methods = [self.registry.methods[step.name].spec for step in planned.pipeline]
         exact = built.artifact.realised == "float32" and all(method.exact for method in methods)
         return judge(
@@ -95,7 +100,7 @@ class Judge:
             built,
             result.placements,
             binding=planned.is_anchor or exact,
-            choice=choice if spec.task == "classification" else {},
+            choice=choice,
         )
 
     def outputs(self, planned: PlannedCell, member: Member, built: Built) -> Mapping[str, Path]:
@@ -125,6 +130,7 @@ class Judge:
 
     def _quality(self, planned: PlannedCell, built: Built, result: Untimed, block: Block) -> Quality:
         spec = self.registry.workloads[planned.workload.name].spec
+        view = Workload.of(spec, planned.workload.params)
         outputs = load_outputs(result.outputs)
         refuse_infinite(outputs, load_outputs(built.reference.files))
         anchor = None if planned.is_anchor else self._anchor_scores(block)
@@ -132,12 +138,12 @@ class Judge:
         if not planned.is_anchor and not self.anchor_outputs and self.recall is not None:
             self.anchor_outputs, self.recall = self.recall(), None
         if not planned.is_anchor and self.anchor_outputs:
-            found = fidelity(outputs, load_outputs(self.anchor_outputs), task=spec.task)
+            found = fidelity(outputs, load_outputs(self.anchor_outputs), classes=view.classes(outputs))
         if found.agreement is not None:
             self.store.write_scores(extra_scores(planned.cell.cell_id, AGREEMENT), found.agreement)
         scores = None
         if built.evaluation.labelled and spec.score is not None:
-            scores = spec.score(outputs, load_labels(built))
+            scores = view.score(outputs, load_labels(built))
             self.store.write_scores(planned.cell.cell_id, scores)
         judged = quality(
             scores,
@@ -162,9 +168,11 @@ class Judge:
         """Judge the probabilities of a classifier's first output, where it has labels."""
         spec = self.registry.workloads[planned.workload.name].spec
         outputs = load_outputs(result.outputs)
-        if spec.task != "classification" or not built.evaluation.labelled or not outputs:
+        task = Workload.of(spec, planned.workload.params).task
+        if task != "classification" or not built.evaluation.labelled or not outputs:
             return None
-        found = item_confidences(next(iter(outputs.values())), load_labels(built))
+        first = next(iter(outputs.values()))
+        found = None if isinstance(first, Ragged) else item_confidences(first, load_labels(built))
         if found is None:
             return None
         items, how = found
@@ -184,7 +192,7 @@ def evaluation_batch(planned: PlannedCell, built: Built, state: TargetState | No
     return max(batch, EVALUATION_BATCH) if free and built.model.precision.scheme != "dynamic" else batch
 
 
-def refuse_infinite(outputs: Mapping[str, NDArray[Any]], reference: Mapping[str, NDArray[Any]] | None = None) -> None:
+def refuse_infinite(outputs: Mapping[str, Any], reference: Mapping[str, Any] | None = None) -> None:
     """Refuse outputs that are not numbers: an argmax over NaN would pass as an ordinary guess.
 
     Args:
@@ -198,9 +206,13 @@ def refuse_infinite(outputs: Mapping[str, NDArray[Any]], reference: Mapping[str,
 
     for name, array in outputs.items():
         if np.issubdtype(array.dtype, np.floating):
-            fine = np.isfinite(array)
-            own = (reference or {}).get(name)
-            if own is not None and own.shape == array.shape and not fine.all():
+            if isinstance(array, Ragged):
+                fine = np.array([np.isfinite(item).all() for item in array])
+            else:
+                fine = np.isfinite(array)
+            own: Any = (reference or {}).get(name)
+            alike = not isinstance(array, Ragged) and getattr(own, "shape", None) == array.shape
+            if alike and not fine.all():
                 fine |= (array == own) | (np.isnan(array) & np.isnan(own))
             bad = len(array) - int(fine.reshape(len(array), -1).all(axis=1).sum())
             if bad:

@@ -14,6 +14,7 @@ from harness.bench.oracle import load_outputs
 from harness.bench.quality import evaluation_batch, load_labels, refuse_infinite
 from harness.bench.records import Context
 from harness.build import Built
+from harness.build.job import Workload
 from harness.explain import first_line
 from harness.measure import Member, run_untimed
 from harness.plan import PlannedCell, Request
@@ -190,9 +191,8 @@ class Spoiler:
     def _score(self, planned: PlannedCell, outputs: Mapping[str, Array], labels: Array, copies: int) -> Array:
         import numpy as np  # as above
 
-        score = self.registry.workloads[planned.workload.name].spec.score
-        if score is None:
-            raise ValueError("the workload has no score")
+        spec = self.registry.workloads[planned.workload.name].spec
+        score = Workload.of(spec, planned.workload.params).score
         items = len(labels)
         rows = (slice(copy * items, (copy + 1) * items) for copy in range(copies))
         found = [np.asarray(score({name: array[part] for name, array in outputs.items()}, labels)) for part in rows]

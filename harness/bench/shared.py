@@ -95,4 +95,6 @@ def member_of(planned: PlannedCell, built: Built, request: Request) -> Member:
         options=planned.cell.options,
         python=request.python.get(planned.target.name),
         evaluation=built.evaluation.folder,
+        inputs=built.model.inputs,
+        axes=built.model.axes,
     )

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
-from urllib.parse import quote
 
 from harness import codec
 from harness.errors import PluginError, Unsupported
+from harness.feeds import items_in, shard_name
 from harness.specs import Split
 from harness.types import SplitName, TensorSpec
 
@@ -50,11 +50,6 @@ class DataInfo:
         return codec.sha256({name: self.splits[name].files for name in names if name in self.splits})
 
 
-def shard_name(name: str) -> str:
-    """Return the file name of an input's array."""
-    return quote(name, safe="") + ".npy"
-
-
 def write_data(
     folder: Path,
     split: Callable[[SplitName], Split],
@@ -75,8 +70,6 @@ def write_data(
     Raises:
         PluginError: An array is not as declared, two splits share an item, or the test split is empty.
     """
-    if "labels" in inputs:
-        raise PluginError("an input may not be called 'labels'")
     infos: dict[str, SplitInfo] = {}
     seen: dict[bytes, str] = {}
     for index, name in enumerate(SPLITS):
@@ -87,7 +80,7 @@ def write_data(
             infos[name] = SplitInfo(0, False, {}, error.message)
             continue
         count = _check(name, items, inputs)
-        _disjoint(name, items, count, seen)
+        _disjoint(name, items, inputs, seen)
         infos[name] = _write(folder / name, items, count)
     _check_test(infos["test"], labelled=labelled)
     return DataInfo(dict(inputs), infos)
@@ -106,7 +99,9 @@ def _check(name: str, items: object, inputs: Mapping[str, TensorSpec]) -> int:
         raise PluginError(f"split {name!r} is {type(items).__name__} where Split is due")
     if set(items.inputs) != set(inputs):
         raise PluginError(f"split {name!r} has inputs {sorted(items.inputs)}, declared are {sorted(inputs)}")
-    counts = {key: len(array) for key, array in items.inputs.items()}
+    counts = items_in(inputs, items.inputs)
+    if not counts:
+        raise PluginError(f"split {name!r} has no input that differs from item to item")
     if items.labels is not None:
         counts["labels"] = len(items.labels)
     if len(set(counts.values())) != 1:
@@ -119,18 +114,26 @@ def _check(name: str, items: object, inputs: Mapping[str, TensorSpec]) -> int:
 def _check_array(split: str, name: str, array: NDArray[Any], spec: TensorSpec) -> None:
     if str(array.dtype) != spec.dtype:
         raise PluginError(f"split {split!r}, input {name!r} is {array.dtype}, declared is {spec.dtype}")
-    fits = len(array.shape) == len(spec.shape) and all(
-        wanted is None or actual == wanted for actual, wanted in zip(array.shape[1:], spec.shape[1:], strict=True)
+    due = stored_shape(spec)
+    fits = len(array.shape) == len(due) and all(
+        wanted is None or actual == wanted for actual, wanted in zip(array.shape, due, strict=True)
     )
     if not fits:
         raise PluginError(f"split {split!r}, input {name!r} has shape {array.shape}, declared is {spec.shape}")
 
 
-def _disjoint(name: str, items: Split, count: int, seen: dict[bytes, str]) -> None:
+def stored_shape(spec: TensorSpec) -> tuple[int | None, ...]:
+    """Return the shape that an input's data have: items first; of constants and first states that of a call of one."""
+    if spec.role == "item":
+        return (None, *(size for axis, size in enumerate(spec.shape) if axis != spec.axis))
+    return tuple(None if axis == spec.axis else size for axis, size in enumerate(spec.shape))
+
+
+def _disjoint(name: str, items: Split, inputs: Mapping[str, TensorSpec], seen: dict[bytes, str]) -> None:
     import numpy as np
 
-    arrays = [np.ascontiguousarray(items.inputs[key]) for key in sorted(items.inputs)]
-    for index in range(count):
+    arrays = [np.ascontiguousarray(items.inputs[key]) for key in sorted(items_in(inputs, items.inputs))]
+    for index in range(len(arrays[0])):
         digest = hashlib.blake2b(digest_size=16)
         for array in arrays:
             digest.update(array[index].tobytes())
@@ -149,7 +152,7 @@ def _write(folder: Path, items: Split, count: int) -> SplitInfo:
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise PluginError(f"{name} holds Python objects; numbers are due")
-        np.save(folder / name, np.ascontiguousarray(array), allow_pickle=False)
+        np.save(folder / name, np.asarray(array, order="C"), allow_pickle=False)
     files = {name: codec.file_sha256(folder / name) for name in sorted(arrays)}
     return SplitInfo(count, items.labels is not None, files)
 

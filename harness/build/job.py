@@ -74,7 +74,20 @@ class Workload:
     @property
     def task(self) -> str:
         """classification, regression or none."""
-        return self.spec.task
+        return self.spec.task(self.params) if callable(self.spec.task) else self.spec.task
+
+    def classes(self, outputs: Mapping[str, Any]) -> dict[str, int]:
+        """Return the axis of the classes in each of these outputs, items first, in which they are declared."""
+        if self.task == "regression":
+            return {}
+        if not callable(self.spec.classes_axis):
+            return dict.fromkeys(outputs, self.spec.classes_axis)
+        axis, first = self.spec.classes_axis(self.params), next(iter(outputs), "")
+        if self.task != "classification" or not first:
+            return {}
+        if axis is not None:
+            return {first: axis}
+        return {first: -1} if getattr(outputs[first], "ndim", 0) in {1, 2} else {}
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
@@ -128,14 +141,20 @@ class Workload:
         return self.spec.loss(outputs, labels)
 
     def score(self, outputs: Arrays, labels: Array) -> Array:
-        """Return per-item statistics of shape [n, k].
+        """Return per-item statistics of shape [n, k]; declared classes are handed to the metric on axis 1.
 
         Raises:
             Unsupported: The workload has no labels.
         """
         if self.spec.score is None:
             raise Unsupported(f"workload {self.name!r} has no labels to score against")
-        return self.spec.score(outputs, labels)
+        if not callable(self.spec.classes_axis) or not outputs:
+            return self.spec.score(outputs, labels)
+        import numpy as np
+
+        first, axis = next(iter(outputs)), self.spec.classes_axis(self.params)
+        moved = outputs[first] if axis is None else np.moveaxis(outputs[first], axis, 1)
+        return self.spec.score({**outputs, first: moved}, labels)
 
     def aggregate(self, scores: Array) -> float:
         """Reduce per-item statistics to the metric.

@@ -43,7 +43,8 @@ def _row(offer: Offer[WorkloadSpec[Any]]) -> tuple[str, ...]:
 
 def _metric(spec: WorkloadSpec[Any]) -> str:
     labelled = _ask(spec, spec.labelled) if callable(spec.labelled) else spec.labelled
-    if spec.task == "none" or labelled is False:
+    task = _ask(spec, spec.task) if callable(spec.task) else spec.task
+    if task == "none" or labelled is False:
         return "none: agreement with the anchor"
     direction = "higher is better" if spec.higher_is_better else "lower is better"
     return f"{spec.metric} ({', '.join(text for text in (spec.unit, direction) if text)})"
@@ -62,8 +63,8 @@ def data(offer: Offer[WorkloadSpec[Any]]) -> dict[str, Any]:
     from harness.params import describe
 
     spec = offer.spec
-    ask = {key: getattr(spec, key) for key in ("outputs", "produces", "labelled")}
-    plain = ("name", "modality", "summary", "task", "metric", "unit", "higher_is_better", "interval", "default")
+    ask = {key: getattr(spec, key) for key in ("task", "outputs", "produces", "labelled")}
+    plain = ("name", "modality", "summary", "metric", "unit", "higher_is_better", "interval", "default")
     return {
         **{key: getattr(spec, key) for key in plain},
         "plugin": offer.plugin,

@@ -6,18 +6,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness import codec
 from harness.errors import HarnessError
-from harness.measure.inputs import batch_of, open_items, take
+from harness.feeds import with_roles
+from harness.measure.inputs import batch_of, count_items, open_items, take
 from harness.measure.member import Member, Setup
 from harness.measure.process import WorkerLost, worker_of
 from harness.specs import LayerOutput, Session, SupportsLayers
 from harness.stats.fidelity import decibel
-from harness.types import Artifact, LayerDamage, Layers
+from harness.types import Artifact, LayerDamage, Layers, TensorSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +57,16 @@ def measure_layers(
     return codec.from_data(Layers, reply["layers"], where="layers")
 
 
-def compared(session: Session, anchor: Session, evaluation: Path, *, target: str, batch: int, items: int) -> Layers:
+def compared(
+    session: Session,
+    anchor: Session,
+    evaluation: Path,
+    *,
+    target: str,
+    batch: int,
+    items: int,
+    declared: Mapping[str, TensorSpec] = MappingProxyType({}),
+) -> Layers:
     """Run the same items through both sessions and add up signal and noise of each operator that both have.
 
     Args:
@@ -65,24 +76,27 @@ def compared(session: Session, anchor: Session, evaluation: Path, *, target: str
         target: Its name, for the reason.
         batch: Items of a call, where the sessions take any number.
         items: How many, at most; a short last batch is left out.
+        declared: The model's inputs, with their roles; states are not carried from call to call.
 
     Raises:
         Unsupported: The session cannot tell what the operators of this file give.
     """
     if not isinstance(session, SupportsLayers) or not isinstance(anchor, SupportsLayers):
         return Layers(reason=f"target {target!r} does not tell what its operators give")
-    arrays = open_items(evaluation, list(session.inputs))
-    total, size = min(items, len(next(iter(arrays.values())))), batch_of(session.inputs, batch)
-    if batch_of(anchor.inputs, batch) != size:
+    specs = with_roles(session.inputs, declared)
+    arrays = open_items(evaluation, specs)
+    total, size = min(items, count_items(specs, arrays)), batch_of(specs, batch)
+    others = with_roles(anchor.inputs, declared)
+    if batch_of(others, batch) != size:
         raise HarnessError("the anchor takes another batch")
     sums: dict[str, _Sums] = {}
     names: set[str] = set()
     starts = range(0, max(total - size, 0) + 1, size)
     for start in starts:
         which = [min(start + step, total - 1) for step in range(size)]
-        theirs = {item.name: item.values for item in anchor.layers(take(arrays, anchor.inputs, which))}
+        theirs = {item.name: item.values for item in anchor.layers(take(arrays, others, which))}
         names.update(theirs)
-        for item in session.layers(take(arrays, session.inputs, which)):
+        for item in session.layers(take(arrays, specs, which)):
             _add(sums, item, theirs)
     damage = [
         LayerDamage(name, found.op, place, decibel(found.signal, found.noise))

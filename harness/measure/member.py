@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.types import Artifact, Options, Step
+from harness.types import Artifact, Options, Step, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,9 @@ class Member:
         plugin: Entry-point name of the plugin that offers the target; the only one that the worker imports.
         params: All parameters of the target, by name.
         python: Interpreter that has the target's runtime; ``None`` for the one that runs this.
-        evaluation: Folder with ``<input>.npy`` of shape [n, …]: the items that are measured on.
+        evaluation: Folder with an array for each input: the items that are measured on, constants and first states.
+        inputs: As the model declares them, with their roles; one that is not named holds items on its first dimension.
+        axes: Of the outputs, as ``Model.axes``.
     """
 
     cell_id: str
@@ -29,6 +31,8 @@ class Member:
     options: Options
     evaluation: Path
     python: str | None = None
+    inputs: Mapping[str, TensorSpec] = field(default_factory=dict)
+    axes: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

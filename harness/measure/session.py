@@ -10,6 +10,7 @@ from typing import Any
 from harness import codec, params
 from harness.errors import HarnessError
 from harness.explain import KnownError
+from harness.feeds import carried, with_roles
 from harness.measure import chain, inputs, isolate
 from harness.measure.loops import Loop
 from harness.measure.member import Opened, Setup, WarmUp
@@ -23,7 +24,7 @@ from harness.specs import (
     SupportsPlacements,
     TargetSpec,
 )
-from harness.types import Artifact
+from harness.types import Artifact, TensorSpec
 
 
 class Bench:
@@ -56,7 +57,7 @@ class Bench:
         batch = self.batch_size(session)
         pool = inputs.rotation(
             self.setup.member.evaluation,
-            session.inputs,
+            self.specs(session),
             batch=batch,
             distinct=self.setup.distinct_inputs,
             seed=self.setup.seed,
@@ -65,7 +66,7 @@ class Bench:
         session.run(pool[0])
         first_ns = time.perf_counter_ns() - start
         clocked = session.clocked_ns if isinstance(session, SupportsClock) else None
-        self.loop = Loop(session.run, pool, clocked)
+        self.loop = Loop(carried(session.run, self.specs(session)), pool, clocked)
         opened = Opened(load_ns, first_ns, isolate.affinity(), effective(session), own_clock=clocked is not None)
         return {"opened": codec.to_data(opened)}
 
@@ -77,10 +78,14 @@ class Bench:
         self.session = chain.opened(self.spec, member.artifact, self.params, member.options, purpose)
         return self.session, time.perf_counter_ns() - start
 
+    def specs(self, session: Session) -> dict[str, TensorSpec]:
+        """Return a session's inputs with the roles that the model declares."""
+        return with_roles(session.inputs, self.setup.member.inputs)
+
     def batch_size(self, session: Session) -> int:
         """Return the cell's batch; a session fixed to another one is an error, not another measurement."""
         wanted = self.setup.member.options.batch
-        size = inputs.batch_of(session.inputs, wanted)
+        size = inputs.batch_of(self.specs(session), wanted)
         if size != wanted:
             raise HarnessError(f"the session takes batches of {size}, the cell asks for {wanted}")
         return size
@@ -127,8 +132,8 @@ class Bench:
         """Let LoadGen drive the session for one run."""
         from harness.measure.loadgen import drive  # not part of a latency launch
 
-        session, loop = self.opened()
-        return {"result": drive(session.run, loop.pool, self.setup.member.options.batch, message["ask"])}
+        _session, loop = self.opened()
+        return {"result": drive(loop.run, loop.pool, self.setup.member.options.batch, message["ask"])}
 
     def floor(self, _message: Mapping[str, Any]) -> dict[str, Any]:
         """Import the runtime and run the target's one-operator probe model: what every model of it pays."""
@@ -140,19 +145,19 @@ class Bench:
         session, loop = self.opened()
         start = time.perf_counter_ns()
         for item in loop.feed(message["count"]):
-            session.run(item)
+            loop.run(item)
         elapsed = time.perf_counter_ns() - start
         device = session.device_memory_bytes() if isinstance(session, SupportsDeviceMemory) else None
         return {"device_bytes": device, "ns": elapsed}
 
     def drive(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Run inferences back to back for some seconds, none timed by itself: the parent reads their energy."""
-        session, loop = self.opened()
+        _session, loop = self.opened()
         count, deadline = 0, time.perf_counter_ns() + round(message["seconds"] * 1e9)
         feed = loop.pool
         while time.perf_counter_ns() < deadline:
             for item in feed:
-                session.run(item)
+                loop.run(item)
                 count += 1
                 if time.perf_counter_ns() >= deadline:
                     break
@@ -165,8 +170,9 @@ class Bench:
         session, _ns = self.load("accuracy")
         items, folder = self.setup.member.evaluation, Path(message["folder"])
         files, batch = write_outputs(
-            session.run, session.inputs, {}, items, folder, batch=message["batch"], items=message["items"]
-        )
+            session.run, self.specs(session), self.setup.member.axes, items, folder,
+            batch=message["batch"], items=message["items"],
+        )  # fmt: skip
         paths = {name: str(path) for name, path in files.items()}
         return {"outputs": paths, "batch": batch, "effective": effective(session)}
 
@@ -177,7 +183,7 @@ class Bench:
         answer: dict[str, Any] = {"placements": [], "reason": ""}
         if isinstance(session, SupportsPlacements):
             for item in loop.feed(message["count"]):
-                session.run(item)
+                loop.run(item)
             answer["placements"] = [codec.to_data(placement) for placement in session.placements()]
         else:
             answer["reason"] = f"target {self.spec.name!r} does not report placements"
@@ -199,6 +205,7 @@ class Bench:
                 target=self.spec.name,
                 batch=member.options.batch,
                 items=message["items"],
+                declared=member.inputs,
             )
         finally:
             anchor.close()

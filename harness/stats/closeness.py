@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.stats.fidelity import SQNR_CAP_DB, cosines, decibel
+from harness.shards import Ragged
+from harness.stats.fidelity import SQNR_CAP_DB, alike, cosines, decibel
 from harness.types import Closeness, Slice
 
 if TYPE_CHECKING:
@@ -29,18 +30,26 @@ FAINT = 1e-4  # of the mean item's power: errors of a fainter item are told agai
 NAMED = 8  # lost slices that a record names
 
 
-def closeness(ours: Array, reference: Array, *, due_db: float | None = None, classes: int | None = None) -> Closeness:
+def closeness(
+    ours: Array | Ragged, reference: Array | Ragged, *, due_db: float | None = None, classes: int | None = None
+) -> Closeness:
     """Compare one output with the reference.
 
     NaN, and infinity of the same sign, at the same place are equal, and stay out of the sums; at different places
     they are an error without bound. SQNR is 10 log10(sum x² / sum (x - x̂)²) dB over all items, ±300 at most.
 
     Args:
-        ours: Array [n, …]; memory-mapped ones are read in blocks.
+        ours: Array [n, …]; memory-mapped ones are read in blocks. An item that has another shape than the reference's
+            is wholly wrong; of items that differ in shape there are no slices.
         reference: The same by the oracle.
         due_db: What an item has to reach, where it has to: the first one below it is told.
         classes: Axis along which the largest value is the declared choice; ``None`` where none is declared.
     """
+    if isinstance(ours, Ragged) or isinstance(reference, Ragged):
+        if len(ours) != len(reference):
+            what = f"{len(ours)} items where the reference has {len(reference)}"
+            return Closeness(-SQNR_CAP_DB, -SQNR_CAP_DB, 0, first_item=0, equal=0.0, differs=what)
+        return _by_item(ours, reference).result(due_db)
     if not reference.size and ours.shape == reference.shape:
         return Closeness(SQNR_CAP_DB, SQNR_CAP_DB, 0, equal=1.0)
     if ours.shape != reference.shape:
@@ -50,6 +59,17 @@ def closeness(ours: Array, reference: Array, *, due_db: float | None = None, cla
         return _Comparison.of(ours, reference, classes).result(due_db)
     same = np.asarray(ours == reference).reshape(len(reference), -1).mean(axis=1)
     return _by_equality(same)
+
+
+def _by_item(ours: Array | Ragged, reference: Array | Ragged) -> _Comparison:
+    """Compare items that differ in shape: rows of one length, filled up with zeros on both sides."""
+    rows = [alike(*pair) for pair in zip(ours, reference, strict=True)]
+    width = max(1, *(mine.shape[1] for mine, _theirs in rows))
+    filled = [[np.pad(side, ((0, 0), (0, width - side.shape[1]))) for side in row] for row in rows]
+    found = _Comparison((len(rows), width), None, not np.issubdtype(reference.dtype, np.floating), {})
+    for mine, theirs in filled:
+        found.add(_finite(mine), _finite(theirs))
+    return found
 
 
 def _numeric(array: Array) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.shards import Ragged
 from harness.stats.order import LEVEL
 from harness.stats.proportions import wilson
 from harness.types import Interval
@@ -41,22 +42,32 @@ class Fidelity:
 
 
 def fidelity(
-    outputs: Mapping[str, Array], anchor_outputs: Mapping[str, Array], *, task: str = "classification"
+    outputs: Mapping[str, Array | Ragged],
+    anchor_outputs: Mapping[str, Array | Ragged],
+    *,
+    task: str = "classification",
+    classes: Mapping[str, int] | None = None,
 ) -> Fidelity:
     """Compare outputs with the anchor's on the same items, without labels; the worst output counts.
 
     SQNR is 10 log10(sum x² / sum (x - x̂)²) dB over all items, capped where they are identical; ``cosine`` is the mean
     over items, ``cosine_p1`` their first percentile; ``max_abs_error`` the largest difference, ``outside_share`` the
-    share of elements further from the anchor's than 1e-3 + 1e-3 |x|. For classification, of outputs [n, …, classes]:
+    share of elements further from the anchor's than 1e-3 + 1e-3 |x|. For classification, of outputs that hold classes:
     top-1 agreement; with more than five classes ``top5_agreement``, items whose first choice by the anchor is among
     the first five; of outputs [n, classes], ``kl_mean`` and ``kl_p99`` of KL(anchor || cell) of softmaxes, in nats.
+    An item that has another shape than the anchor's counts as wholly different.
 
     Args:
         outputs: Array [n, …] by output name; memory-mapped ones are read in blocks.
         anchor_outputs: The same of the anchor.
         task: "classification", "regression" or "none".
+        classes: Axis of the classes by output name, for a classification; the last one of each where not given. An
+            output [n] of integers holds the choice itself.
     """
-    found = [_compare(outputs[name], anchor_outputs[name], task) for name in outputs if name in anchor_outputs]
+    axes = dict.fromkeys(outputs, -1) if classes is None else classes
+    axes = axes if task != "regression" else {}
+    shared = [name for name in outputs if name in anchor_outputs]
+    found = [_compare(outputs[name], anchor_outputs[name], axes.get(name)) for name in shared]
     figures = [_reduced(one) for one in found]
     keys = sorted({key for one in figures for key in one})
     worst = {key: max if key in LOWER_IS_CLOSER else min for key in keys}
@@ -86,22 +97,43 @@ def agreement_intervals(agreement: Array | None) -> dict[str, Interval]:
     return {name: Interval(total / items, *wilson(total, items), LEVEL, "Wilson") for name, total in sums.items()}
 
 
-def _compare(output: Array, anchor: Array, task: str) -> dict[str, Array]:
+def _compare(output: Array | Ragged, anchor: Array | Ragged, axis: int | None) -> dict[str, Array]:
     """Return figures of each item, by name."""
-    if output.shape != anchor.shape or not len(output):
-        raise ValueError(f"outputs of shape {output.shape} cannot be compared with the anchor's {anchor.shape}")
-    classes = output.shape[-1] if output.ndim > 1 else 1
-    parts: list[dict[str, Array]] = []
-    for start in range(0, len(output), BLOCK):
-        ours = np.asarray(output[start : start + BLOCK], dtype=np.float64).reshape(-1, math.prod(output.shape[1:]))
-        theirs = np.asarray(anchor[start : start + BLOCK], dtype=np.float64).reshape(ours.shape)
-        alike = ~np.isfinite(theirs) & ((ours == theirs) | (np.isnan(ours) & np.isnan(theirs)))
-        ours, theirs = (np.where(alike, 0.0, array) for array in (ours, theirs))  # the model's own, not an error
-        part = _distances(ours, theirs)
-        if classes > 1 and task != "regression":
-            part |= _choices(ours, theirs, classes)
-        parts.append(part)
+    if len(output) != len(anchor) or not len(output):
+        raise ValueError(f"{len(output)} items of an output cannot be compared with the anchor's {len(anchor)}")
+    if isinstance(output, Ragged) or isinstance(anchor, Ragged) or output.shape != anchor.shape:
+        return _joined([_distances(*alike(*pair)) for pair in zip(output, anchor, strict=True)])
+    blocks = range(0, len(output), BLOCK)
+    return _joined([_block(output[at : at + BLOCK], anchor[at : at + BLOCK], axis) for at in blocks])
+
+
+def _joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def alike(ours: Array, theirs: Array) -> tuple[Array, Array]:
+    """Return one item of each side as rows of equal length; all of an item in another shape is wrong."""
+    mine, other = (np.asarray(item, dtype=np.float64).reshape(1, -1) for item in (ours, theirs))
+    if ours.shape == theirs.shape:
+        return mine, other
+    return np.pad(mine, ((0, 0), (0, other.size))), np.pad(other, ((0, 0), (mine.size, 0)))
+
+
+def _block(output: Array, anchor: Array, axis: int | None) -> dict[str, Array]:
+    width = math.prod(output.shape[1:])
+    ours = np.asarray(output, dtype=np.float64).reshape(len(output), width)
+    theirs = np.asarray(anchor, dtype=np.float64).reshape(ours.shape)
+    same = ~np.isfinite(theirs) & ((ours == theirs) | (np.isnan(ours) & np.isnan(theirs)))
+    ours, theirs = (np.where(same, 0.0, array) for array in (ours, theirs))  # the model's own, not an error
+    found = _distances(ours, theirs)
+    if axis is None:
+        return found
+    if output.ndim == 1:
+        return found | ({"top1_agreement": (ours == theirs).mean(axis=1)} if output.dtype.kind in "iu" else {})
+    if -output.ndim < axis < output.ndim and axis and output.shape[axis] > 1:
+        last = [np.moveaxis(side.reshape(output.shape), axis, -1) for side in (ours, theirs)]
+        found |= _choices(*last)
+    return found
 
 
 def _distances(ours: Array, theirs: Array) -> dict[str, Array]:
@@ -112,11 +144,12 @@ def _distances(ours: Array, theirs: Array) -> dict[str, Array]:
         "noise": (apart**2).sum(axis=1),
         "cosine": cosines(ours, theirs),
         "apart": apart.max(axis=1, initial=0.0),
-        "outside": (apart > TOLERANCE + TOLERANCE * np.abs(theirs)).mean(axis=1),
+        "outside": (apart > TOLERANCE + TOLERANCE * np.abs(theirs)).sum(axis=1) / max(1, apart.shape[1]),
     }
 
 
-def _choices(ours: Array, theirs: Array, classes: int) -> dict[str, Array]:
+def _choices(ours: Array, theirs: Array) -> dict[str, Array]:
+    classes = ours.shape[-1]
     mine, other = (array.reshape(len(array), -1, classes) for array in (ours, theirs))
     first = other.argmax(axis=2)
     found = {"top1_agreement": (mine.argmax(axis=2) == first).mean(axis=1)}

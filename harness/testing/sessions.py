@@ -101,7 +101,7 @@ class _Life:
         self.stage = "run"
         specs = dict(session.inputs)
         seen = dataclasses.replace(seen, inputs=specs, outputs_declared=dict(session.outputs))
-        items = open_items(self.evaluation, list(specs))
+        items = open_items(self.evaluation, specs)
         fixed = next((s.shape[0] for s in specs.values() if s.shape and s.shape[0] is not None), None)
         batch = fixed or self.options.batch
         pool = take(items, specs, range(batch))

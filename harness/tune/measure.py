@@ -16,6 +16,7 @@ from harness.bench.records import utc_now
 from harness.bench.shared import member_of
 from harness.bench.ui import Ui
 from harness.build import Built, Cache, build_plan
+from harness.build.job import Workload
 from harness.errors import HarnessError, PlanError
 from harness.explain import Where
 from harness.explain import failure as explained
@@ -144,7 +145,8 @@ class Bench:
             outputs = load_outputs(result.outputs)
             refuse_infinite(outputs)
             try:
-                return float(spec.aggregate(spec.score(outputs, load_labels(built))))
+                view = Workload.of(spec, planned.workload.params)
+                return view.aggregate(view.score(outputs, load_labels(built)))
             except Exception as error:  # score and aggregate are a plugin's: they cost this trial
                 where = Where("accuracy", f"workload {planned.workload.name}", "the outputs could not be judged")
                 raise Refused(explained(error, where)) from error
