@@ -7,6 +7,7 @@ from harness.errors import BadModel, HarnessError, MissingDependency, PlanError,
 from harness.explain import KnownError, first_line
 from harness.feeds import feed, items_in, with_roles
 from harness.hookspecs import hookimpl
+from harness.inspection import Finding, Inspected, InspectorSpec, Operators, Shapes, Weights
 from harness.isa import cpu_features, int8_dot_product
 from harness.packing import Span, stored_size, weight_bytes
 from harness.params import param
@@ -60,7 +61,10 @@ __all__ = [
     "Data",
     "Examined",
     "ExporterSpec",
+    "Finding",
     "HarnessError",
+    "Inspected",
+    "InspectorSpec",
     "Job",
     "KnownError",
     "LayerOutput",
@@ -68,6 +72,7 @@ __all__ = [
     "MissingDependency",
     "Model",
     "NoParams",
+    "Operators",
     "Options",
     "Oracle",
     "OracleSpec",
@@ -80,6 +85,7 @@ __all__ = [
     "RunsOn",
     "Sample",
     "Session",
+    "Shapes",
     "Span",
     "Split",
     "SplitName",
@@ -93,6 +99,7 @@ __all__ = [
     "TargetSpec",
     "TensorSpec",
     "Unsupported",
+    "Weights",
     "WorkloadSpec",
     "WorkloadView",
     "content_sha256",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pluggy
 
+from harness.inspection import InspectorSpec
 from harness.specs import ExporterSpec, MethodSpec, OracleSpec, TargetSpec, WorkloadSpec
 from harness.types import Record
 
@@ -41,6 +42,12 @@ def harness_oracles() -> Iterable[OracleSpec]:
 @hookspec
 def harness_targets() -> Iterable[TargetSpec[Any]]:
     """Offer runtimes to measure on."""
+    return ()
+
+
+@hookspec
+def harness_inspectors() -> Iterable[InspectorSpec]:
+    """Offer readers of model formats, for ``harness inspect``."""
     return ()
 
 

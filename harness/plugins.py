@@ -7,7 +7,7 @@ import importlib.metadata
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ import pluggy
 
 from harness import hookspecs, params
 from harness.errors import PlanError, PluginError
+from harness.inspection import InspectorSpec
 from harness.params import suggest
 from harness.specs import ExporterSpec, MethodSpec, Offer, OracleSpec, TargetSpec, WorkloadSpec
 from harness.types import Record
@@ -64,9 +65,10 @@ class Registry:
     plugins: tuple[PluginInfo, ...]
     problems: tuple[Problem, ...]
     record_written: Callable[[Record], None]
+    inspectors: Mapping[str, Offer[InspectorSpec]] = field(default_factory=dict)
 
     def find(self, kind: str, name: str) -> Offer[Any]:
-        """Return an offer by kind ("workload", "method", "exporter", "oracle", "target") and name.
+        """Return an offer by kind ("workload", "method", "exporter", "oracle", "target", "inspector") and name.
 
         Raises:
             PluginError: Its plugin is broken or blocked.
@@ -81,13 +83,25 @@ class Registry:
         raise PlanError(f"no {kind} is called {name!r}", hint=suggest(name, offers, kind))
 
 
-_CALLS = ("compress", "export", "probe", "capabilities", "lower", "open", "fit", "split", "inputs")  # fields of specs
+_CALLS = (
+    "compress",
+    "export",
+    "probe",
+    "capabilities",
+    "lower",
+    "open",
+    "fit",
+    "split",
+    "inputs",
+    "inspect",
+)  # fields of specs
 _KINDS: Mapping[str, tuple[str, type]] = {
     "harness_workloads": ("workload", WorkloadSpec),
     "harness_methods": ("method", MethodSpec),
     "harness_exporters": ("exporter", ExporterSpec),
     "harness_oracles": ("oracle", OracleSpec),
     "harness_targets": ("target", TargetSpec),
+    "harness_inspectors": ("inspector", InspectorSpec),
 }
 
 
@@ -129,9 +143,9 @@ def _check(spec: object, kind: type, hook: str) -> str | None:
     name = getattr(spec, "name", "")
     if not isinstance(name, str) or not name or not all(c.isalnum() or c in "-_." for c in name):
         return f"{hook} offers the name {name!r}; letters, digits, '-', '_' and '.' are allowed"
-    for field, value in vars(spec).items():
-        if field in _CALLS and not callable(value):
-            return f"{kind.__name__} {name!r}: {field} is not callable"
+    for key, value in vars(spec).items():
+        if key in _CALLS and not callable(value):
+            return f"{kind.__name__} {name!r}: {key} is not callable"
     declared = getattr(spec, "params", None)
     if declared is not None:
         wrong = params.problem(declared)
@@ -276,6 +290,7 @@ def _freeze(loader: _Loader) -> Registry:
         tuple(loader.infos),
         tuple(loader.problems),
         record_written,
+        frozen("inspector"),
     )
 
 

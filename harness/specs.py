@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from harness.explain import KnownError
+from harness.inspection import Finding
 from harness.types import (
     Artifact,
     Availability,
@@ -365,6 +366,9 @@ class TargetSpec(Generic[P]):
         runs_on: Params -> where models run; ``None`` for "here". What an "emulator" ran has outputs and placements,
             no latency and no memory. A "device" is another machine: its session takes the time (``SupportsClock``),
             this host's memory says nothing of it, and it is never linked to targets here.
+        examine: Model in a format that it accepts, with the precision that is asked for, and params -> what stands in
+            the way or stays behind, such as nothing to quantize. It loads the model as it is and builds nothing; what
+            a runtime raises then is the answer, told by ``known_errors``.
     """
 
     name: str
@@ -384,6 +388,7 @@ class TargetSpec(Generic[P]):
     known_errors: tuple[KnownError, ...] = ()
     known_gaps: Mapping[str, str] = field(default_factory=dict)
     runs_on: Callable[[P], RunsOn] | None = None
+    examine: Callable[[Model, P], tuple[Finding, ...]] | None = None
 
 
 @runtime_checkable

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.types import Availability, Capabilities, Failure, Model, Options, Stage
+from harness.inspection import Finding, Inspected
+from harness.types import Availability, Capabilities, Failure, Model, Options, Precision, Stage
 
 PROTOCOL = 1
 StepStage = Literal["data", "fit", "compress", "export", "lower", "reference"]
@@ -84,12 +85,45 @@ class About:
 
 
 @dataclass(frozen=True)
+class Inspect:
+    """Ask what a workload's model holds.
+
+    Attributes:
+        workload: Its model is made in ``folder`` and stays there.
+        readers: Format -> the offer that reads it.
+        file: What the model came from, to be read as it is; empty where it came from no file.
+    """
+
+    workload: Use
+    readers: Mapping[str, Use]
+    folder: str
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Examine:
+    """Ask a target about a model, once for each precision; ``None`` is the model's own.
+
+    Attributes:
+        exporters: The way from the model's format to one that the target accepts.
+    """
+
+    use: Use
+    workload: Use
+    model: Model
+    exporters: tuple[Use, ...]
+    precisions: tuple[Precision | None, ...]
+
+
+@dataclass(frozen=True)
 class Request:
     """A line to the builder; one field is set."""
 
     task: Task | None = None
     probe: Probe | None = None
     about: About | None = None
+    inspect: Inspect | None = None
+    examine: Examine | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +152,27 @@ class Probed:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What ``Inspect`` found.
+
+    Attributes:
+        model: As targets get it.
+        inputs: Names in call order.
+        shapes: Of each input for one item, where known.
+        items: That the data hold; 0 without data.
+        given: What the file holds as it came.
+        prepared: What the model holds as targets get it; both are ``None`` where no plugin reads the format.
+    """
+
+    model: Model
+    inputs: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    items: int
+    given: Inspected | None
+    prepared: Inspected | None
+
+
+@dataclass(frozen=True)
 class Versions:
     """Versions in a builder's interpreter."""
 
@@ -141,6 +196,8 @@ class Reply:
     failure: Failure | None = None
     probed: Probed | None = None
     versions: Versions | None = None
+    seen: Seen | None = None
+    findings: tuple[tuple[Finding, ...], ...] | None = None
 
 
 def doing(stage: StepStage, name: str) -> str:

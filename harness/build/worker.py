@@ -16,14 +16,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import harness
 from harness import codec, explain, imports
-from harness.build import versions
+from harness.build import inspecting, versions
 from harness.build.opened import Unopened
 from harness.build.run import Plugins, run_task
 from harness.build.tasks import (
@@ -37,6 +37,7 @@ from harness.build.tasks import (
     Reply,
     Request,
     Task,
+    Use,
     Versions,
     doing,
     failure_stage,
@@ -116,7 +117,22 @@ class Worker:
             return Reply(probed=self._probe(request.probe))
         if request.about is not None:
             return Reply(versions=self._about(request.about))
+        if request.inspect is not None:
+            inspect = request.inspect
+            return self._looked(lambda: Reply(seen=inspecting.inspect(inspect, self.plugins)), inspect.workload)
+        if request.examine is not None:
+            examine = request.examine
+            return self._looked(lambda: Reply(findings=inspecting.examine(examine, self.plugins)), examine.use)
         raise RecordError("a request asks for nothing")
+
+    def _looked(self, look: Callable[[], Reply], use: Use) -> Reply:
+        try:
+            return look()
+        except BaseException as error:  # noqa: BLE001  as for a step
+            traceback.print_exc()
+            return Reply(
+                failure=explain.failure(error, explain.Where("plan", use.plugin, "the model could not be read"))
+            )
 
     def _task(self, task: Task) -> Reply:
         try:

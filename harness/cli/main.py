@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "bench": ("harness.cli.bench", "Compress, build and measure: workloads x methods x targets."),
+    "inspect": ("harness.cli.inspect", "Show what a model holds and what each target will do with it."),
     "tune": ("harness.cli.tune", "Search a pipeline's parameters for quality, latency and size."),
     "leaderboard": ("harness.cli.leaderboard", "Show the leaderboard of one or more runs."),
     "placements": ("harness.cli.placements", "Show what ran where, operator by operator, in a cell of a run."),

@@ -26,11 +26,19 @@ def macs(module: nn.Module, inputs: Sequence[Tensor]) -> int:
     Counted are convolutions, transposed convolutions, linear layers, matrix products, recurrent layers and both
     products of attention. Biases, normalisation, activations and pooling are not, as is the custom of the field.
     """
+    return sum(macs_by_kind(module, inputs).values())
+
+
+def macs_by_kind(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
+    """Return the same by class of the layer that computes them, or by function where no layer of its own does."""
     import torch
 
     training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
     counter = _counter()
-    hooks = [
+    leaves = [item for item in module.modules() if next(item.children(), None) is None and item is not module]
+    hooks = [hook for item in leaves for hook in (item.register_forward_pre_hook(counter.enter),
+                                                  item.register_forward_hook(counter.leave))]  # fmt: skip
+    hooks += [
         item.register_forward_hook(counter.attention, with_kwargs=True)
         for item in module.modules()
         if isinstance(item, torch.nn.MultiheadAttention)
@@ -45,7 +53,7 @@ def macs(module: nn.Module, inputs: Sequence[Tensor]) -> int:
         module.train(training)
         for hook in hooks:
             hook.remove()
-    return int(counter.total)
+    return {kind: int(count) for kind, count in counter.found.items()}
 
 
 def _conv(_input: Tensor, weight: Tensor, result: Any) -> int:
@@ -134,7 +142,7 @@ def _table() -> Mapping[Any, Callable[[tuple[Any, ...], Mapping[str, Any], Any],
 
 
 def _counter() -> Any:
-    """Return a function mode that adds up the products of the calls made in it.
+    """Return a function mode that adds up the products of the calls made in it, by the layer or function.
 
     A mode sees functional calls and layers alike. ``multi_head_attention_forward`` is one call to it, so
     the module's own hook counts that.
@@ -144,19 +152,29 @@ def _counter() -> Any:
     class Counter(TorchFunctionMode):
         def __init__(self) -> None:
             super().__init__()
-            self.total, self.table = 0, _table()
+            self.table, self.inside = _table(), [""]
+            self.found: dict[str, int] = {}
 
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
             if func in self.table:
-                self.total += self.table[func](args, kwargs or {}, result)
+                self.add(self.inside[-1] or func.__name__, self.table[func](args, kwargs or {}, result))
             return result
+
+        def add(self, kind: str, count: int) -> None:
+            self.found[kind] = self.found.get(kind, 0) + int(count)
+
+        def enter(self, layer: Any, _args: Any) -> None:
+            self.inside.append(type(layer).__name__)
+
+        def leave(self, _layer: Any, _args: Any, _result: Any) -> None:
+            self.inside.pop()
 
         def attention(self, layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], _result: Any) -> None:
             query, key, value = (
                 args[i] if len(args) > i else kwargs[name] for i, name in enumerate(("query", "key", "value"))
             )
-            self.total += _multihead(layer, query, key, value)
+            self.add("MultiheadAttention", _multihead(layer, query, key, value))
 
     return Counter()
 

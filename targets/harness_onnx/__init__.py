@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.api import ExporterSpec, OracleSpec, hookimpl
+from harness.api import ExporterSpec, InspectorSpec, OracleSpec, hookimpl
 from harness_onnx.export import export
 from harness_onnx.graph import (
     BATCH,
@@ -28,6 +28,7 @@ from harness_onnx.graph import (
     save_normalised,
     weight_spans,
 )
+from harness_onnx.inspecting import inspect, operator_types, quantizable
 from harness_onnx.narrow import float8_qdq, halve_rest
 from harness_onnx.normal import normal_form
 from harness_onnx.quantize import (
@@ -64,8 +65,10 @@ __all__ = [
     "model_io",
     "normal_form",
     "normalise",
+    "operator_types",
     "override_nodes",
     "qdq",
+    "quantizable",
     "quiet",
     "ranges",
     "raw_tensors",
@@ -106,3 +109,9 @@ def harness_oracles() -> Iterator[OracleSpec]:
         open=oracle.open_oracles,
         extra="onnxruntime",
     )
+
+
+@hookimpl
+def harness_inspectors() -> Iterator[InspectorSpec]:
+    """Offer to read ONNX files."""
+    yield InspectorSpec(name="onnx", inspect=inspect, extra="onnxruntime")

@@ -36,15 +36,15 @@ def import_onnx() -> Any:
     return onnx
 
 
-def load(path: Path) -> ModelProto:
-    """Return the model of a file.
+def load(path: Path, *, values: bool = True) -> ModelProto:
+    """Return the model of a file, with external data read into it unless ``values`` is False.
 
     Raises:
         BadModel: It cannot be parsed.
     """
     onnx = import_onnx()
     try:
-        model: ModelProto = onnx.load(str(path))
+        model: ModelProto = onnx.load(str(path), load_external_data=values)
     except Exception as error:  # protobuf's own errors are of several unrelated classes
         raise BadModel(f"{path.name} is not a readable ONNX model: {first_line(str(error))}") from error
     return model
@@ -315,12 +315,13 @@ def macs_by_node(path: Path, *, batch: int = 1) -> dict[str, int]:
         if _is_free(item):
             _first(item).dim_value = batch
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = _shapes(graph)
-    counted = ((node.name, _node_macs(node, shapes)) for node in graph.node)
+    shapes = tensor_shapes(graph)
+    counted = ((node.name, node_macs(node, shapes)) for node in graph.node)
     return {name: macs for name, macs in counted if macs is not None}
 
 
-def _shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a graph's tensors that are known in full, by name."""
     shapes = {item.name: tuple(item.dims) for item in graph.initializer}
     for item in [*graph.input, *graph.output, *graph.value_info]:
         dims = item.type.tensor_type.shape.dim
@@ -329,7 +330,8 @@ def _shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _node_macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+def node_macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Return the multiply-accumulates of one node, ``None`` where it has none or its shapes are not known."""
     inputs = [shapes.get(name, ()) for name in node.input]
     output = shapes.get(node.output[0], ())
     if node.op_type in GATES and inputs[0] and inputs[1]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.api import TargetSpec, hookimpl
 from harness_onnxruntime.errors import KNOWN_ERRORS
+from harness_onnxruntime.examine import examine
 from harness_onnxruntime.lower import lower
 from harness_onnxruntime.params import Params
 from harness_onnxruntime.probe import capabilities, probe
@@ -25,6 +26,7 @@ def harness_targets() -> Iterator[TargetSpec[Any]]:
         capabilities=capabilities,
         lower=lower,
         open=open_session,
+        examine=examine,
         packages=("onnxruntime", "onnx"),
         known_errors=KNOWN_ERRORS,
         extra="onnxruntime",

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.api import TargetSpec, hookimpl
 from harness_openvino.errors import KNOWN_ERRORS
+from harness_openvino.examine import examine
 from harness_openvino.lower import lower
 from harness_openvino.params import Params
 from harness_openvino.probe import capabilities, probe
@@ -25,6 +26,7 @@ def harness_targets() -> Iterator[TargetSpec[Any]]:
         capabilities=capabilities,
         lower=lower,
         open=open_session,
+        examine=examine,
         packages=("openvino", "nncf"),
         extra="openvino",
         known_errors=KNOWN_ERRORS,

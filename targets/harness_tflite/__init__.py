@@ -9,6 +9,8 @@ from harness.api import (
     Availability,
     Capabilities,
     ExporterSpec,
+    Finding,
+    InspectorSpec,
     Job,
     Model,
     Options,
@@ -84,6 +86,21 @@ def runs_on(params: Params) -> RunsOn:
     return "emulator" if params.arm64 else "here"
 
 
+def examine(model: Model, params: Params) -> tuple[Finding, ...]:
+    """Load the file without quantizing it, and say whether a precision has something to act on."""
+    from harness_tflite import examining
+
+    return examining.examine(model, params)
+
+
+@hookimpl
+def harness_inspectors() -> Iterator[InspectorSpec]:
+    """Offer to read .tflite files."""
+    from harness_tflite.inspecting import inspect
+
+    yield InspectorSpec(name="tflite", inspect=inspect, extra="tflite")
+
+
 @hookimpl
 def harness_exporters() -> Iterator[ExporterSpec]:
     """Offer torch -> tflite."""
@@ -115,4 +132,5 @@ def harness_targets() -> Iterator[TargetSpec[Params]]:
         extra="tflite",
         known_errors=KNOWN_ERRORS,
         runs_on=runs_on,
+        examine=examine,
     )

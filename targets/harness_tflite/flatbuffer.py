@@ -43,7 +43,8 @@ def open_model(path: Path) -> Any:
     return schema.Model.GetRootAs(raw)
 
 
-def _op_names() -> dict[int, str]:
+def op_names() -> dict[int, str]:
+    """Return the name of each builtin operator by its code."""
     from ai_edge_litert import schema_py_generated as schema
 
     return {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
@@ -51,7 +52,7 @@ def _op_names() -> dict[int, str]:
 
 def nodes(model: Any) -> tuple[Node, ...]:
     """List the operators of the main subgraph in execution order."""
-    names = _op_names()
+    names = op_names()
     graph = model.Subgraphs(0)
     found = []
     for index in range(graph.OperatorsLength()):
@@ -117,7 +118,12 @@ def weight_spans(path: Path) -> tuple[Span, ...]:
 
 
 def _constants(model: Any) -> Iterator[tuple[int, Any, int, int]]:
-    graph = model.Subgraphs(0)
+    return stored(model, 0)
+
+
+def stored(model: Any, subgraph: int) -> Iterator[tuple[int, Any, int, int]]:
+    """Yield the constant tensors of a subgraph: index, tensor, and offset and length of their bytes in the file."""
+    graph = model.Subgraphs(subgraph)
     for index in range(graph.TensorsLength()):
         tensor = graph.Tensors(index)
         offset, length = _place(model.Buffers(tensor.Buffer()))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.api import TargetSpec, hookimpl
+from harness.api import InspectorSpec, TargetSpec, hookimpl
+from harness_torch.inspecting import inspect
+from harness_torchrt.examining import examine
 from harness_torchrt.lower import lower
 from harness_torchrt.params import Params
 from harness_torchrt.probe import capabilities, probe
@@ -24,6 +26,13 @@ def harness_targets() -> Iterator[TargetSpec[Any]]:
         capabilities=capabilities,
         lower=lower,
         open=open_session,
+        examine=examine,
         packages=("torch", "torchao"),
         extra="torch",
     )
+
+
+@hookimpl
+def harness_inspectors() -> Iterator[InspectorSpec]:
+    """Offer to read modules and programs of torch.export."""
+    yield InspectorSpec(name="torch", inspect=inspect, extra="torch")
