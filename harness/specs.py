@@ -332,6 +332,7 @@ class OracleSpec:
         consumes: Format of the models that it runs, such as "torch".
         open: Model and job -> oracles, the most trusted one first. One that fails, or that would take too long over
             the items, is passed over for the next; where all are slow, the last one takes its time.
+        batch: Items per call, where the model takes any number.
         extra: The extra of our distribution that installs what it needs.
     """
 
@@ -339,6 +340,7 @@ class OracleSpec:
     summary: str
     consumes: str
     open: Callable[[Model, Job], Iterable[Oracle]]
+    batch: int = 32
     extra: str = ""
 
 

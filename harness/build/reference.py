@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from harness.specs import Arrays, Oracle
     from harness.types import Model
 
-BATCH = 32  # where the model takes any: no answer may depend on what else is in the batch
 BUDGET_S = 10.0  # an oracle that would take longer over all items makes room for the next one
 
 
@@ -55,6 +54,8 @@ def write_reference(
     items: int,
     folder: Path,
     progress: Callable[[float, str], None],
+    *,
+    batch: int,
 ) -> Reference:
     """Run the items through the first oracle that answers all of them in reasonable time.
 
@@ -65,11 +66,12 @@ def write_reference(
         items: How many.
         folder: Gets a file for each output.
         progress: Hears how far it is.
+        batch: Items per call, where the model takes any number: no answer may depend on it.
 
     Raises:
         HarnessError: No oracle answered; the message tells what each of them met.
     """
-    run = _Run(model, evaluation, items, folder, progress)
+    run = _Run(model, evaluation, items, folder, progress, batch)
     passed, slow = [], None
     try:
         for oracle in oracles:
@@ -94,6 +96,7 @@ class _Run:
     items: int
     folder: Path
     progress: Callable[[float, str], None]
+    batch: int
 
     def __call__(self, oracle: Oracle, budget_s: float) -> Reference:
         from harness.measure.outputs import write_outputs  # numpy, which only a builder that runs a model imports
@@ -102,7 +105,7 @@ class _Run:
             file.unlink()
         call, started = _Timed(oracle, self.items, budget_s, self.progress), time.monotonic()
         files, batch = write_outputs(
-            call, self.model.inputs, self.model.axes, self.evaluation, self.folder, batch=BATCH, items=self.items
+            call, self.model.inputs, self.model.axes, self.evaluation, self.folder, batch=self.batch, items=self.items
         )
         return Reference(oracle.label, self.items, files, batch, time.monotonic() - started)
 

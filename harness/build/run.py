@@ -123,7 +123,13 @@ class _Step:
         data, model = self._data_entry(), self._incoming()
         info = codec.from_data(DataInfo, data.result.value, where=str(data.folder))
         found = write_reference(
-            spec.open(model, job), model, data.folder / "test", info.splits["test"].items, job.out, self.report
+            spec.open(model, job),
+            model,
+            data.folder / "test",
+            info.splits["test"].items,
+            job.out,
+            self.report,
+            batch=spec.batch,
         )
         return found.moved(lambda path: path.relative_to(job.out))
 

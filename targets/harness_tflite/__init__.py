@@ -14,6 +14,7 @@ from harness.api import (
     Job,
     Model,
     Options,
+    OracleSpec,
     Purpose,
     RunsOn,
     Session,
@@ -133,4 +134,19 @@ def harness_targets() -> Iterator[TargetSpec[Params]]:
         known_errors=KNOWN_ERRORS,
         runs_on=runs_on,
         examine=examine,
+    )
+
+
+@hookimpl
+def harness_oracles() -> Iterator[OracleSpec]:
+    """Offer LiteRT's reference kernels as what its files are judged by."""
+    from harness_tflite import oracle
+
+    yield OracleSpec(
+        name="tflite",
+        summary="LiteRT's reference kernels; where they are slow, its built-in ones without a delegate",
+        consumes="tflite",
+        open=oracle.open_oracles,
+        batch=1,
+        extra="tflite",
     )

@@ -41,7 +41,7 @@ class TfliteSession:
         self._interpreter, self._resized = _load(litert, params, options, model_path=str(artifact.path))
         self._load_bytes = partial(_load, litert, params, options)
         self._layers: Layers | None = None
-        self._inputs, self._outputs = _details(self._interpreter, artifact.path)
+        self._inputs, self._outputs = details(self._interpreter, artifact.path)
         self._pool = _os_threads() - before  # XNNPACK starts its threads while tensors are allocated
 
     @property
@@ -137,7 +137,7 @@ def _fit_batch(interpreter: Any, batch: int) -> bool:
     return resized
 
 
-def _details(interpreter: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def details(interpreter: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return tensor details by signature name; by tensor name for a file without a signature."""
     listed = interpreter.get_input_details(), interpreter.get_output_details()
     if not interpreter.get_signature_list():
