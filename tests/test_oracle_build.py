@@ -1,0 +1,176 @@
+"""The build step that asks an oracle: made once, cached, carried by packs, and of no cost to a cell where it fails."""
+
+from __future__ import annotations
+
+import build_support
+import numpy as np
+import pytest
+
+from harness.build import Cache, build_plan, open_pack, write_pack
+from harness.errors import BadModel
+
+ORACLE = """
+
+class Dot:
+    label = "numpy dot"
+
+    def __init__(self, path, fault=""):
+        self.weights, self.fault = np.load(path), fault
+
+    def run(self, given):
+        note("reference")
+        if self.fault == "raise":
+            raise NotImplementedError("no operator Dot\\nat line 3")
+        if self.fault == "slow":
+            time.sleep(0.05)
+        return {"y": given["x"] @ self.weights}
+
+
+class Slow(Dot):
+    label = "slow dot"
+
+
+def open_dot(model, job):
+    FAULTS
+
+
+@hookimpl
+def harness_oracles():
+    from harness.api import OracleSpec
+
+    return [OracleSpec(name="toy", summary="numpy", consumes="toy", open=open_dot, batch=8)]
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    yield build_support.install(tmp_path, monkeypatch)
+    build_support.forget()
+
+
+def offer(toy, how="yield Dot(model.path)"):
+    toy.source.write_text(toy.source.read_text() + ORACLE.replace("FAULTS", how))
+
+
+def answers(built):
+    return np.load(built.reference.files["y"])
+
+
+def test_the_fitted_model_answers_once_for_all_methods_and_targets(toy):
+    offer(toy)
+    results = toy.build("toy-base", "toy-prune", "toy-prune+toy-int8", targets=("toy-runtime", "toy-other"))
+    assert toy.ran().count("reference") == 3  # 20 items by 8
+    files = {built.reference.files["y"] for built in results.values()}
+    assert len(files) == 1
+    built = results["toy-prune", "toy-runtime"]
+    assert (built.reference.oracle, built.reference.items, built.reference.batch) == ("numpy dot", 20, 8)
+    fitted = np.load(built.model.path)  # a copy of the pruned model: the reference is the one before
+    x = np.load(built.evaluation.folder / "x.npy")
+    assert not np.allclose(answers(built), x @ fitted)
+    base = results["toy-base", "toy-runtime"]
+    np.testing.assert_allclose(answers(base), x @ np.load(base.model.path), rtol=1e-6)
+    assert base.seconds["reference"] > 0
+
+
+def test_a_second_build_asks_nobody(toy):
+    offer(toy)
+    first = toy.build("toy-base")["toy-base"]
+    toy.ran()
+    second = toy.build("toy-base")["toy-base"]
+    assert toy.ran() == []
+    assert second.reference == first.reference
+    assert second.cached
+
+
+def test_other_items_are_asked_for_anew_and_labels_are_not_looked_at(toy):
+    offer(toy)
+    toy.build("toy-base")
+    toy.ran()
+    key = toy.build("toy-base")["toy-base"].keys["reference"]
+    assert toy.build("toy-base", workloads=("toy-task:items=12",))["toy-base"].keys["reference"] != key
+    assert "labels" not in str(toy.cache.get(key[0]).result.inputs["items"])
+
+
+def test_an_oracle_that_fails_costs_no_cell_and_is_told(toy):
+    offer(toy, "yield Dot(model.path, 'raise')")
+    built = toy.build("toy-base")["toy-base"]
+    assert built.artifact.path.exists()
+    assert built.reference.files == {}
+    assert "numpy dot: NotImplementedError: no operator Dot" in built.reference.reason
+    assert "line 3" not in built.reference.reason
+
+
+def test_without_an_oracle_for_the_format_the_reason_says_so(toy):
+    built = toy.build("toy-base")["toy-base"]
+    assert built.reference.reason == "no plugin defines what the model of toy-task answers"
+
+
+def test_the_next_oracle_answers_where_the_first_fails(toy):
+    offer(toy, "yield Dot(model.path, 'raise')\n    yield Slow(model.path)")
+    assert toy.build("toy-base")["toy-base"].reference.oracle == "slow dot"
+
+
+def test_an_oracle_that_would_take_too_long_is_passed_over_unless_it_is_the_only_one(monkeypatch, tmp_path):
+    from harness.build import reference
+    from harness.types import Model, TensorSpec
+
+    monkeypatch.setattr(reference, "BUDGET_S", 0.1)
+    (tmp_path / "items").mkdir()
+    np.save(tmp_path / "items" / "x.npy", np.ones((20, 4), "float32"))
+    model = Model("toy", tmp_path / "m", {"x": TensorSpec("float32", (None, 4))}, ("y",))
+
+    class Oracle:
+        def __init__(self, label, seconds):
+            self.label, self.seconds = label, seconds
+
+        def run(self, given):
+            import time
+
+            time.sleep(self.seconds)
+            return {"y": given["x"].sum(axis=1)}
+
+    def ask(*oracles):
+        args = (model, tmp_path / "items", 20, tmp_path / "out", lambda *_told: None)
+        return reference.write_reference(oracles, *args, batch=5)
+
+    assert ask(Oracle("slow", 0.05), Oracle("quick", 0)).oracle == "quick"
+    assert ask(Oracle("slow", 0.05)).oracle == "slow"
+    np.testing.assert_array_equal(np.load(ask(Oracle("quick", 0)).files["y"]), np.full(20, 4))
+
+
+def test_the_reference_travels_in_a_pack(toy, tmp_path):
+    offer(toy)
+    plan, registry, states = toy.plan("toy-base", "toy-prune+toy-int8")
+    results = build_plan(plan, toy.cache, registry=registry, states=states)
+    toy.ran()
+    path = write_pack(plan, results, toy.cache, tmp_path / "b.hpk")
+    opened = open_pack(path, plan, registry=registry, states=states, cache=Cache(tmp_path / "elsewhere"))
+    assert toy.ran() == []
+    for cell_id, before in results.items():
+        after = opened[cell_id]
+        assert after.reference.files["y"].is_relative_to(tmp_path / "elsewhere")
+        assert (after.reference.oracle, after.reference.items) == ("numpy dot", 20)
+        np.testing.assert_array_equal(answers(after), answers(before))
+
+
+def test_a_pack_without_reference_says_why(toy, tmp_path):
+    plan, registry, states = toy.plan("toy-base")
+    results = build_plan(plan, toy.cache, registry=registry, states=states)
+    path = write_pack(plan, results, toy.cache, tmp_path / "b.hpk")
+    opened = open_pack(path, plan, registry=registry, states=states, cache=Cache(tmp_path / "elsewhere"))
+    assert next(iter(opened.values())).reference.reason == "no plugin defines what the model of toy-task answers"
+
+
+def test_a_damaged_reference_is_refused(toy, tmp_path):
+    offer(toy)
+    plan, registry, states = toy.plan("toy-base")
+    path = write_pack(
+        plan, build_plan(plan, toy.cache, registry=registry, states=states), toy.cache, tmp_path / "b.hpk"
+    )
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"references/")
+    at = raw.index(b"NUMPY", at) + 100
+    raw[at + 60] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(BadModel, match=r"hash differs|CRC|not what was packed"):
+        open_pack(path, plan, registry=registry, states=states, cache=Cache(tmp_path / "elsewhere"))
