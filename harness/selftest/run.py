@@ -17,7 +17,7 @@ from harness.bench.run import package_lock
 from harness.errors import HarnessError, PlanError
 from harness.measure import clean, fingerprint, slots
 from harness.plugins import Registry
-from harness.selftest import again, detectors, floor, known, recorded, simulated, vendor
+from harness.selftest import again, answers, detectors, floor, known, recorded, simulated, vendor
 from harness.selftest.lab import Lab
 from harness.selftest.values import Kind, Line, Report
 from harness.store.layout import host_folder
@@ -42,6 +42,7 @@ GROUPS: Mapping[str, Group] = {
     "simulated-noise": _pure(simulated.evidence),
     "simulated-determinism": _pure(simulated.determinism),
     "simulated-floor": _pure(floor.planted),
+    "answers": answers.planted,
     "known": known.known_times,
     "work": again.known_work,
     "floor": floor.physical_floor,
