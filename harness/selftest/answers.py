@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 WORKLOAD = "planted-answers"
 RIGHT, OTHER = "none", "other"  # the right network, and one whose artifact is put in its place
-CONVERSIONS: Mapping[str, str] = {  # wrong conversions: the workload has a network for each
-    "swapped-inputs": "two inputs are taken for each other",
-    "transposed-weight": "a square weight is transposed",
-    "layout": "NCHW is taken for NHWC",
-    "channel-scale": "one channel's weights are a tenth too large",
-    "epsilon": "a batch norm is folded with another epsilon",
-    "softmax-axis": "the softmax runs over the axis beside",
+CONVERSIONS: Mapping[str, str] = {  # what a wrong conversion does: the workload has a network for each
+    "swapped-inputs": "swapped inputs",
+    "transposed-weight": "transposed weight",
+    "layout": "NCHW as NHWC",
+    "channel-scale": "one channel's scale",
+    "epsilon": "another epsilon",
+    "softmax-axis": "softmax axis",
 }
 BATCH = 16  # items per call: the last of the 61 items do not fill one
 
@@ -92,9 +92,9 @@ class Planted:
         return folder
 
 
-def planted(lab: Lab) -> Iterator[Line]:
+def planted(lab: Lab, targets: tuple[str, ...] = ("all",)) -> Iterator[Line]:
     """The right network passes, and ten wrong answers are caught, on every target that is here."""
-    for found in _built(lab):
+    for found in _built(lab, targets):
         if isinstance(found, Line):
             yield found
             continue
@@ -102,17 +102,17 @@ def planted(lab: Lab) -> Iterator[Line]:
         for fault, what in CONVERSIONS.items():
             yield _line(found, what, found.check(found.member(fault), fault))
         moved = replace(found.member(), evaluation=found.items("moved"))
-        yield _line(found, "items are shifted by one", found.check(moved, "items"))
+        yield _line(found, "shifted items", found.check(moved, "items"))
         swapped = replace(found.member(), artifact=found.cells[OTHER][1].artifact)
-        yield _line(found, "a cell runs another cell's artifact", found.check(swapped, "artifact"))
+        yield _line(found, "another artifact", found.check(swapped, "artifact"))
         yield _truncated(found)
         yield _stale(found, lab)
 
 
-def _built(lab: Lab) -> Iterator[Planted | Line]:
+def _built(lab: Lab, targets: tuple[str, ...]) -> Iterator[Planted | Line]:
     """Build every network for every target; a target that is not here, or cannot take them, is a line."""
     texts = (WORKLOAD, *(f"{WORKLOAD}:fault={fault}" for fault in (*CONVERSIONS, OTHER)))
-    request = Request(workloads=texts, methods=("baseline",), targets=("all",))
+    request = Request(workloads=texts, methods=("baseline",), targets=targets)
     plan, states = prepare(request, lab.registry)
     results = build_plan(plan, Cache(), registry=lab.registry, workers=effective_cores(), states=states)
     for target, state in states.items():
@@ -124,7 +124,7 @@ def _built(lab: Lab) -> Iterator[Planted | Line]:
         good = {fault: (item, end) for fault, (item, end) in ends.items() if isinstance(end, Built)}
         if len(good) < len(ends):
             lost = next(end for _item, end in ends.values() if isinstance(end, Failure))
-            yield line(f"planted wrong answers on {target}", ("not-evaluable", lost.reason))
+            yield line(f"planted answers on {target}", ("not-evaluable", lost.reason))
         else:
             yield Planted(target, state, good, request, lab.folder / "answers" / target)
 
@@ -141,7 +141,7 @@ def _right(found: Planted) -> Line:
 
 def _line(found: Planted, what: str, check: OracleCheck | str) -> Line:
     """Return the line of a planted wrong answer: it passes where the answer was refused."""
-    title = f"planted on {found.target}: {what}"
+    title = f"{what} on {found.target}"
     if isinstance(check, str):
         return line(title, ("fail", f"it was to run, and did not: {check}"))
     said = refused(check)
@@ -151,7 +151,7 @@ def _line(found: Planted, what: str, check: OracleCheck | str) -> Line:
 
 def _truncated(found: Planted) -> Line:
     """Leave the last, short batch of a right network's outputs empty, as a buffer of whole batches would."""
-    what = "the last batch of the outputs is cut off"
+    what = "cut last batch"
     outputs = found.outputs(found.member(), "truncated")
     if isinstance(outputs, str):
         return _line(found, what, outputs)
@@ -162,12 +162,12 @@ def _truncated(found: Planted) -> Line:
 
 def _stale(found: Planted, lab: Lab) -> Line:
     """Change the data under the same name: older outputs are refused, and no stored result of them is reused."""
-    what = "accuracy is that of older data"
+    what = "older data"
     older = replace(found.member(), evaluation=found.items("older"))
     checked = found.check(older, "stale")
     context = Context(fingerprint().host_id, "quick", {found.target: found.state}, sources_of(lab.registry))
     planned, built = found.cells[RIGHT]
     changed = replace(built, evaluation=replace(built.evaluation, sha256="0" * 64))
     if context.inputs_sha256(planned, built) == context.inputs_sha256(planned, changed):
-        return line(f"planted on {found.target}: {what}", ("fail", "a result of other data would be reused"))
+        return line(f"{what} on {found.target}", ("fail", "a result of other data would be reused"))
     return _line(found, what, checked)

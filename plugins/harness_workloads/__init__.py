@@ -14,9 +14,9 @@ __all__ = ["UserWorkload"]
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec[Any]]:
     """Offer all workloads of this package."""
-    from harness_workloads import diabetes, digits, factory, file, folder, glyphs, pretrained, tiny, zoo
+    from harness_workloads import diabetes, digits, factory, file, folder, glyphs, planted, pretrained, tiny, zoo
 
-    modules = (digits, glyphs, diabetes, zoo, file, factory, folder, pretrained, tiny)
+    modules = (digits, glyphs, diabetes, zoo, file, factory, folder, pretrained, tiny, planted)
     return [spec for module in modules for spec in module.workloads()]
 
 

@@ -29,8 +29,8 @@ class Planted(nn.Module):
         with torch.no_grad():
             for value in self.parameters():
                 value.copy_(torch.randn(value.shape, generator=generator) * 0.4)
-            self.norm.running_mean.copy_(torch.randn(SIZE, generator=generator) * 0.1)  # type: ignore[union-attr]
-            self.norm.running_var.copy_(torch.rand(SIZE, generator=generator) * 0.2 + 0.02)  # type: ignore[union-attr]
+            self.norm.running_mean.copy_(torch.randn(SIZE, generator=generator) * 0.1)
+            self.norm.running_var.copy_(torch.rand(SIZE, generator=generator) * 0.2 + 0.02)
             if fault == "transposed-weight":
                 self.linear.weight.copy_(self.linear.weight.T.clone())
             if fault == "channel-scale":
