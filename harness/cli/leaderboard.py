@@ -48,7 +48,11 @@ FORMATS = ("terminal", "md", "csv", "json", "parquet")
     help="What must pass: the estimate, or the worse end of its interval.",
 )
 @click.option(
-    "--show", "extras", multiple=True, metavar="COLUMN", help="An optional column: roofline or energy; repeatable."
+    "--show",
+    "extras",
+    multiple=True,
+    metavar="COLUMN",
+    help="A column: oracle, energy or roofline; repeatable.",
 )
 @click.option("--pareto", is_flag=True, help="Only cells that no other one beats in every dimension.")
 @click.option("--overall", "across", is_flag=True, help="One line a method: geometric means over workloads.")

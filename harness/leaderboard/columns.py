@@ -60,7 +60,7 @@ _WHAT = (
     _text("blame", "which plugin it ended in"),
     _text("reason", "why it is not ok, in a sentence"),
     _text("kind", "measured, estimated, simulated or inferred; never ranked together"),
-    _flag("ranked", "takes part in rankings: ok, measured, and a target that runs models"),
+    _flag("ranked", "takes part in rankings: ok, measured, with an anchor, and a target that runs models"),
     _text("division", "gated where the row passes the gate that was given, else open; without a gate all are open"),
     _count("rank_best", "", "best rank by speed that the evidence allows, on its target and in its division", LOW),
     _count("rank_worst", "", "worst such rank; more than the best is a tie", LOW),

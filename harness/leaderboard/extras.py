@@ -45,7 +45,22 @@ def _energy(item: Row) -> tuple[str, str]:
     return point, f"{plain(item['items_per_j'])} {item['energy_level']}"
 
 
+def _oracle(item: Row) -> tuple[str, str]:
+    if item["oracle_sqnr_db"] is None:
+        return UNKNOWN, ""
+    worst = item["oracle_slice_db"]
+    return f"{plain(item['oracle_sqnr_db'])} dB", "" if worst is None else f"{plain(worst)} dB"
+
+
 EXTRAS: Mapping[str, Extra] = {
+    "oracle": Extra(
+        ("oracle", "slice"),
+        "oracle_sqnr_db",
+        _oracle,
+        asked=False,
+        legend="oracle: signal to noise against what the framework itself answers; slice: of the worst channel, class "
+        "or coordinate",
+    ),
     "energy": Extra(
         ("mJ", "items/J"),
         "energy_level",

@@ -47,6 +47,7 @@ def row(record: Record, run: Run) -> Row:
 def _what(record: Record, run: Run) -> Row:
     modelless = record.artifact is not None and NO_MODEL in record.artifact.flags
     overhead = record.cell.target.name in OVERHEAD_TARGETS
+    measured = record.status == "ok" and record.kind == "measured" and record.anchor is not None
     options = record.cell.options
     return {
         "host": run.unit,
@@ -62,7 +63,7 @@ def _what(record: Record, run: Run) -> Row:
         "blame": record.blame,
         "reason": record.reason,
         "kind": record.kind,
-        "ranked": record.status == "ok" and record.kind == "measured" and not (overhead or modelless),
+        "ranked": measured and not (overhead or modelless),
         "overhead": overhead,
     }
 

@@ -11,6 +11,7 @@ from harness.leaderboard.beyond import scenario_lines, sustained_order, trust_li
 from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged_in, unknown
 from harness.leaderboard.extras import Extra, chosen
 from harness.leaderboard.notes import meaning
+from harness.leaderboard.oracles import agreement, lost_slice
 from harness.leaderboard.parts import header, part_lines
 from harness.leaderboard.ranking import rank_text
 from harness.leaderboard.stages import stage_lines
@@ -154,7 +155,7 @@ def _section(rows: Sequence[Row], asked: Sequence[str], *, several_hosts: bool) 
         stages=stage_lines(okay, units.drop),
         extras=tuple(extra.header for extra in extras),
         parts=(header(units.time, units.size), *parts) if parts else (),
-        crossed=(*_crossed(okay), *sustained_order(okay)),
+        crossed=(*agreement([item for item in rows if not item["overhead"]]), *_crossed(okay), *sustained_order(okay)),
         scenarios=scenario_lines(okay),
         trust=trust_lines(okay, units.drop),
     )
@@ -162,7 +163,8 @@ def _section(rows: Sequence[Row], asked: Sequence[str], *, several_hosts: bool) 
 
 def _remarks(rows: Iterable[Row]) -> Iterable[tuple[str, str]]:
     for item in rows:
-        said = "; what ran: ".join(part for part in (item["note"], item["why"]) if part)
+        noted = "; ".join(part for part in (lost_slice(item), item["note"]) if part)
+        said = "; what ran: ".join(part for part in (noted, item["why"]) if part)
         if said:
             yield f"{item['method']} on {item['target']}", said
 
