@@ -329,6 +329,8 @@ class Coverage:
         wanted: The precision that was asked for.
         by_op, by_macs, by_time: Its share of operators, of multiply-accumulates and of time.
         reason: Why a share is not known.
+        by_weights: Share of the weights, by their number, that the artifact stores in the precision of the label.
+        label: The precision that a method asked for; empty where none did, or in records from before it was kept.
     """
 
     wanted: str
@@ -336,6 +338,8 @@ class Coverage:
     by_macs: float | None
     by_time: float | None
     reason: str = ""
+    by_weights: float | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)

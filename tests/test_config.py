@@ -17,7 +17,8 @@ REQUESTS = st.builds(
     workloads=TEXTS, methods=TEXTS, targets=TEXTS, profile=st.sampled_from(["quick", "standard"]), threads=TEXTS,
     batches=st.lists(st.integers(1, 512), max_size=3).map(tuple), seed=st.integers(0, 2**62),
     python=st.dictionaries(NAMES, st.just("/usr/bin/python3"), max_size=2),
-    strict=st.booleans(), timeout_s=st.floats(0.1, 1e6), memory_limit_bytes=st.none() | st.integers(1, 2**50),
+    strict=st.booleans(), strict_share=st.floats(0.01, 1),
+    timeout_s=st.floats(0.1, 1e6), memory_limit_bytes=st.none() | st.integers(1, 2**50),
 )  # fmt: skip
 
 

@@ -167,7 +167,7 @@ def _flags(record: Record) -> Iterator[Breach]:
     if len({item.device for item in record.placements}) > 1:
         due["fallback"] = "its operators ran on several devices"
     if record.coverage is not None and cover.not_actually_quantised(record.coverage):
-        due["not_actually_quantised"] = "under half of its work ran in int8"
+        due["not_actually_quantised"] = f"under half of it is {record.coverage.label or 'int8'}"
     for flag, why in due.items():
         if flag not in record.flags:
             yield "flag", f"lacks the flag {flag}: {why}"

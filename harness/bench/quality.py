@@ -57,7 +57,11 @@ class Judge:
         if planned.runs_on == "here":
             self.store.note_loaded(planned.labels["target"], result.loaded)
         cover, flags = placement_flags(
-            result.placements, built.model.precision, result.placement_reason, self.context.sparsity(planned)
+            result.placements,
+            built,
+            result.placement_reason,
+            self.context.sparsity(planned),
+            claimed=any(self.registry.methods[step.name].spec.family != "none" for step in planned.pipeline),
         )
         part = CheckPart(
             placements=result.placements, coverage=cover, effective=result.effective, flags=flags,

@@ -27,7 +27,6 @@ from harness.types import (
     Memory,
     OracleCheck,
     Placement,
-    Precision,
     Quality,
     Record,
     Robustness,
@@ -74,6 +73,7 @@ class Context:
     states: Mapping[str, TargetState]
     plugin_sources: Mapping[str, str]
     strict: bool = False
+    strict_share: float = cover.STRICT_SHARE
 
     def state(self, planned: PlannedCell) -> TargetState | None:
         """Return the probed state of a cell's target."""
@@ -161,7 +161,7 @@ def finished_record(done: Finished, context: Context) -> Record:
     state = context.state(planned)
     flags = _flags(done)
     broken = violation(done.roofline, done.latency) if done.latency else None
-    doubt = broken or (doubtful(flags, done.check.coverage) if context.strict else None)
+    doubt = broken or (doubtful(flags, done.check.coverage, context.strict_share) if context.strict else None)
     return Record(
         schema=SCHEMA,
         cell=planned.cell,
@@ -209,14 +209,27 @@ def finished_record(done: Finished, context: Context) -> Record:
     )
 
 
-def doubtful(flags: Sequence[str], found: Coverage | None) -> str | None:
-    """Say which flags make a cell fail under --strict, or return None; its figures stay in the record."""
+def doubtful(flags: Sequence[str], found: Coverage | None, least: float = cover.STRICT_SHARE) -> str | None:
+    """Say why a cell fails under --strict, or return None; its figures stay in the record.
+
+    Args:
+        flags: Of the cell.
+        found: Its coverage.
+        least: The share that has to have run, or be stored, as the label says.
+    """
     named = [flag for flag in flags if flag in STRICT_FLAGS]
-    if not named:
+    short = found is not None and cover.falls_short(found, least)
+    if not named and not short:
         return None
-    share = None if found is None else found.by_macs
-    ran = "" if found is None or share is None else f"; {share:.0%} of the MACs ran in {found.wanted}"
-    return f"--strict: {', '.join(named)}{ran}"
+    told = [*named, *([_share(found)] if found is not None and cover.share(found) is not None else [])]
+    return f"--strict: {'; '.join(told)}{f' (at least {least:.0%} is asked for)' if short else ''}"
+
+
+def _share(found: Coverage) -> str:
+    what, done = (
+        ("weights are stored", found.label) if cover.judged_by(found) == "weights" else ("MACs ran", found.wanted)
+    )
+    return f"{cover.share(found):.0%} of the {what} in {done.removeprefix('weight-only-')}"
 
 
 def _flags(done: Finished) -> tuple[str, ...]:
@@ -249,8 +262,23 @@ def _provenance(state: TargetState | None, context: Context, planned: PlannedCel
 
 
 def placement_flags(
-    placements: Sequence[Placement], precision: Precision, reason: str, sparsity: Sequence[str]
+    placements: Sequence[Placement],
+    built: Built,
+    reason: str,
+    sparsity: Sequence[str],
+    *,
+    claimed: bool,
 ) -> tuple[Coverage, tuple[str, ...]]:
-    """Return coverage and flags of a cell from what ran."""
-    found = cover.coverage(placements, precision, reason)
-    return found, cover.flags(placements, precision, found, sparsity) if placements else ()
+    """Return coverage and flags of a cell from what ran and what its artifact holds.
+
+    Args:
+        placements: What ran.
+        built: The cell.
+        reason: Why there are no placements.
+        sparsity: Patterns for which the target has a kernel.
+        claimed: Whether a method of the pipeline asked for the precision.
+    """
+    precision = built.model.precision
+    weights = built.artifact.weight_bytes
+    found = cover.coverage(placements, precision, reason, weight_bytes=weights, claimed=claimed)
+    return found, cover.flags(placements, precision, found, sparsity)

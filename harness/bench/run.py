@@ -166,7 +166,14 @@ def _work(
     ui: Ui,
 ) -> list[Record]:
     sources = sources_of(registry)
-    context = Context(store.info.host_id, request.profile, states, sources, strict=request.strict)
+    context = Context(
+        store.info.host_id,
+        request.profile,
+        states,
+        sources,
+        strict=request.strict,
+        strict_share=request.strict_share,
+    )
     records = [
         _write_failed(planned, planned.impossible, context, store, registry)
         for planned in plan.cells

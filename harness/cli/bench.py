@@ -56,7 +56,13 @@ def _items(name: str, what: str) -> Callable[[F], F]:
 @click.option("--from", "pack", type=_FILE, help="Measure the artifacts of a pack instead of building.")
 @click.option("--out", type=_PATH, default=Path("results"), show_default=True, help="Root of the results tree.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with predicted minutes, and stop.")
-@click.option("--strict", is_flag=True, default=None, help="Also fail where a flag puts a result in doubt.")
+@click.option("--strict", is_flag=True, default=None, help="Also fail what did not run as its label says.")
+@click.option(
+    "--strict-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="The same where less of the MACs (or weights) did than this; default: 0.9.",
+)
 @click.option(
     "--stages", is_flag=True, default=None, help="Measure each prefix of a pipeline too: what every step contributes."
 )
@@ -189,7 +195,8 @@ def build_request(options: dict[str, Any], registry: Registry) -> Request:
         "meter": str(options["meter"].absolute()) if options.get("meter") else None,
         "seed": options["seed"],
         "python": parse_pythons(options["pythons"]),
-        "strict": options["strict"],
+        "strict": True if options.get("strict_share") is not None else options["strict"],
+        "strict_share": options.get("strict_share"),
         "stages": options.get("stages"),
         "robustness": options.get("robustness"),
         "layers": options.get("layers"),

@@ -161,8 +161,15 @@ _HOW = (
     _text("precision", "precision that lowering produced"),
     _text("how", "which quantizer with which settings made it"),
     _text("wanted", "precision that coverage counts"),
+    Column(
+        "coverage", "share 0..1", "what ran, or of weight-only is stored, as the label says: strict judges it", HIGH
+    ),
+    _text("coverage_by", "what coverage is a share of: macs, weights, or unknown"),
+    Column(
+        "coverage_weights", "share 0..1", "weights, by their number, that the artifact stores as the label says", HIGH
+    ),
     Column("coverage_macs", "share 0..1", "multiply-accumulates that ran in the wanted precision", HIGH),
-    Column("coverage_ops", "share 0..1", "operators that ran in it", HIGH),
+    Column("coverage_ops", "share 0..1", "operators that ran in it; nothing is judged by their number", HIGH),
     Column("coverage_time", "share 0..1", "time spent in it", HIGH),
     _text("coverage_reason", "why a coverage is not known"),
     _count("parameters", "", "parameters of the compressed model", LOW),

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from harness.types import LaunchSet, Noise, Record
+from harness.stats import coverage as cover
 
-LEAST_SHARE = 0.5  # of MACs in the wanted precision; below it a cell is compressed on paper only
+if TYPE_CHECKING:
+    from harness.types import Coverage, LaunchSet, Noise, Record
+
 NOISY_SHARE = 0.1  # of launches; the board says so above it (MEASUREMENT.md section 1.8: ok is <= 10 %)
 
 _NO_GAIN = "no gain"
 FLAGS = {
-    "not_actually_quantised": "fewer than half of the multiply-accumulates ran in the precision that the name says",
+    "not_actually_quantised": "less than half ran, or of weight-only is stored, in the precision that the name says",
     "precision_leak": "part of a float32 model ran in a narrower float",
     "output_slice_lost": "a channel, class or coordinate of an output is gone: constant, or under 3 dB",
     "nan_outputs": "the model itself gives NaN in places, and so does this cell",
@@ -48,14 +49,7 @@ def stored_and_executed(flag: str) -> tuple[str, str]:
 
 def all_flags(record: Record) -> tuple[str, ...]:
     """Return a record's flags, with the one for a cell that is compressed on paper only."""
-    cover = record.coverage
-    on_paper = (
-        cover is not None
-        and cover.by_macs is not None
-        and cover.by_macs < LEAST_SHARE
-        and "float" not in cover.wanted
-        and "weight-only" not in cover.wanted
-    )
+    on_paper = record.coverage is not None and cover.not_actually_quantised(record.coverage)
     return tuple(dict.fromkeys((*record.flags, *(("not_actually_quantised",) if on_paper else ()))))
 
 
@@ -81,12 +75,20 @@ def _on_paper(record: Record) -> Iterable[str]:
     gained = record.latency is not None and record.latency.verdict == "faster"
     if not gained and ("stored_sparse_executed_dense" in flags or _zeros_unused(record)):
         yield f"{_NO_GAIN}: {target} has no sparse kernel"
-    if "not_actually_quantised" in flags and record.coverage is not None and record.coverage.by_macs is not None:
-        yield f"only {_percent(record.coverage.by_macs)} of MACs ran in {record.coverage.wanted}"
+    if "not_actually_quantised" in flags and record.coverage is not None:
+        yield from _how_little(record.coverage)
     for flag in flags:
         if flag.startswith("stored_") and "_executed_" in flag and flag != "stored_sparse_executed_dense":
             stored, executed = stored_and_executed(flag)
             yield f"{f'{_NO_GAIN}: ' if not gained else ''}stored as {stored}, runs as {executed} on {target}"
+
+
+def _how_little(found: Coverage) -> Iterable[str]:
+    got = cover.share(found)
+    if got is not None and cover.judged_by(found) == "weights":
+        yield f"only {_percent(got)} of the weights are stored in {found.label.removeprefix('weight-only-')}"
+    elif got is not None:
+        yield f"only {_percent(got)} of MACs ran in {found.wanted}"
 
 
 def _zeros_unused(record: Record) -> bool:

@@ -12,6 +12,7 @@ from harness.leaderboard.intervals import bounds, mirrored
 from harness.leaderboard.notes import all_flags, note
 from harness.leaderboard.parts import parts_text
 from harness.leaderboard.why import why_slow
+from harness.stats.coverage import judged_by, share
 from harness.types import Interval, Latency, Quality, Record
 
 if TYPE_CHECKING:
@@ -185,6 +186,9 @@ def _how(record: Record) -> Row:
         cover = record.coverage
         found |= {
             "wanted": cover.wanted,
+            "coverage": share(cover),
+            "coverage_by": judged_by(cover) or "unknown",
+            "coverage_weights": cover.by_weights,
             "coverage_macs": cover.by_macs,
             "coverage_ops": cover.by_op,
             "coverage_time": cover.by_time,

@@ -257,7 +257,7 @@ def _shown(item: Row, units: _Units, letters: Mapping[str, str], extras: Sequenc
         memory=_scaled(item["peak_memory_bytes"], units.memory[1]),
         size=_scaled(item["artifact_bytes"], units.size[1]),
         stored=_scaled(item["stored_bytes"], units.size[1]) if stored else "",
-        coverage=_percent(item["coverage_macs"] if item["coverage_macs"] is not None else item["coverage_ops"], 2),
+        coverage="unknown" if item["coverage_by"] == "unknown" else _percent(item["coverage"], 2),
         marks=" ".join(letters[flag] for flag in (item["flags"] or "").split() if flag in letters),
         ranked=bool(item["ranked"]),
         extras=tuple(extra.cell(item) for extra in extras),

@@ -23,7 +23,8 @@ class Request:
         targets: Steps, or "all".
         threads: Counts, or "all" for every core that this process may use.
         python: Target name -> interpreter in which it lowers and runs.
-        strict: A flag that puts a result in doubt also fails the run.
+        strict: A flag that puts a result in doubt also fails the run, and a cell that did not run as its label says.
+        strict_share: How much of it has to, at least (0..1): of the MACs, where not known of the weights.
         timeout_s: Per step and per launch.
         stages: Each prefix of a pipeline is measured too.
         energy: The energy of an inference is read too, from the CPU's or GPU's counters or a meter's log.
@@ -50,6 +51,7 @@ class Request:
     meter: str = ""
     robustness: bool = False
     layers: bool = False
+    strict_share: float = 0.9
 
 
 @dataclass(frozen=True)

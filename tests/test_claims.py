@@ -1,0 +1,119 @@
+"""Whether a cell is what its label says: by the MACs that ran, or the weights that its artifact holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.bench.records import doubtful
+from harness.leaderboard.notes import all_flags, note
+from harness.stats import coverage as cover
+from harness.stats.coverage import coverage, falls_short, flags, judged_by, not_actually_quantised, share
+from harness.types import Placement, Precision
+from tests import records
+
+INT8 = Precision("int8", "int8", "static")
+DYNAMIC = Precision("int8", "int8", "dynamic")
+WEIGHTS = Precision("int8", "float32", "weight-only")
+INT4 = Precision("int4", "float32", "weight-only")
+HALF, BRAIN = Precision("float16", "float16"), Precision("bfloat16", "bfloat16")
+BINARY = Precision("binary", "binary", "static")
+MIXED = Precision("int8", "int8", "static", overrides={"fc.weight": "float32"})
+
+
+def ran(*parts):
+    return [Placement("Conv", str(at), "k", "cpu", precision, macs) for at, (precision, macs) in enumerate(parts)]
+
+
+FLOAT = ran(("float32", 100))
+
+
+@pytest.mark.parametrize(
+    ("precision", "placements", "weights", "judged", "expected"),
+    [
+        (INT8, ran(("int8", 60), ("float32", 40)), {"float32": 400}, "macs", 0.6),
+        (INT8, ran(("int8", None), ("float32", None)), {"int8": 75, "float32": 100}, "weights", 0.75),
+        (INT8, ran(("int8", None)), {}, "", None),  # operators alone tell nothing
+        (DYNAMIC, [], {"int8": 90, "float32": 40}, "weights", 0.9),
+        (WEIGHTS, FLOAT, {"float32": 400}, "weights", 0.0),  # it computes in float32, and holds float32
+        (WEIGHTS, FLOAT, {"float16": 200}, "weights", 0.0),
+        (WEIGHTS, FLOAT, {"int8": 60, "float32": 160}, "weights", 0.6),
+        (WEIGHTS, FLOAT, {"int4": 30, "float32": 160}, "weights", 0.6),  # narrower than asked
+        (INT4, FLOAT, {"int4": 30, "int8": 40}, "weights", 0.6),
+        (INT4, FLOAT, {"int8": 40}, "weights", 0.0),
+        (WEIGHTS, FLOAT, {"int8": 100, "int32": 4000, "int64": 80}, "weights", 1.0),  # biases and shapes are no weights
+        (HALF, FLOAT, {"float16": 200}, "macs", 0.0),
+        (HALF, [], {"float16": 200}, "weights", 1.0),
+        (BRAIN, [], {"float32": 400}, "", None),  # bfloat16 is computed from weights in float32
+        (Precision(), FLOAT, {"float32": 400}, "macs", 1.0),
+    ],
+)
+def test_a_share_is_of_macs_where_they_tell_else_of_weights(precision, placements, weights, judged, expected):
+    found = coverage(placements, precision, weight_bytes=weights)
+    assert judged_by(found) == judged
+    assert share(found) == (expected if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    ("precision", "placements", "weights", "expected"),
+    [
+        (INT8, ran(("int8", 40), ("float32", 60)), {"int8": 100}, ("not_actually_quantised",)),
+        (DYNAMIC, FLOAT, {"int8": 100}, ("not_actually_quantised",)),
+        (WEIGHTS, FLOAT, {"float32": 400}, ("not_actually_quantised",)),
+        (WEIGHTS, FLOAT, {"float16": 200}, ("not_actually_quantised",)),
+        (WEIGHTS, FLOAT, {"int8": 100}, ()),
+        (WEIGHTS, [], {"float32": 400}, ("not_actually_quantised",)),  # the artifact tells without a profiler
+        (HALF, FLOAT, {"float16": 200}, ("stored_float16_executed_float32",)),
+        (HALF, FLOAT, {"float32": 400}, ("not_actually_quantised",)),
+        (BRAIN, FLOAT, {"float32": 400}, ("stored_bfloat16_executed_float32",)),
+        (BRAIN, ran(("bfloat16", 9)), {"float32": 400}, ()),
+        (Precision(storage="packed"), FLOAT, {"float32": 400}, ("stored_1bit_executed_float32",)),
+        (Precision(storage="codebook"), FLOAT, {"float32": 400}, ("stored_codebook_executed_float32",)),
+        (Precision(storage="sparse"), FLOAT, {"float32": 400}, ("stored_sparse_executed_dense",)),
+        (MIXED, ran(("int8", 30), ("float32", 70)), {"int8": 30, "float32": 280}, ()),
+        (MIXED, FLOAT, {"float32": 400}, ("not_actually_quantised",)),
+    ],
+)
+def test_flags_follow_from_what_ran_and_what_is_stored(precision, placements, weights, expected):
+    assert flags(placements, precision, coverage(placements, precision, weight_bytes=weights), ()) == expected
+
+
+def test_a_file_that_came_in_int8_claims_nothing_when_it_runs_as_it_is():
+    found = coverage(FLOAT, INT8, weight_bytes={"int8": 100}, claimed=False)
+    assert flags(FLOAT, INT8, found, ()) == ("stored_int8_executed_float32",)
+    assert not not_actually_quantised(found)
+    assert not falls_short(found)
+
+
+@pytest.mark.parametrize(
+    ("precision", "placements", "weights", "least", "fails"),
+    [
+        (INT8, ran(("int8", 89), ("float32", 11)), {}, 0.9, True),
+        (INT8, ran(("int8", 90), ("float32", 10)), {}, 0.9, False),
+        (INT8, ran(("int8", 60), ("float32", 40)), {}, 0.6, False),
+        (WEIGHTS, FLOAT, {"int8": 80, "float32": 80}, 0.9, True),
+        (HALF, FLOAT, {"float16": 200}, 0.9, True),
+        (BRAIN, FLOAT, {"float32": 400}, 0.9, True),
+        (BINARY, FLOAT, {"float32": 400}, 0.9, True),
+        (INT8, ran(("int8", None)), {}, 0.9, False),  # nothing is known
+        (MIXED, ran(("int8", 30), ("float32", 70)), {}, 0.9, False),  # its label leaves layers in float
+        (Precision(), FLOAT, {}, 0.9, False),
+    ],
+)
+def test_strict_fails_what_ran_less_than_its_label_says(precision, placements, weights, least, fails):
+    found = coverage(placements, precision, weight_bytes=weights)
+    assert (doubtful((), found, least) is not None) == fails
+
+
+def test_strict_says_how_much_ran():
+    found = coverage(ran(("int8", 60), ("float32", 40)), INT8)
+    assert doubtful((), found, 0.9) == "--strict: 60% of the MACs ran in int8 (at least 90% is asked for)"
+    stored = coverage(FLOAT, WEIGHTS, weight_bytes={"int8": 80, "float32": 80})
+    assert doubtful((), stored, 0.9) == "--strict: 80% of the weights are stored in int8 (at least 90% is asked for)"
+
+
+def test_the_board_and_the_cell_agree_on_the_one_flag():
+    found = coverage(FLOAT, WEIGHTS, weight_bytes={"float32": 400})
+    made = records.record("weight-only", coverage=found)
+    assert "not_actually_quantised" in all_flags(made)
+    assert "only 0 % of the weights are stored in int8" in note(made)
+    assert cover.not_actually_quantised(found)
