@@ -120,7 +120,7 @@ def test_free_sizes_without_data_are_said(tmp_path: Path) -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
     model = graph_file(tmp_path / "m.onnx", nodes, inputs={"x": ["n", 3, "h", "w"]}, outputs={"y": ["n", 2, "a", "b"]},
                        weights={"w": np.ones((2, 3, 3, 3), np.float32)})  # fmt: skip
-    assert any("1 layers are not counted: sizes are free" in remark for remark in read(model).remarks)
+    assert any("1 layer are not counted: sizes are free" in remark for remark in read(model).remarks)
 
 
 def test_values_that_spoil_ranges_and_results_are_named(tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_values_that_spoil_ranges_and_results_are_named(tmp_path: Path) -> None:
     nodes = [helper.make_node("Mul", ["x", "w"], ["y"]), helper.make_node("Add", ["y", "mask"], ["z"])]
     model = graph_file(tmp_path / "m.onnx", nodes, inputs={"x": ["n", 2]}, outputs={"z": ["n", 2]}, weights=weights)
     told = " ".join(read(model).remarks)
-    assert "1 weights hold NaN ('w')" in told
-    assert "1 constants are infinite or huge" in told
+    assert "1 weight with NaN ('w')" in told
+    assert "1 constant infinite or huge" in told
 
 
 def test_external_data_are_a_place_of_their_own(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_module_is_counted_by_layer_and_by_function(tmp_path: Path) -> None:
     assert counted["Linear"] == (2, 2 * 16)
     assert counted["matmul"] == (0, 16)
     assert counted["BatchNorm2d"] == (1, None)
-    assert any("1 parameters are shared" in remark for remark in found.remarks)
+    assert any("shared by several layers: 1" in remark for remark in found.remarks)
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
@@ -248,6 +248,29 @@ def test_data_that_do_not_fit_are_told_beside_the_interface(
     found = inspect_json(capsys, str(forked.path), "--data", str(tmp_path / "d.npz"), "--targets", "onnxruntime")
     assert "no array 'x'" in found["data_problem"]
     assert found["inputs"][0]["name"] == "x"
+
+
+def test_an_invalid_file_is_shown_with_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="flat")]  # the kernel has no height and width
+    model = graph_file(tmp_path / "m.onnx", nodes, inputs={"x": ["n", 3, 8, 8]}, outputs={"y": ["n", 2, 8, 8]},
+                       weights={"w": np.ones((2, 3), np.float32)})  # fmt: skip
+    found = inspect_json(capsys, str(model.path), "--targets", "onnxruntime", "--methods", "int8")
+    assert "flat" in found["problem"]
+    assert found["file"]["operators"] == [{"op": "Conv", "count": 1, "macs": None}]
+    assert all("flat" in item["stops"] for item in found["targets"] if item["method"] == "baseline")
+
+
+def test_sizes_that_only_data_can_tell_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
+    model = graph_file(tmp_path / "m.onnx", nodes, inputs={"x": ["n", 3, "h", "w"]}, outputs={"y": ["n", 2, "a", "b"]},
+                       weights={"w": np.ones((2, 3, 3, 3), np.float32)})  # fmt: skip
+    images = np.random.default_rng(0).normal(size=(20, 3, 10, 12)).astype(np.float32)  # equal ones share a split
+    np.savez(tmp_path / "d.npz", x=images)
+    args = (str(model.path), "--targets", "onnxruntime", "--methods", "int8")
+    assert "--data d.npz" in inspect_json(capsys, *args)["problem"]
+    found = inspect_json(capsys, *args, "--data", str(tmp_path / "d.npz"))
+    assert found["problem"] is None
+    assert found["file"]["operators"][0]["macs"] == 8 * 10 * 2 * 27
 
 
 def test_a_factory_is_inspected_without_training(

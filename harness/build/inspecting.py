@@ -48,15 +48,26 @@ def inspect(asked: Inspect, plugins: Plugins) -> Seen:
         HarnessError: The model or its data are refused, or no plugin reads the format.
     """
     workload = Workload.of(plugins.offer("workload", asked.workload).spec, asked.workload.params)
-    model: Model = workload.spec.fit(workload.params, job_of(workload, Path(asked.folder) / "model"))
+    model, problem = _made(workload, asked)
     shapes, items = _shapes(model, workload)
     reader = asked.readers.get(model.format)
     if reader is None:
-        return Seen(model, tuple(model.inputs), shapes, items, None, None)
+        return Seen(model, tuple(model.inputs), shapes, items, None, None, problem)
     read = plugins.offer("inspector", reader).spec.inspect
-    prepared: Inspected = read(model, shapes)
-    given = replace(model, path=Path(asked.file)) if asked.file else None
-    return Seen(model, tuple(model.inputs), shapes, items, prepared if given is None else read(given, shapes), prepared)
+    given: Inspected = read(replace(model, path=Path(asked.file)) if asked.file else model, shapes)
+    prepared = given if problem else read(model, shapes)
+    return Seen(model, tuple(model.inputs), shapes, items, given, prepared, problem)
+
+
+def _made(workload: Workload, asked: Inspect) -> tuple[Model, str]:
+    """Return the model as targets get it; where it cannot be prepared, the file as it came, and why."""
+    try:
+        made: Model = workload.spec.fit(workload.params, job_of(workload, Path(asked.folder) / "model"))
+    except HarnessError as error:
+        if not asked.file:
+            raise
+        return Model(workload.produces, Path(asked.file), workload.inputs, workload.outputs), str(error)
+    return made, ""
 
 
 def _shapes(model: Model, workload: Workload) -> tuple[dict[str, tuple[int, ...]], int]:

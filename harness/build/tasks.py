@@ -162,6 +162,7 @@ class Seen:
         items: That the data hold; 0 without data.
         given: What the file holds as it came.
         prepared: What the model holds as targets get it; both are ``None`` where no plugin reads the format.
+        problem: Why it cannot be prepared for targets; then ``model`` is the file as it came.
     """
 
     model: Model
@@ -170,6 +171,7 @@ class Seen:
     items: int
     given: Inspected | None
     prepared: Inspected | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)

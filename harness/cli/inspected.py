@@ -30,6 +30,7 @@ def data(look: Look, wrong: str) -> dict[str, Any]:
         "format": model.format,
         "items": seen.items,
         "data_problem": wrong or None,
+        "problem": seen.problem or None,
         "inputs": [_plain(item) for item in inputs],
         "outputs": outputs,
         "file": seen.given,
@@ -50,8 +51,10 @@ def show(look: Look, name: str, wrong: str) -> None:
     _table(("output", "items"), [(n, _output(seen.model, n)) for n in seen.model.outputs])
     if seen.items:
         click.echo(f"\n{seen.items} test items in the data")
-    if wrong:
-        click.echo(f"\nthe data do not fit: {wrong}")
+    for title, text in (("the data do not fit", wrong), ("before it can be built", seen.problem)):
+        if text:
+            click.echo()
+            _paragraph(f"{title}: {_one_line(text)}")
     if seen.given is not None:
         _contents(seen.given)
         _preparation(seen.given, seen.prepared)
@@ -216,6 +219,11 @@ def _block(title: str, rows: Sequence[tuple[str, str, tuple[str, ...]]]) -> None
 
 def _paragraph(text: str, *, first: str = "", indent: str = "") -> None:
     click.echo(textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False))
+
+
+def _one_line(text: str) -> str:
+    message, _, hint = text.partition("\n  hint: ")
+    return f"{message} ({hint})" if hint else message
 
 
 def _share(macs: int | None, total: int) -> str:

@@ -77,13 +77,13 @@ def _remarks(module: nn.Module) -> Iterator[str]:
     named = sum(1 for _ in module.named_parameters(remove_duplicate=False))
     shared = named - sum(1 for _ in module.named_parameters())
     if shared:
-        yield f"{shared} parameters are shared by several layers: compressing one changes the others"
+        yield f"parameters shared by several layers: {shared}; compressing one changes the others"
     held = sum(parametrize.is_parametrized(item) for item in module.modules())
     if held:
-        yield f"{held} layers compute their weights from other parameters (parametrizations)"
+        yield f"layers that compute their weights from other parameters (parametrizations): {held}"
     frozen = sum(not value.requires_grad for value in module.parameters())
     if frozen:
-        yield f"{frozen} parameters are frozen: training methods leave them as they are"
+        yield f"frozen parameters: {frozen}; training methods leave them as they are"
     wide = [name for name, value in module.named_parameters() if not bool(value.isfinite().all())]
     if wide:
-        yield f"{len(wide)} parameters hold values that are not finite ({', '.join(map(repr, wide[:3]))})"
+        yield f"parameters with values that are not finite: {len(wide)} ({', '.join(map(repr, wide[:3]))})"

@@ -37,8 +37,12 @@ def inspect(model: Model, shapes: Shapes) -> Inspected:
     remarks = tuple(_remarks(proto))
     if unknown:
         why = "their shapes are known only when it runs" if shapes else "sizes are free, and no data are given"
-        remarks += (f"multiply-accumulates of {unknown} layers are not counted: {why}",)
+        remarks += (f"multiply-accumulates of {_many(unknown, 'layer')} are not counted: {why}",)
     return Inspected("onnx", producer, versions, operators, _weights(proto), remarks)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def nodes(graph: GraphProto) -> Iterator[tuple[NodeProto, GraphProto]]:
@@ -162,7 +166,7 @@ def _remarks(proto: ModelProto) -> Iterator[str]:
         inner = len(every) - len(proto.graph.node)
         yield f"control flow ({', '.join(flow)}) holds {inner} of {len(every)} operators in subgraphs"
     if proto.functions:
-        yield f"{len(proto.functions)} functions of its own, which are inlined first"
+        yield f"{_many(len(proto.functions), 'function')} of its own, which are inlined first"
     foreign = sorted({node.domain for node in every if node.domain not in _OWN} - {f.domain for f in proto.functions})
     if foreign:
         yield f"operators of {', '.join(foreign)}, not of ONNX itself: only runtimes that know them can load it"
@@ -183,9 +187,10 @@ def _values(proto: ModelProto) -> Iterator[str]:
         elif values.size and np.abs(values).max() >= HUGE:
             masks.append(tensor.name)
     if spoilt:
-        yield f"{len(spoilt)} weights hold NaN ({', '.join(map(repr, spoilt[:3]))}): so will what is computed from them"
+        names = ", ".join(map(repr, spoilt[:3]))
+        yield f"{_many(len(spoilt), 'weight')} with NaN ({names}): so is all that is computed with them"
     if masks:
-        yield f"{len(masks)} constants are infinite or huge, as masks are: a calibration range must leave them out"
+        yield f"{_many(len(masks), 'constant')} infinite or huge, as masks are: a calibration range must leave them out"
 
 
 def quantizable(path: Path) -> tuple[int, int]:
