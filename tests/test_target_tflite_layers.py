@@ -24,6 +24,7 @@ from tflite_files import separable
 import harness_tflite
 from harness_tflite import flatbuffer
 from harness_tflite.layers import outputs_of
+from harness_tflite.normal import normal_form
 from harness_tflite.params import Params
 from harness_tflite.placement import list_nodes
 
@@ -58,7 +59,7 @@ def lowered(path: Path, folder: Path, precision: Precision) -> Artifact:
 
 @pytest.fixture
 def nets(tmp_path: Path) -> SimpleNamespace:
-    source = flatbuffer.with_signature(separable(tmp_path / "m.tflite", 0.0), tmp_path / "signed.tflite")
+    source = normal_form(separable(tmp_path / "m.tflite", 0.0), tmp_path / "signed.tflite")[0]
     evaluation = tmp_path / "test"
     evaluation.mkdir()
     np.save(evaluation / "x.npy", IMAGES)

@@ -9,6 +9,10 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+_TYPES = {
+    "float32": schema.TensorType.FLOAT32, "float16": schema.TensorType.FLOAT16, "int32": schema.TensorType.INT32,
+}  # fmt: skip
+
 
 class Writer:
     """Collects the tensors and operators of one graph."""
@@ -21,8 +25,7 @@ class Writer:
     def tensor(self, name: str, shape: tuple[int, ...], data: np.ndarray | None = None) -> int:
         tensor = schema.TensorT()
         tensor.name, tensor.shape, tensor.buffer = name.encode(), list(shape), 0
-        ints = data is not None and data.dtype == np.int32
-        tensor.type = schema.TensorType.INT32 if ints else schema.TensorType.FLOAT32
+        tensor.type = schema.TensorType.FLOAT32 if data is None else _TYPES[data.dtype.name]
         if data is not None:
             buffer = schema.BufferT()
             buffer.data = np.frombuffer(data.tobytes(), np.uint8)

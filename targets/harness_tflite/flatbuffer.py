@@ -13,9 +13,10 @@ from harness.api import BadModel, Span
 
 # schema.fbs TensorType -> numpy name; types that packing cannot read are left out.
 _DTYPES = {
-    0: "float32", 1: "float16", 2: "int32", 4: "int64", 7: "int16", 9: "int8", 10: "float64", 17: "int4",
+    0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8", 10: "float64", 17: "int4",
     18: "bfloat16",
 }  # fmt: skip
+_INTEGERS = frozenset({"int4", "int8", "uint8", "int16"})
 _ALIGNMENT = 16  # of buffers, which the runtime maps
 _CHANNELS_LAST = frozenset({"DEPTHWISE_CONV_2D"})  # its weights are [1, h, w, channels], all others [channels, …]
 
@@ -78,6 +79,12 @@ def inputs(model: Any) -> tuple[int, ...]:
     return tuple(graph.Inputs(index) for index in range(graph.InputsLength()))
 
 
+def outputs(model: Any) -> tuple[int, ...]:
+    """List the main subgraph's outputs by tensor index."""
+    graph = model.Subgraphs(0)
+    return tuple(graph.Outputs(index) for index in range(graph.OutputsLength()))
+
+
 def constants(model: Any) -> dict[str, int]:
     """Map the names of the main subgraph's constant tensors to their number of items."""
     return {
@@ -93,12 +100,25 @@ def constant_bytes(path: Path) -> Iterator[tuple[str, bytes]]:
         yield (tensor.Name() or b"").decode(), raw[offset : offset + length]
 
 
+def not_a_number(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield the name of each constant that holds NaN, how many it holds, and its size."""
+    import numpy as np
+
+    raw = path.read_bytes()
+    for _index, tensor, offset, length in _constants(open_model(path)):
+        dtype = _DTYPES.get(tensor.Type(), "")
+        if dtype in {"float32", "float16"}:
+            lost = np.isnan(np.frombuffer(raw, dtype, length // np.dtype(dtype).itemsize, offset))
+            if lost.any():
+                yield (tensor.Name() or b"").decode(), int(lost.sum()), lost.size
+
+
 def is_quantized(path: Path) -> bool:
     """Tell whether a file holds weights of integers: matrices or kernels that some operator reads."""
     model = open_model(path)
     read = {index for node in nodes(model) for index in node.inputs}
     return any(
-        tensor.ShapeLength() >= 2 and _DTYPES.get(tensor.Type()) == "int8" and index in read
+        tensor.ShapeLength() >= 2 and _DTYPES.get(tensor.Type()) in _INTEGERS and index in read
         for index, tensor, _offset, _length in _constants(model)
     )
 
@@ -211,26 +231,16 @@ def signature_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     )
 
 
-def with_signature(path: Path, out: Path) -> Path:
-    """Return a file that has a signature: the file itself, or a copy whose signature names tensors by themselves.
-
-    Args:
-        path: The file; not changed.
-        out: Where a copy goes, if one is needed.
-    """
-    from ai_edge_litert import schema_py_generated as schema
-
-    root = open_model(path)
-    if root.SignatureDefsLength():
-        return path
-    model = schema.ModelT.InitFromObj(root)
+def sign(schema: Any, model: Any) -> bool:
+    """Give an unpacked model without a signature one that names tensors by themselves; tell whether it had none."""
+    if model.signatureDefs:
+        return False
     graph, signature = model.subgraphs[0], schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
     signature.inputs = [_entry(schema, graph, index) for index in graph.inputs]
     signature.outputs = [_entry(schema, graph, index) for index in graph.outputs]
     model.signatureDefs = [signature]
-    out.write_bytes(pack(model))
-    return out
+    return True
 
 
 def _entry(schema: Any, graph: Any, index: int) -> Any:

@@ -40,13 +40,33 @@ def lower(model: Model, options: Options, job: Job) -> Artifact:
         return _artifact(model, path, "float32", "the file as converted: signs are multiplied in float32", ())
     if name not in QUANTIZED:
         raise Unsupported(f"LiteRT has no kernels for {name}", hint=f"use one of {', '.join(sorted(QUANTIZED))}")
+    _refuse_nothing(model.path, name)
     job.progress(0.2, f"quantizing to {name}")
     with captured(job.log):
         result = quantize(model, lambda: job.data.split("calibration"), path, threads=job.threads)
     for op, reason in result.left_out.items():
         job.log.warning("%s stays in float: %s", op, reason)
+    if not _bytes_of(path, model.precision.weights):
+        left = "; ".join(f"{op} left in float: {reason}" for op, reason in result.left_out.items())
+        raise Unsupported(f"LiteRT: nothing to quantize: every weight stays as it is{f' ({left})' if left else ''}")
     realised = "weight-only-float16" if name == "float16" else name  # the arithmetic is float32
     return _artifact(model, path, realised, result.how, _flags(result))
+
+
+def _refuse_nothing(path: Path, name: str) -> None:
+    """Refuse what would leave a file's weights as they are, or has no scale.
+
+    Raises:
+        Unsupported: float16 is asked of a file that has it, or a weight holds NaN.
+    """
+    if name == "float16" and _bytes_of(path, "float16") and not _bytes_of(path, "float32"):
+        raise Unsupported("the weights are float16 already; baseline runs the file as it is")
+    for weight, count, size in flatbuffer.not_a_number(path):
+        raise Unsupported(f"weight {weight!r} holds NaN ({count} of its {size} values), which has no scale")
+
+
+def _bytes_of(path: Path, dtype: str) -> int:
+    return weight_bytes(flatbuffer.weight_spans(path)).get(dtype, 0)
 
 
 def _sparse(model: Model, path: Path) -> Artifact:
@@ -70,7 +90,7 @@ def _sha256(path: Path) -> str:
 
 
 def _flags(result: Quantized) -> tuple[str, ...]:
-    return tuple(f"float_op:{op}" for op in result.left_out)
+    return (*(f"float_op:{op}" for op in result.left_out), *result.flags)
 
 
 def _artifact(model: Model, path: Path, realised: str, how: str, flags: tuple[str, ...]) -> Artifact:

@@ -13,7 +13,9 @@ from typing import Any
 from harness.api import Calibration, HarnessError, Model, PlanError, Precision, Split, Unsupported, first_line
 from harness_onnx import read_encodings
 from harness_tflite import flatbuffer
+from harness_tflite.normal import normal_form
 from harness_tflite.placing import bound_ranges, calibrated, set_ranges
+from harness_tflite.tails import tail
 
 # A dynamically quantized depthwise convolution has no XNNPACK kernel and made MobileNetV2 slower than float32.
 DYNAMIC_OPS = ("FULLY_CONNECTED", "CONV_2D")
@@ -27,11 +29,13 @@ class Quantized:
 
     Attributes:
         left_out: Operator types that stay in float because quantizing them failed, with the reason.
+        flags: What the row shows beside.
     """
 
     path: Path
     how: str
     left_out: Mapping[str, str]
+    flags: tuple[str, ...] = ()
 
 
 def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int) -> Quantized:
@@ -49,14 +53,16 @@ def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int
     """
     precision = model.precision
     _check_supported(precision)
-    # The quantizer's calibration and its check of the result go by a signature, which older files lack.
-    signed = out.with_name("signed.tflite")
-    model = dataclasses.replace(model, path=flatbuffer.with_signature(model.path, signed))
-    base = _recipe(precision, *_override_scopes(model))
+    normal = out.with_name("normal.tflite")
+    path, why = normal_form(model.path, normal)
+    model = dataclasses.replace(model, path=path)
+    kept, wider = _override_scopes(model)
+    base = _recipe(precision, (*kept, *_tail_scopes(model)), wider)
     ranges = _calibrate(model, base, data, threads) if precision.scheme == "static" else None
     left_out = _without_failures(model.path, base, ranges, out)
-    signed.unlink(missing_ok=True)
-    return Quantized(out, _describe(precision, left_out), left_out)
+    normal.unlink(missing_ok=True)
+    as_it_came = f"; the file is used as it came: {why}" if why else ""
+    return Quantized(out, _describe(precision, left_out) + as_it_came, left_out, ("as_given",) if why else ())
 
 
 def _check_supported(precision: Precision) -> None:
@@ -81,6 +87,19 @@ def _override_scopes(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
         elif dtype != precision.weights:
             wider.append(model.names[name])
     return _users(model.path, kept), _users(model.path, wider)
+
+
+def _tail_scopes(model: Model) -> tuple[str, ...]:
+    """Return patterns of output names for what stays float behind the last layers; none but in static int8.
+
+    Ranges that bind may be of these operators too, and then nothing is left out.
+    """
+    if model.precision.scheme != "static" or model.precision.encodings is not None:
+        return ()
+    file = flatbuffer.open_model(model.path)
+    names = flatbuffer.tensor_names(file)
+    behind = tail(flatbuffer.nodes(file), flatbuffer.outputs(file))
+    return tuple(re.escape(f"{names[output]};") for node in behind for output in node.outputs)
 
 
 def _users(path: Path, weights: Sequence[str]) -> tuple[str, ...]:
