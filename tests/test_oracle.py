@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from harness.bench import oracle
+from harness.bench.quality import refuse_infinite
 from harness.build.plane import Built, Evaluation
 from harness.build.reference import Reference
+from harness.errors import Unsupported
 from harness.stats.closeness import closeness
 from harness.types import Artifact, Model, Placement, TensorSpec
 
@@ -241,3 +243,13 @@ def test_without_a_reference_the_reason_is_kept(tmp_path):
     cell = dataclasses.replace(built(tmp_path, {"y": SCORES}), reference=Reference(reason="torch is not installed"))
     check = oracle.judge({"y": SCORES}, cell, (), binding=True, choice={})
     assert (check.reason, oracle.refused(check)) == ("torch is not installed", "")
+
+
+def test_infinity_is_refused_where_the_model_itself_is_finite():
+    reference = SCORES.copy()
+    reference[2, 1] = -np.inf
+    refuse_infinite({"y": reference.copy()}, {"y": reference})
+    with pytest.raises(Unsupported, match="NaN or infinite for 1 of 64 items"):
+        refuse_infinite({"y": reference.copy()}, {"y": SCORES})
+    with pytest.raises(Unsupported, match="NaN or infinite for 1 of 64 items"):
+        refuse_infinite({"y": reference.copy()})

@@ -16,8 +16,8 @@ from __future__ import annotations
 import hashlib, os, shutil, signal, time
 from dataclasses import dataclass, replace
 from harness.api import (
-    Artifact, Availability, Capabilities, MethodSpec, Model, NoParams, Placement, Split, TargetSpec, TensorSpec,
-    WorkloadSpec, hookimpl, param,
+    Artifact, Availability, Capabilities, MethodSpec, Model, NoParams, OracleSpec, Placement, Split, TargetSpec,
+    TensorSpec, WorkloadSpec, hookimpl, param,
 )
 
 
@@ -115,7 +115,8 @@ class Session:
         for number in range(self.params.work):
             total += number
         scale = self.np.float32("nan") if self.params.mode == "nan" else 1
-        return {"y": (feeds["x"] @ self.weights)[:, None] * scale}
+        rows = self.np.roll(feeds["x"], 1, axis=1) if self.params.mode == "shifted" else feeds["x"]
+        return {"y": (rows @ self.weights)[:, None] * scale}
 
     def placements(self):
         precision = "float16" if self.params.mode == "leak" else "float32"
@@ -127,6 +128,25 @@ class Session:
 
     def close(self):
         pass
+
+
+@dataclass(frozen=True)
+class Dot:
+    weights: object
+    label: str = "numpy dot"
+
+    def run(self, feeds):
+        return {"y": (feeds["x"] @ self.weights)[:, None]}
+
+
+def open_dot(model, job):
+    import numpy as np
+    yield Dot(np.load(model.path))
+
+
+@hookimpl
+def harness_oracles():
+    return [OracleSpec(name="way", summary="numpy", consumes="way", open=open_dot)]
 
 
 def lower(model, params, options, job):

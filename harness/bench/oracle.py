@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.build import Built
+from harness.errors import Unsupported
 from harness.stats.closeness import closeness
 from harness.types import Closeness, OracleCheck, Placement
 
@@ -125,6 +126,17 @@ def refused(check: OracleCheck | None) -> str:
     if empty is None:
         return ""
     return f"the model itself answers nothing but NaN in output {empty!r}, by {check.oracle}: nothing can be compared"
+
+
+def refuse_wrong(check: OracleCheck | None) -> None:
+    """Refuse a cell of which nothing may be said.
+
+    Raises:
+        Unsupported: With the reason.
+    """
+    why = refused(check)
+    if why:
+        raise Unsupported(why)
 
 
 def leaked(check: OracleCheck | None, realised: str) -> bool:

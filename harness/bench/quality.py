@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.bench.blocks import Block
-from harness.bench.oracle import judge, leaked, load_outputs, oracle_flags, refused
+from harness.bench.oracle import judge, leaked, load_outputs, oracle_flags, refuse_wrong
 from harness.bench.records import NO_DATA, PRECISION_LEAK, CheckPart, Context, placement_flags
 from harness.build import Built
 from harness.build.job import Workload
@@ -73,13 +73,13 @@ class Judge:
 
     def _judged(self, part: CheckPart, planned: PlannedCell, built: Built, result: Untimed, block: Block) -> CheckPart:
         """Refuse wrong answers, and judge the others by labels and by the anchor."""
-        wrong = refused(part.oracle)
-        if wrong:
-            return replace(part, failure=Failure("failed", "accuracy", f"target {planned.target.name}", wrong))
-        if planned.is_anchor:
-            self.anchor_outputs, self.recall = result.outputs, None
-        claims = NO_DATA not in built.model.flags
+        claims, own = NO_DATA not in built.model.flags, load_outputs(built.reference.files)
         try:
+            if claims or own:
+                refuse_infinite(load_outputs(result.outputs), own)
+            refuse_wrong(part.oracle)
+            if planned.is_anchor:
+                self.anchor_outputs, self.recall = result.outputs, None
             judged = self._quality(planned, built, result, block) if claims else None
             sure = self._confidence(planned, built, result, block) if claims else None
         except Unsupported as error:
@@ -136,7 +136,6 @@ class Judge:
         spec = self.registry.workloads[planned.workload.name].spec
         view = Workload.of(spec, planned.workload.params)
         outputs = load_outputs(result.outputs)
-        refuse_infinite(outputs, load_outputs(built.reference.files))
         anchor = None if planned.is_anchor else self._anchor_scores(block)
         found = Fidelity({}, None)
         if not planned.is_anchor and not self.anchor_outputs and self.recall is not None:
@@ -210,17 +209,20 @@ def refuse_infinite(outputs: Mapping[str, Any], reference: Mapping[str, Any] | N
 
     for name, array in outputs.items():
         if np.issubdtype(array.dtype, np.floating):
-            if isinstance(array, Ragged):
-                fine = np.array([np.isfinite(item).all() for item in array])
-            else:
-                fine = np.isfinite(array)
-            own: Any = (reference or {}).get(name)
-            alike = not isinstance(array, Ragged) and getattr(own, "shape", None) == array.shape
-            if alike and not fine.all():
-                fine |= (array == own) | (np.isnan(array) & np.isnan(own))
-            bad = len(array) - int(fine.reshape(len(array), -1).all(axis=1).sum())
+            own = (reference or {}).get(name, ())
+            items = zip(array, own, strict=True) if len(own) == len(array) else ((item, None) for item in array)
+            bad = sum(not _numbers(*pair) for pair in items)
             if bad:
                 raise Unsupported(f"output {name!r} is NaN or infinite for {bad} of {len(array)} items")
+
+
+def _numbers(item: NDArray[Any], own: NDArray[Any] | None) -> bool:
+    import numpy as np  # as above
+
+    fine = np.isfinite(item)
+    if fine.all() or own is None or np.shape(own) != np.shape(item):
+        return bool(fine.all())
+    return bool((fine | (item == own) | (np.isnan(item) & np.isnan(own))).all())
 
 
 def load_labels(built: Built) -> NDArray[Any]:
