@@ -124,7 +124,7 @@ _INTEGER_PRODUCTS = {"ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "Ma
 def is_quantized(path: Path) -> bool:
     """Tell whether a file holds quantized operators or conversions already."""
     kinds = {node.op_type for node in load(path).graph.node}
-    return any("Quantize" in kind or kind.startswith("QLinear") or kind in _INTEGER_PRODUCTS for kind in kinds)
+    return any("uantize" in kind or kind.startswith("QLinear") or kind in _INTEGER_PRODUCTS for kind in kinds)
 
 
 def as_given(model: Model) -> bool:

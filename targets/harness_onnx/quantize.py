@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from harness.api import MissingDependency, Unsupported
 from harness_onnx.care import beyond_float16, drop_last_pairs, extremes, kept_float
-from harness_onnx.graph import drop_unread, import_onnx, load, normalise
+from harness_onnx.graph import attribute, consumers, drop_unread, import_onnx, load, normalise
 from harness_onnx.ranges import Range, ranges, tensor_runs
 from harness_onnx.tidy import fold_batch_norms, refuse_broken_weights, scaled_as_one, tidy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from onnx import ModelProto
 
     from harness_onnx.ranges import Method
 
@@ -277,8 +278,25 @@ def to_float16(source: Path, out: Path, *, keep_io: bool = True, feeds: Sequence
     onnx.save(model, str(out))
     kept = {node.name: node.op_type for node in beyond_float16(model, extremes(out, feeds))}
     with quiet():
-        onnx.save(convert_float_to_float16(model, keep_io_types=keep_io, node_block_list=list(kept)), str(out))
+        halved = convert_float_to_float16(model, keep_io_types=keep_io, node_block_list=list(kept))
+    _skip_double_casts(halved)
+    onnx.save(halved, str(out))
     return kept
+
+
+def _skip_double_casts(model: ModelProto) -> None:
+    """Join nodes that stay float32: the conversion casts between them to float16 and back, which loses large values."""
+    onnx = import_onnx()
+    casts = {
+        item.output[0]: item
+        for item in model.graph.node
+        if item.op_type == "Cast" and attribute(item, "to", 0) == onnx.TensorProto.FLOAT16
+    }
+    for node in model.graph.node:
+        before = casts.get(node.input[0]) if node.op_type == "Cast" else None
+        if before is not None and attribute(node, "to", 0) == onnx.TensorProto.FLOAT:
+            for reader, place in consumers(model.graph).get(node.output[0], []):
+                reader.input[place] = before.input[0]
 
 
 def prepare(source: Path, out: Path) -> Path:
