@@ -96,7 +96,7 @@ def read_in(source: Path, tmp_path: Path) -> tuple[onnx.ModelProto, dict[str, An
     given = onnx.load(source)
     shape = [size.dim_value or 2 for size in given.graph.input[0].type.tensor_type.shape.dim]
     feed = {given.graph.input[0].name: rand(*shape)}
-    flags, why = normal_form(source, tmp_path / "out.onnx", feed)
+    flags, why = normal_form(source, tmp_path / "out.onnx", [feed])
     assert not why
     return onnx.load(tmp_path / "out.onnx"), feed, flags
 
@@ -113,6 +113,20 @@ def test_the_normal_form_gives_what_the_reference_gives_for_the_file(make: Any, 
     assert all(names)
     assert len(set(names)) == len(names)
     assert not model.functions
+
+
+def test_initial_states_of_zeros_leave_the_batch_free(tmp_path: Path) -> None:
+    nodes = [helper.make_node("LSTM", ["x", "W", "R", "B", "", "h0", "c0", "P"], ["all", "y"], hidden_size=8)]
+    weights = {
+        "W": rand(1, 32, 4), "R": rand(1, 32, 8), "B": rand(1, 64), "P": rand(1, 24),
+        "h0": np.zeros((1, 1, 8), np.float32), "c0": np.zeros((1, 1, 8), np.float32),
+    }  # fmt: skip
+    source = write(tmp_path / "in.onnx", nodes, [info("x", [6, "n", 4])], [info("y", [1, "n", 8])], weights)
+    x = rand(6, 3, 4)
+    assert normal_form(source, tmp_path / "out.onnx", [{"x": x}, {"x": x[:, :1]}]) == ((), "")
+    wanted = [ReferenceEvaluator(str(source)).run(None, {"x": x[:, place : place + 1]})[0] for place in range(3)]
+    runtime = pytest.importorskip("onnxruntime").InferenceSession(str(tmp_path / "out.onnx"))
+    np.testing.assert_allclose(runtime.run(None, {"x": x})[0], np.concatenate(wanted, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_weights_in_constants_behind_casts_and_transposes_are_initializers(tmp_path: Path) -> None:
@@ -149,7 +163,7 @@ def test_a_shared_embedding_lies_in_the_file_once(tmp_path: Path) -> None:
     ]  # fmt: skip
     inputs, outputs = [info("x", ["n"], TensorProto.INT64)], [info("y", ["n", 5000])]
     source = write(tmp_path / "in.onnx", nodes, inputs, outputs, {"table": rand(5000, 16)})
-    flags, why = normal_form(source, tmp_path / "out.onnx", {"x": np.array([1, 4999])})
+    flags, why = normal_form(source, tmp_path / "out.onnx", [{"x": np.array([1, 4999])}])
     assert (flags, why) == ((), "")
     assert (tmp_path / "out.onnx").stat().st_size < 1.1 * source.stat().st_size
 
@@ -179,7 +193,7 @@ def test_an_operator_set_of_tomorrow_is_lowered_where_nothing_changed(tmp_path: 
         opset=latest,
         ir=14,
     )
-    flags, why = normal_form(source, tmp_path / "out.onnx", {"x": rand(2, 4)})
+    flags, why = normal_form(source, tmp_path / "out.onnx", [{"x": rand(2, 4)}])
     model = onnx.load(tmp_path / "out.onnx")
     assert (flags, why) == ((), "")
     assert (model.opset_import[0].version, model.ir_version) == (26, 13)
@@ -188,7 +202,7 @@ def test_an_operator_set_of_tomorrow_is_lowered_where_nothing_changed(tmp_path: 
 def test_a_file_that_no_pass_can_read_is_used_as_it_came_and_says_so(tmp_path: Path, monkeypatch: Any) -> None:
     source = with_row_bias(tmp_path / "in.onnx")
     monkeypatch.setattr("harness_onnx.normal.normalised", lambda model: 1 / 0)
-    flags, why = normal_form(source, tmp_path / "out.onnx", {"x": rand(2, 16)})
+    flags, why = normal_form(source, tmp_path / "out.onnx", [{"x": rand(2, 16)}])
     assert flags == ("as_given",)
     assert "ZeroDivisionError" in why
     assert ReferenceEvaluator(str(tmp_path / "out.onnx")).run(None, {"x": rand(2, 16)})[0].shape == (2, 8)
@@ -203,7 +217,7 @@ def test_a_normal_form_with_other_outputs_is_not_used(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("harness_onnx.normal.normalised", wrong)
     source = with_row_bias(tmp_path / "in.onnx")
-    flags, why = normal_form(source, tmp_path / "out.onnx", {"x": rand(2, 16)})
+    flags, why = normal_form(source, tmp_path / "out.onnx", [{"x": rand(2, 16)}])
     assert flags == ("as_given",)
     assert why == "output 'y' differs"
     kept = {item.name: numpy_helper.to_array(item) for item in onnx.load(tmp_path / "out.onnx").graph.initializer}

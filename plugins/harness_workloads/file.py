@@ -10,7 +10,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.api import BadModel, Job, Model, Precision, Split, SplitName, TensorSpec, Unsupported, WorkloadSpec, param
+from harness.api import (
+    BadModel,
+    Job,
+    Model,
+    Precision,
+    Split,
+    SplitName,
+    TensorSpec,
+    Unsupported,
+    WorkloadSpec,
+    feed,
+    items_in,
+    param,
+)
 from harness_workloads.archives import LABELS, Arrays, divide, names, read, sizes
 from harness_workloads.formats import Declared, declared, model_format
 from harness_workloads.scoring import accuracy, correct, cross_entropy
@@ -109,29 +122,23 @@ def _read_in(found: Declared, target: Path, params: Params, job: Job) -> tuple[s
     total = sum(file.stat().st_size for file in found.files)
     if total >= LARGEST:
         raise BadModel(f"model {found.files[0]} has {total} bytes; one ONNX file holds less than {LARGEST}")
-    flags, why = harness_onnx.normal_form(found.files[0], target, _one_call(found.inputs, params))
+    flags, why = harness_onnx.normal_form(found.files[0], target, _calls(found.inputs, params))
     if why:
         job.log.warning("%s is used as it came: %s", found.files[0].name, why)
     return flags
 
 
-def _one_call(inputs: Mapping[str, TensorSpec], params: Params) -> dict[str, Any] | None:
-    """Return what two items bring in one call, or as many as the model is fixed to; None where there are none."""
-    import numpy as np
-
+def _calls(inputs: Mapping[str, TensorSpec], params: Params) -> list[dict[str, Any]]:
+    """Return the inputs of a call with two items and of one with one, or with as many as the file is fixed to."""
     try:
         arrays = split(params, "calibration").inputs
     except Unsupported:
-        return None
-    feed = {}
-    for name, spec in inputs.items():
-        array = np.asarray(arrays[name]).astype(spec.dtype, copy=False)
-        if spec.role == "item":
-            size = 1 if spec.axis is None else spec.shape[spec.axis] or 2
-            array = array[np.arange(size) % len(array)]
-            array = array[0] if spec.axis is None else np.moveaxis(array, 0, spec.axis)
-        feed[name] = array
-    return feed
+        return []
+    items = [spec for spec in inputs.values() if spec.role == "item"]
+    fixed = next((size for spec in items if spec.axis is not None and (size := spec.shape[spec.axis])), None)
+    sizes_tried = (fixed,) if fixed else (1,) if any(spec.axis is None for spec in items) else (2, 1)
+    count = min(items_in(inputs, arrays).values(), default=1)
+    return [feed(inputs, arrays, [place % count for place in range(size)]) for size in sizes_tried]
 
 
 def _own_precision(path: Path) -> Precision:

@@ -33,6 +33,7 @@ from harness_onnx.narrow import float8_qdq, halve_rest
 from harness_onnx.normal import normal_form
 from harness_onnx.quantize import (
     calibration_batches,
+    calibration_feeds,
     calibration_items,
     dynamic_int8,
     qdq,
@@ -52,6 +53,7 @@ __all__ = [
     "as_given",
     "bound_ranges",
     "calibration_batches",
+    "calibration_feeds",
     "calibration_items",
     "check_file",
     "consumers",

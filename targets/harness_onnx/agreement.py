@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,23 +53,28 @@ def runner(path: Path) -> Callable[[Feed], list[Any]]:
     return lambda feed: list(evaluator.run(None, dict(feed)))
 
 
-def difference(before: Path, after: Path, feed: Feed) -> str:
-    """Return how the outputs of two files differ on a feed, in a few words; empty where they agree."""
+def difference(before: Path, after: Path, feeds: Sequence[Feed]) -> str:
+    """Return how the outputs of two files differ, in a few words; empty where they agree.
+
+    They are run on the first feed that the file ``before`` takes; a batch may be written into it.
+    """
     names = [item.name for item in load(before).graph.output]
     if names != [item.name for item in load(after).graph.output]:
         return "its outputs have other names"
-    try:
-        wanted = runner(before)(feed)
-    except Exception as error:  # noqa: BLE001  what does not run cannot be compared
-        return f"the file as it came cannot be run to compare ({type(error).__name__})"
-    try:
-        got = runner(after)(feed)
-    except Exception as error:  # noqa: BLE001
-        return f"it does not run ({type(error).__name__})"
-    for name, one, other in zip(names, wanted, got, strict=True):
-        if not _same(one, other):
-            return f"output {name!r} differs"
-    return ""
+    why = ""
+    for feed in feeds:
+        try:
+            wanted = runner(before)(feed)
+        except Exception as error:  # noqa: BLE001  what does not run cannot be compared
+            why = f"the file as it came cannot be run to compare ({type(error).__name__})"
+            continue
+        try:
+            got = runner(after)(feed)
+        except Exception as error:  # noqa: BLE001
+            return f"it does not run ({type(error).__name__})"
+        differing = (name for name, *pair in zip(names, wanted, got, strict=True) if not _same(*pair))
+        return next((f"output {name!r} differs" for name in differing), "")
+    return why
 
 
 def _same(wanted: Any, got: Any) -> bool:

@@ -8,13 +8,13 @@ so that overrides and refusals speak of his layers.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import BadModel
 from harness_onnx.agreement import difference
-from harness_onnx.graph import GATES, attribute, consumers, import_onnx, load
+from harness_onnx.graph import GATES, attribute, consumers, drop_unread, import_onnx, load
 from harness_onnx.quantize import quiet
 from harness_onnx.validity import nested_nodes, one_line
 
@@ -33,7 +33,7 @@ _FOLD_AT_MOST = 2**16  # numbers that another operator on constants may give
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"}
 
 
-def normal_form(source: Path, out: Path, feed: Feed | None) -> tuple[tuple[str, ...], str]:
+def normal_form(source: Path, out: Path, feeds: Sequence[Feed]) -> tuple[tuple[str, ...], str]:
     """Write the normal form of a file, or the file as it came where that cannot be had.
 
     In it local functions are inlined; constants, and what is computed from them alone, are initializers (quantized
@@ -44,7 +44,8 @@ def normal_form(source: Path, out: Path, feed: Feed | None) -> tuple[tuple[str, 
     Args:
         source: The user's file; external data lies beside it.
         out: The file to write, with all weights inside.
-        feed: Inputs of one call, on which both files must agree; None leaves the comparison out.
+        feeds: Inputs of calls; both files must agree on the first that the file takes as it came. Without any, nothing
+            is compared.
 
     Returns:
         Flags for the model, and why the file is used as it came where it is, else "".
@@ -64,7 +65,7 @@ def normal_form(source: Path, out: Path, feed: Feed | None) -> tuple[tuple[str, 
     except Exception as error:  # noqa: BLE001  a pass may raise anything on a file that nobody foresaw
         why = f"it cannot be read into the normal form ({type(error).__name__}: {one_line(error)})"
     else:
-        why = difference(out, tried, feed) if feed is not None else ""
+        why = difference(out, tried, feeds) if feeds else ""
         if not why:
             shutil.move(tried, out)
     tried.unlink(missing_ok=True)
@@ -125,6 +126,7 @@ def normalised(model: ModelProto) -> ModelProto:
         name_nodes(model.graph)
     model = _folded(model)
     _time_major(model)
+    _start_at_zero(model)
     _flatten_biases(model)
     return model
 
@@ -186,6 +188,20 @@ def _time_major(model: ModelProto) -> None:
         nodes[place : place + 1] = [*before, node, *after]
         del model.graph.node[:]
         model.graph.node.extend(nodes)
+
+
+def _start_at_zero(model: ModelProto) -> None:
+    """Leave out initial states that are zeros: an absent one is zero, and fits any batch."""
+    import numpy as np
+
+    onnx = import_onnx()
+    stored = {item.name: item for item in model.graph.initializer}
+    for node in model.graph.node:
+        for place in (5, 6) if node.op_type in GATES else ():
+            item = stored.get(node.input[place]) if place < len(node.input) else None
+            if item is not None and not np.any(onnx.numpy_helper.to_array(item)):
+                node.input[place] = ""
+    drop_unread(model)
 
 
 def _transpose(source: str, out: str, order: list[int], name: str) -> NodeProto:

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from harness.api import MissingDependency, Unsupported
+from harness.api import MissingDependency, Model, Unsupported, feed, items_in
+from harness_onnx.agreement import runner
 from harness_onnx.care import beyond_float16, drop_last_pairs, extremes, kept_float
 from harness_onnx.graph import attribute, consumers, drop_unread, import_onnx, load, normalise
 from harness_onnx.ranges import Range, ranges, tensor_runs
@@ -70,6 +71,49 @@ def calibration_batches(inputs: Feed, samples: int, *, batch: int | None = None)
         chosen = np.arange(start, start + size if batch else min(start + size, count)) % count
         feeds.append({name: array[chosen] for name, array in inputs.items()})
     return feeds
+
+
+def calibration_feeds(model: Model, arrays: Feed, samples: int) -> tuple[list[dict[str, NDArray[Any]]], int]:
+    """Cut the first ``samples`` items of a split into feeds by the roles of a model's inputs.
+
+    Items lie on their axis, 16 in a feed or as many as the file is fixed to, and one where an input has no axis for
+    them or a state goes from call to call; states are those that the file gives as ONNX Runtime runs it. Constants are
+    the same in every feed.
+
+    Args:
+        model: An ONNX model, with the roles of its inputs.
+        arrays: Of the calibration split: items first.
+        samples: How many to use at most.
+
+    Returns:
+        The feeds, and how many different items are in them.
+    """
+    specs = model.inputs
+    count = min(samples, min(items_in(specs, arrays).values(), default=1))
+    items = [spec for spec in specs.values() if spec.role == "item"]
+    fixed = [size for spec in items if spec.axis is not None and (size := spec.shape[spec.axis]) is not None]
+    states = {name: spec.source for name, spec in specs.items() if spec.role == "state"}
+    alone = bool(states) or any(spec.axis is None for spec in items)
+    size = 1 if alone else min(fixed, default=_FREE_BATCH)
+    feeds = []
+    for start in range(0, count, size):
+        chosen = [place % count for place in range(start, start + size if fixed else min(start + size, count))]
+        feeds.append(feed(specs, arrays, chosen))
+    return (_with_states(model, feeds, states) if states else feeds), count
+
+
+def _with_states(
+    model: Model, feeds: Sequence[dict[str, NDArray[Any]]], states: Mapping[str, str]
+) -> list[dict[str, NDArray[Any]]]:
+    """Run the feeds one after another and give each the states that the one before it left."""
+    run, held = runner(model.path), dict[str, Any]()
+    names = [item.name for item in load(model.path).graph.output]
+    found = []
+    for given in feeds:
+        found.append({**given, **held})
+        results = dict(zip(names, run(found[-1]), strict=True))
+        held = {name: results[source] for name, source in states.items()}
+    return found
 
 
 def qdq(

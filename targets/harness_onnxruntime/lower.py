@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.api import Artifact, Calibration, Job, Model, Options, Unsupported, stored_size, weight_bytes
 from harness_onnx import (
     as_given,
     bound_ranges,
-    calibration_batches,
-    calibration_items,
+    calibration_feeds,
     dynamic_int8,
     float_nodes,
-    model_io,
     override_nodes,
     qdq,
     recurrent_nodes,
@@ -26,8 +24,6 @@ from harness_onnx import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from numpy.typing import NDArray
 
     from harness_onnxruntime.params import Params
 
@@ -137,14 +133,9 @@ def _weight_only(model: Model, params: Params, job: Job, out: Path) -> str:
 _NAMED = 5  # operators that are named at most
 
 
-def _feeds(model: Model, job: Job, samples: int) -> list[dict[str, NDArray[Any]]]:
-    fixed = next(iter(model_io(model.path)[0].values())).shape[0]
-    return calibration_batches(job.data.split("calibration").inputs, samples, batch=fixed)
-
-
 def _float16(model: Model, params: Params, job: Job, out: Path) -> str:
     del params
-    feeds = _feeds(model, job, Calibration().samples)
+    feeds, _count = calibration_feeds(model, job.data.split("calibration").inputs, Calibration().samples)
     kept = to_float16(model.path, out, feeds=feeds)
     names = ", ".join(list(kept)[:_NAMED]) + (" …" if len(kept) > _NAMED else "")
     left = f"; {len(kept)} operators stay float32, whose values exceed 65504: {names}" if kept else ""
@@ -164,8 +155,7 @@ def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
     if not wanted.weights_symmetric:
         raise Unsupported("onnxruntime: int8 weights are symmetric on its fast path")
     calibration = wanted.calibration or Calibration()
-    arrays = job.data.split("calibration").inputs
-    feeds = _feeds(model, job, calibration.samples)
+    feeds, items = calibration_feeds(model, job.data.split("calibration").inputs, calibration.samples)
     bound = bound_ranges(model)
     symmetric = bool(wanted.activations_symmetric)
     activations = "int8" if symmetric else params.activations  # a symmetric uint8 would have zero point 128
@@ -182,7 +172,6 @@ def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
         bound=bound,
         operators=params.int8_format == "operators",
     )
-    items = calibration_items(arrays, calibration.samples)
     form = "QOperator" if params.int8_format == "operators" else "QDQ"
     return (
         f"quantize_static {form}, {'symmetric ' if symmetric else ''}{activations} activations, "

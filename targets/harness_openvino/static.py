@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Calibration, Job, Model, Unsupported
-from harness_onnx import calibration_batches, calibration_items
+from harness_onnx import calibration_batches, calibration_feeds
 from harness_openvino.operations import bound_inputs, ignored_scope, kept_float
 from harness_openvino.placing import calibrated, centre_transposed, quantized_layers, set_ranges
 from harness_openvino.probe import import_nncf
@@ -31,10 +31,9 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
         raise Unsupported("openvino: int8 weights are symmetric on the CPU")
     calibration = wanted.calibration or Calibration()
     nncf = import_nncf()
-    fixed = next(iter(model.inputs.values())).shape[0]
     # Ranges are over all axes, so batches give the same ones and far fewer runs.
-    arrays = job.data.split("calibration").inputs
-    feeds = _cast(graph, calibration_batches(arrays, calibration.samples, batch=fixed))
+    feeds, items = calibration_feeds(model, job.data.split("calibration").inputs, calibration.samples)
+    feeds = _cast(graph, feeds)
     if not feeds:
         raise Unsupported("static int8 needs calibration items and there are none")
     ours = calibration.method not in _RANGES  # nncf lacks it
@@ -55,7 +54,6 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
     )
     if not quantized_layers(quantized):
         raise Unsupported("openvino: nncf found no convolution or matrix product that it could quantize")
-    items = calibration_items(arrays, calibration.samples)
     preset = "performance" if wanted.activations_symmetric else "mixed"
     centre_transposed(quantized)
     set_ranges(quantized, seen, bound, symmetric=bool(wanted.activations_symmetric))

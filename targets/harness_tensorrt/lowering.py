@@ -148,9 +148,7 @@ def _int4(model: Model, out: Path, job: Job) -> str:
 
 def _feeds(model: Model, job: Job) -> tuple[Any, int]:
     wanted = model.precision.calibration or Calibration()
-    arrays = job.data.split("calibration").inputs
-    fixed = next(iter(harness_onnx.model_io(model.path)[0].values())).shape[0]
-    feeds = harness_onnx.calibration_batches(arrays, wanted.samples, batch=fixed)
+    feeds, items = harness_onnx.calibration_feeds(model, job.data.split("calibration").inputs, wanted.samples)
     if not feeds:
         raise HarnessError(f"static {model.precision.name} needs a calibration split and it is empty")
-    return feeds, harness_onnx.calibration_items(arrays, wanted.samples)
+    return feeds, items
