@@ -309,3 +309,10 @@ def test_a_broken_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "m.onnx").write_bytes(b"no protobuf at all")
     assert call(["inspect", str(tmp_path / "m.onnx"), "--targets", "onnxruntime"]) == 2
     assert "is no ONNX file" in capsys.readouterr().err
+
+
+def test_a_refusal_points_to_it(forked: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "d.npz", wrong=np.zeros((20, 16), np.float32))
+    args = ["bench", "--model", str(forked.path), "--data", str(tmp_path / "d.npz"), "--targets", "onnxruntime"]
+    assert call([*args, "--out", str(tmp_path / "results")]) == 2
+    assert f"see 'harness inspect {forked.path}'" in capsys.readouterr().err

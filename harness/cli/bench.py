@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harness.cli.common import parse_pythons, parse_size, python_option, split_words
-from harness.errors import PlanError
+from harness.errors import BadModel, PlanError
 from harness.profiles import PROFILES
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def command(app: App, /, **options: Any) -> int:
     ui = Timed(make_ui())
     try:
         result = _work(app, options, ui)
+    except BadModel as error:
+        raise BadModel(error.message, hint=_look_closer(error.hint, options)) from error
     finally:
         ui.close()
     if isinstance(result, Plan):
@@ -117,6 +120,15 @@ def _work(app: App, options: dict[str, Any], ui: Timed) -> Plan | RunResult:
         ui.note(f"plugin {problem.plugin} ({problem.distribution}) is not fully used: {problem.message}")
     request = build_request(options, registry)
     return _plan(request, registry, options, ui) if options["dry_run"] else _run(request, registry, options, ui)
+
+
+def _look_closer(hint: str | None, options: dict[str, Any]) -> str | None:
+    """Return the hint of a refusal, and the command that shows the model that it is about, where one is given."""
+    models, factories = options["models"], options["factories"]
+    if len(models) + len(factories) != 1 or (models and not models[0].is_file()):
+        return hint
+    given = shlex.quote(str(models[0])) if models else f"--workload {shlex.quote(factories[0])}"
+    return "; ".join(text for text in (hint, f"see 'harness inspect {given}'") if text)
 
 
 def _plan(request: Request, registry: Registry, options: dict[str, Any], ui: Timed) -> Plan:
