@@ -36,6 +36,7 @@ from harness.specs import (
 )
 from harness.types import (
     Artifact,
+    Asked,
     Availability,
     Calibration,
     Capabilities,
@@ -54,6 +55,7 @@ from harness.types import (
 
 __all__ = [
     "Artifact",
+    "Asked",
     "Availability",
     "BadModel",
     "Calibration",

@@ -12,6 +12,7 @@ from harness.explain import KnownError
 from harness.inspection import Finding
 from harness.types import (
     Artifact,
+    Asked,
     Availability,
     Capabilities,
     Model,
@@ -248,6 +249,8 @@ class MethodSpec(Generic[P]):
         check: Params -> what is wrong with their combination, in one sentence, or ``None``; asked before anything runs.
         reads: Capability fields that it adapts to; targets that agree in them share one build.
         wants: Params -> the precision it asks a target for, so that the plan can say "not applicable".
+        asks: Params -> what they ask for, in words and in the counts that should fall, so that a board can hold it
+            against what was achieved; without it, the precision that it ``wants`` is told.
         after, before, conflicts: Method names or families.
         control: Parameters with which the method goes by chance; a board says of a cell of the same run that does not
             beat it.
@@ -271,6 +274,7 @@ class MethodSpec(Generic[P]):
     check: Callable[[P], str | None] | None = None
     reads: frozenset[str] = frozenset()
     wants: Callable[[P], Precision] | None = None
+    asks: Callable[[P], Asked] | None = None
     after: frozenset[str] = frozenset()
     before: frozenset[str] = frozenset()
     conflicts: frozenset[str] = frozenset()

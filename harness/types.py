@@ -150,6 +150,19 @@ class Precision:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a step's parameters ask for, to be held against what it did.
+
+    Attributes:
+        words: Such as "0.5 of the channels".
+        removes: Count in ``StepRecord.effect`` -> share (0..1) of it that is to go; empty where none is to.
+    """
+
+    words: str
+    removes: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class StepRecord:
     """One step of a model's lineage, with its own effect.
 
@@ -162,6 +175,8 @@ class StepRecord:
         plugin, version: Entry point of the plugin, and version of its distribution.
         effect: What the step measured about its result, such as ``selection_score``, ``parameters``,
             ``nonzero_parameters``, ``macs``.
+        asked: What its parameters asked for, where its method says so.
+        unchanged: The model that it gave is the one that it was given: the same file and precision.
     """
 
     stage: Stage
@@ -172,6 +187,8 @@ class StepRecord:
     plugin: str
     version: str
     effect: Mapping[str, float] = field(default_factory=dict)
+    asked: Asked | None = None
+    unchanged: bool = False
 
 
 @dataclass(frozen=True)

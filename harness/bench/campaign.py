@@ -15,6 +15,7 @@ from harness.bench.replications import Replications
 from harness.bench.robust import RobustnessPart
 from harness.bench.shared import Shared
 from harness.bench.untimed import Untimed
+from harness.claims import not_actually
 from harness.plan import PlannedCell
 from harness.stats import summarise
 from harness.types import Failure, Latency, Record, Roofline, ScenarioResult
@@ -86,11 +87,23 @@ class Campaign:
             energy=self.energy[cell_id].result if cell_id in self.energy else None,
             robustness=self.robustness[cell_id].robustness if cell_id in self.robustness else None,
             layers=self.layers.get(cell_id),
+            unchanged=self._unchanged(planned, anchor),
             robustness_seconds=self.robustness[cell_id].seconds if cell_id in self.robustness else 0.0,
             host=self.fitness.facts(shared.store.sets(), shared.context.host_id),
             latency_seconds=sum(item.seconds / max(1, len(item.members)) for item in own),
         )
         return finished_record(done, shared.context)
+
+    def _unchanged(self, planned: PlannedCell, anchor: str | None) -> str:
+        """Return the flag of a cell whose artifact is its anchor's, though the last method was to change it."""
+        built, methods = self.shared.built, self.shared.registry.methods
+        families = [methods[step.name].spec.family for step in planned.pipeline]
+        asked = [family for family in families if family != "none"]
+        if anchor is None or anchor == planned.cell.cell_id or not asked:
+            return ""
+        ours, theirs = built[planned.cell.cell_id].artifact, built[anchor].artifact
+        same = (ours.sha256, ours.realised) == (theirs.sha256, theirs.realised)
+        return not_actually(asked[-1]) if same else ""
 
     def _floor(self, planned: PlannedCell, latency: Latency) -> Roofline | None:
         """Return the physical floor of a cell; ``None`` for targets that run no model."""

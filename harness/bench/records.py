@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import harness
-from harness import codec
+from harness import claims, codec
 from harness.bench.floor import floor_flags, violation
 from harness.bench.layers import LayersPart
 from harness.bench.oracle import SLICE_LOST
@@ -36,7 +36,7 @@ from harness.types import (
 
 # What makes a cell fail under --strict: it did not run what its label says.
 PRECISION_LEAK = "precision_leak"
-STRICT_FLAGS = ("not_actually_quantised", PRECISION_LEAK, "fallback", SLICE_LOST)
+STRICT_FLAGS = (PRECISION_LEAK, "fallback", SLICE_LOST)
 NO_DATA = "random_calibration"  # set where the user gave no data: outputs for seeded noise claim nothing
 
 
@@ -134,7 +134,11 @@ def _published(artifact: Artifact) -> Artifact:
 
 @dataclass(frozen=True)
 class Finished:
-    """All that one measured cell came to."""
+    """All that one measured cell came to.
+
+    Attributes:
+        unchanged: The flag of a cell whose artifact is its anchor's although a method was to change it.
+    """
 
     planned: PlannedCell
     built: Built
@@ -153,6 +157,7 @@ class Finished:
     robustness: Robustness | None = None
     robustness_seconds: float = 0.0
     layers: LayersPart | None = None
+    unchanged: str = ""
 
 
 def finished_record(done: Finished, context: Context) -> Record:
@@ -217,7 +222,7 @@ def doubtful(flags: Sequence[str], found: Coverage | None, least: float = cover.
         found: Its coverage.
         least: The share that has to have run, or be stored, as the label says.
     """
-    named = [flag for flag in flags if flag in STRICT_FLAGS]
+    named = [flag for flag in flags if flag in STRICT_FLAGS or flag.startswith(claims.NOT_ACTUALLY)]
     short = found is not None and cover.falls_short(found, least)
     if not named and not short:
         return None
@@ -235,7 +240,7 @@ def _share(found: Coverage) -> str:
 def _flags(done: Finished) -> tuple[str, ...]:
     calibrated = done.built.model.precision.scheme == "static"
     found = [flag for flag in done.built.model.flags if calibrated or flag != NO_DATA]
-    found += [*done.built.artifact.flags, *done.check.flags]
+    found += [*done.built.artifact.flags, *done.check.flags, *([done.unchanged] if done.unchanged else [])]
     if done.check.quality is not None and done.check.quality.underpowered:
         found.append("underpowered")
     words = (reason.partition(":")[0] for reason in done.latency.reasons) if done.latency else ()

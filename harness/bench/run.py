@@ -15,7 +15,7 @@ from harness.bench.asides import asides
 from harness.bench.campaign import Campaign
 from harness.bench.fitness import Fitness
 from harness.bench.owndata import read_own_data
-from harness.bench.records import STRICT_FLAGS, Context, failed_record, utc_now
+from harness.bench.records import Context, doubtful, failed_record, utc_now
 from harness.bench.shared import Shared
 from harness.bench.ui import Ui
 from harness.build import BuildEvent, Built, Cache, build_plan, open_pack, probe_targets
@@ -234,6 +234,6 @@ def exit_code(records: list[Record], *, strict: bool) -> int:
     for record in records:
         if record.status not in {"ok", "not-applicable", "unavailable"}:
             return 1
-        if strict and any(flag in STRICT_FLAGS for flag in record.flags):
+        if strict and doubtful(record.flags, None):
             return 1
     return 0

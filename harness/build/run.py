@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import codec, params
+from harness import claims, codec, params
 from harness.build import cache, opened, parts, values
 from harness.build.data import DataInfo, GuardedData, NoData, write_data
 from harness.build.job import Workload, hardware
@@ -20,7 +20,7 @@ from harness.build.tasks import KIND, Task, Use, failure_stage
 from harness.errors import PluginError
 from harness.plugins import Registry, load_registry
 from harness.specs import Job, Offer
-from harness.types import Artifact, Model, StepRecord
+from harness.types import Artifact, Asked, Model, StepRecord
 
 EFFECT = "effect.json"
 Report = Callable[[float, str], None]
@@ -217,14 +217,15 @@ class _Step:
             data, digest = codec.to_data(value), codec.content_sha256(out)
         else:
             if isinstance(value, Model):
-                value = dataclasses.replace(value, lineage=self._lineage(value, out, seconds))
+                value = self._told(value, out, seconds)
             data, outside = values.store(value, out, self.store.folder(task.key), self.store.root)
             digest = codec.content_sha256(value.path)
         result = cache.Result(cache.SCHEMA, task.key, kind, data, digest, seconds, task.inputs, outside=outside)
         _no_links(out)
         self.store.publish(out, result)
 
-    def _lineage(self, model: Model, out: Path, seconds: float) -> tuple[StepRecord, ...]:
+    def _told(self, model: Model, out: Path, seconds: float) -> Model:
+        """Return the model with this step in its lineage, and with flags where the step did less than it was asked."""
         task = self.task
         before = task.model.lineage if task.model else ()
         own = model.lineage[len(before) :]
@@ -234,7 +235,25 @@ class _Step:
             failure_stage(task.stage), task.use.name, dict(task.use.params), task.seed, seconds,
             offer.plugin, offer.version, effect or _effect(out / EFFECT),
         )  # fmt: skip
-        return (*before, record)
+        if task.stage != "compress":
+            return dataclasses.replace(model, lineage=(*before, record))
+        spec = offer.spec
+        record = dataclasses.replace(record, asked=self._asked(spec), unchanged=_same(model, self._incoming()))
+        flags = claims.step_flags(spec.family, spec.changes, before, record)
+        return dataclasses.replace(model, lineage=(*before, record), flags=(*model.flags, *flags))
+
+    def _asked(self, spec: Any) -> Asked | None:
+        given = self._params(spec)
+        if spec.asks is not None:
+            asked: Asked = spec.asks(given)
+            return asked
+        return claims.asked_of(spec.wants(given)) if spec.wants is not None else None
+
+
+def _same(model: Model, before: Model) -> bool:
+    """Tell whether a step gave the model that it was given: the same content, and the same wish for a precision."""
+    kept = dataclasses.replace(model.precision, encodings=None) == dataclasses.replace(before.precision, encodings=None)
+    return kept and codec.content_sha256(model.path) == codec.content_sha256(before.path)
 
 
 def _effect(path: Path) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from harness import claims
 from harness.stats import coverage as cover
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def meaning(flag: str) -> str:
     if flag.startswith("stored_") and "_executed_" in flag:
         stored, executed = stored_and_executed(flag)
         return FLAGS.get(flag, f"stored as {stored}, computed as {executed}")
-    return FLAGS.get(flag, "")
+    return FLAGS.get(flag) or claims.meaning(flag)
 
 
 def stored_and_executed(flag: str) -> tuple[str, str]:
@@ -77,6 +78,8 @@ def _on_paper(record: Record) -> Iterable[str]:
         yield f"{_NO_GAIN}: {target} has no sparse kernel"
     if "not_actually_quantised" in flags and record.coverage is not None:
         yield from _how_little(record.coverage)
+    if any(flag == claims.LESS or flag.startswith(claims.NOT_ACTUALLY) for flag in record.flags):
+        yield from claims.sentences(record.lineage)
     for flag in flags:
         if flag.startswith("stored_") and "_executed_" in flag and flag != "stored_sparse_executed_dense":
             stored, executed = stored_and_executed(flag)

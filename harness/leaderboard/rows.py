@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from harness import claims
 from harness.leaderboard.beyond import beyond
 from harness.leaderboard.control import beside_control
 from harness.leaderboard.gates import retained, standard_passes
@@ -123,6 +124,8 @@ def _cost(record: Record, anchor: Record | None) -> Row:
     if ours is not None:
         found |= {"artifact_bytes": ours.artifact_bytes, "stored_bytes": ours.stored_bytes, "stored_as": ours.stored_as}
     if ours is not None and theirs is not None:
+        saved, whole = sum(ours.weight_bytes.values()), sum(theirs.weight_bytes.values())
+        found["weight_bytes_removed"] = 1 - saved / whole if saved and whole else None
         found["compression"] = _share(theirs.artifact_bytes, ours.artifact_bytes)
         found["stored_compression"] = _share(theirs.stored_bytes, ours.stored_bytes)
     return found
@@ -179,6 +182,7 @@ def _how(record: Record) -> Row:
         "host_id": record.host_id,
         "finished_utc": record.finished_utc,
         **_effect(record),
+        **_claimed(record),
     }
     if record.artifact is not None:
         found |= {"precision": record.artifact.realised, "how": record.artifact.how}
@@ -195,6 +199,20 @@ def _how(record: Record) -> Row:
             "coverage_reason": cover.reason,
         }
     return found
+
+
+def _claimed(record: Record) -> Row:
+    """Return what the steps were asked for, and what became less by all of them together."""
+    steps = [at for at, step in enumerate(record.lineage) if step.asked is not None]
+    done = [text for at in steps if (text := claims.did(record.lineage[:at], record.lineage[at]))]
+    words = [f"{step.name}: {step.asked.words}" for step in record.lineage if step.asked is not None]
+    first = next((step.effect for step in record.lineage if step.effect), {})
+    gone = claims.removed(first, claims.counts_before(record.lineage))
+    return {
+        "asked": "; ".join(words),
+        "achieved": "; ".join(done),
+        **{f"{name}_removed": share for name, share in gone.items() if steps},
+    }
 
 
 def _effect(record: Record) -> Mapping[str, int]:

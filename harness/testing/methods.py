@@ -7,21 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from harness.claims import BY_FAMILY, COUNTED
 from harness.specs import Examined, MethodSpec
 from harness.testing.common import arrays, beside, ended, raised_well, told
 from harness.testing.observed import Material, Stepped
 from harness.testing.results import Judge
 from harness.types import Failure, Model
 
-BY_FAMILY: Mapping[str, frozenset[str]] = {
-    "none": frozenset(),
-    "pruning": frozenset({"nonzero_parameters"}),
-    "decomposition": frozenset({"parameters"}),
-    "quantization": frozenset({"precision"}),
-    "binarization": frozenset({"precision"}),
-    "distillation": frozenset({"weights"}),
-}
-COUNTED = ("parameters", "nonzero_parameters", "macs")
 RECORD_TOLERANCE = 0.01  # relative, of a count that the step wrote down
 
 

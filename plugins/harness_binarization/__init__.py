@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.api import Job, MethodSpec, Model, Precision, hookimpl, param
+from harness.api import Asked, Job, MethodSpec, Model, Precision, hookimpl, param
 from harness_binarization import levels
 
 
@@ -70,6 +70,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         family="binarization",
         summary="one-bit weights with a scale per channel, straight-through trained",
         params=Params,
+        asks=lambda params: Asked("weights and activations of 1 bit" if params.activations else "weights of 1 bit"),
         compress=compress,
         needs=frozenset({"training"}),
         wants=wants,
@@ -82,6 +83,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         family="binarization",
         summary="weights -1, 0, 1 with a scale per channel, straight-through trained",
         params=levels.TernaryParams,
+        asks=lambda params: Asked(f"3 values for a weight, zero below {params.threshold:g} of the mean"),
         compress=levels.compress_ternary,
         needs=lambda params: frozenset({"training"} if params.epochs else ()),
         after=_EARLIER,
@@ -94,6 +96,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         family="binarization",
         summary="weights round(x 2^B) / 2^B of B + 1 bits, straight-through trained",
         params=levels.FixedBinaryParams,
+        asks=lambda params: Asked(f"weights of {params.bits or params.fraction + 1} bits"),
         compress=levels.compress_fixed_binary,
         needs=lambda params: frozenset({"training"} if params.epochs else ()),
         check=levels.check_fixed_binary,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.api import MethodSpec, NoParams, hookimpl
+from harness.api import Asked, MethodSpec, NoParams, hookimpl
 from harness_decomposition import convolutions, folding, lowrank, ranks, splitting
 
 _BEFORE = frozenset({"quantization", "binarization"})  # which would be undone by layers made anew
@@ -18,13 +18,14 @@ def _training(params: Any) -> frozenset[str]:
 @hookimpl
 def harness_methods() -> Iterator[MethodSpec[Any]]:
     """Offer ``low-rank``, ``tucker``, ``cp``, ``batchnorm-folding`` and ``split``."""
-    offers: tuple[tuple[str, str, Any, Any, Any], ...] = (
+    offers: tuple[tuple[str, str, Any, Any, Any, Any], ...] = (
         (
             "low-rank",
             "matrices of linear and recurrent layers as products of two thin ones",
             ranks.RankParams,
             lowrank.compress,
             ranks.check,
+            ranks.asks,
         ),
         (
             "tucker",
@@ -32,6 +33,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
             ranks.RankParams,
             convolutions.compress_tucker,
             ranks.check,
+            ranks.asks,
         ),
         (
             "cp",
@@ -39,9 +41,10 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
             convolutions.CpParams,
             convolutions.compress_cp,
             convolutions.check_cp,
+            convolutions.asks_cp,
         ),
     )
-    for name, summary, params, compress, check in offers:
+    for name, summary, params, compress, check, asks in offers:
         yield MethodSpec(
             name=name,
             techniques=("L01",),
@@ -50,6 +53,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
             params=params,
             compress=compress,
             check=check,
+            asks=asks,
             needs=_training,
             reads=frozenset({"channel_multiple"}),
             before=_BEFORE,
@@ -74,6 +78,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         family="restructuring",
         summary="a network cut into parts that run one after another, each timed alone",
         params=splitting.SplitParams,
+        asks=lambda params: Asked(f"{params.parts} parts"),
         exact=True,
         compress=splitting.compress,
         after=frozenset({"pruning", "quantization", "binarization", "distillation", "decomposition"}),

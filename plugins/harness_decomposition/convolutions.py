@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Job, MissingDependency, Model, param
+from harness.api import Asked, Job, MissingDependency, Model, param
 from harness_decomposition.ranks import RankParams, by_energy, in_vectors, smaller
 from harness_decomposition.steps import decomposed
 
@@ -32,6 +32,15 @@ class CpParams:
     lr: float = param(2e-3, "peak learning rate of fine-tuning", gt=0)
     distill: float = param(0.0, "share of the fine-tuning loss that the dense model's outputs give", ge=0, le=1)
     T: float = param(4.0, "temperature of distill", gt=0)
+
+
+def asks_cp(params: CpParams) -> Asked:
+    """Return what decides the number of components."""
+    if params.rank is not None:
+        return Asked(f"{params.rank} components")
+    if params.energy is not None:
+        return Asked(f"{params.energy:g} of a layer's energy to stay")
+    return Asked(f"{params.budget:g} of a layer's parameters to stay", {"parameters": 1 - params.budget})
 
 
 def check_cp(params: CpParams) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.api import param
+from harness.api import Asked, param
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,15 @@ class RankParams:
     lr: float = param(2e-3, "peak learning rate of fine-tuning", gt=0)
     distill: float = param(0.0, "share of the fine-tuning loss that the dense model's outputs give", ge=0, le=1)
     T: float = param(4.0, "temperature of distill", gt=0)
+
+
+def asks(params: RankParams) -> Asked:
+    """Return what decides the ranks: their number, the share of parameters, or the share of the singular values."""
+    if params.rank is not None:
+        return Asked(f"rank {params.rank}")
+    if params.budget is not None:
+        return Asked(f"{params.budget:g} of a layer's parameters to stay", {"parameters": 1 - params.budget})
+    return Asked(f"{params.energy:g} of a layer's energy to stay")
 
 
 def check(params: RankParams) -> str | None:

@@ -48,11 +48,12 @@ def decomposed(
 
     module = load(model)
     seed_everything(job.seed)
-    if not replace_layers(module, make):
+    touched = replace_layers(module, make)
+    if not touched:
         raise Unsupported(f"{method} found no layer that it would make smaller at these ranks")
     runs(method, module, example_inputs(job, batch=2))
     fine_tune(module, job, epochs=params.epochs, lr=params.lr, distill=params.distill, temperature=params.T)
-    return save(module, model, job)
+    return save(module, model, job, counted={"layers_touched": float(len(touched))})
 
 
 def runs(method: str, module: nn.Module, inputs: Any) -> Any:

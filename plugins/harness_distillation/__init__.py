@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.api import Job, MethodSpec, Model, hookimpl, param
+from harness.api import Asked, Job, MethodSpec, Model, hookimpl, param
 
 _NEEDS = frozenset({"training", "torch-model"})
 
@@ -138,6 +138,13 @@ def compress_teachers(model: Model, params: TeachersParams, job: Job) -> Model:
     return save(student, model, job)
 
 
+def _asks(params: StudentParams) -> Asked:
+    if params.width is None and params.depth is None:
+        return Asked("a smaller student")
+    sizes = {"channels": params.width, "layers": params.depth}
+    return Asked(f"a student of {' and '.join(f'{share:g} of the {what}' for what, share in sizes.items() if share)}")
+
+
 @hookimpl
 def harness_methods() -> Iterator[MethodSpec[Any]]:
     """Offer the ways to teach a student."""
@@ -149,6 +156,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         params=Params,
         compress=compress,
         needs=_NEEDS,
+        asks=_asks,
         conflicts=frozenset({"none"}),
     )
     yield MethodSpec(
@@ -159,6 +167,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         params=FeatureParams,
         compress=compress_features,
         needs=_NEEDS,
+        asks=_asks,
         conflicts=frozenset({"none"}),
         defaults=(),
     )
@@ -170,6 +179,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         params=ChainParams,
         compress=compress_chain,
         needs=_NEEDS,
+        asks=_asks,
         conflicts=frozenset({"none"}),
         defaults=(),
     )
@@ -181,6 +191,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         params=TeachersParams,
         compress=compress_teachers,
         needs=_NEEDS,
+        asks=_asks,
         conflicts=frozenset({"none"}),
         defaults=(),
     )

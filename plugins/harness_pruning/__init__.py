@@ -30,6 +30,14 @@ _TECHNIQUES = {
 }
 
 
+_PRUNED = {
+    "channel-pruning": "channels",
+    "filter-pruning": "filters",
+    "unit-pruning": "units",
+    "head-pruning": "heads",
+}
+
+
 @hookimpl
 def harness_methods() -> Iterator[MethodSpec[Any]]:
     """Offer the methods that zero weights, and those that remove channels."""
@@ -46,6 +54,7 @@ def _zeros() -> Iterator[MethodSpec[Any]]:
         params=magnitude.Params,
         compress=magnitude.compress,
         check=magnitude.check,
+        asks=magnitude.asks,
         needs=_training,
         after=_REMAKERS,
         conflicts=frozenset({"none", "binarization", "n-m-pruning"}),
@@ -58,6 +67,7 @@ def _zeros() -> Iterator[MethodSpec[Any]]:
         params=nm.Params,
         compress=nm.compress,
         check=nm.check,
+        asks=nm.asks,
         needs=_training,
         after=_REMAKERS,
         conflicts=frozenset({"none", "binarization", "magnitude-pruning"}),
@@ -108,6 +118,7 @@ def _structured() -> Iterator[MethodSpec[Any]]:
             params=channels.Params,
             compress=compress,
             check=channels.check,
+            asks=partial(channels.asks, _PRUNED[name]),
             needs=_training,
             reads=frozenset({"channel_multiple"}),
             before=frozenset({"quantization", "binarization"}),

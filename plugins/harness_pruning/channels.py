@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harness.api import Job, Model, Unsupported, first_line, param
+from harness.api import Asked, Job, Model, Unsupported, first_line, param
 from harness_pruning.magnitude import no_epochs
 
 if TYPE_CHECKING:
@@ -62,6 +62,11 @@ class Prune(Protocol):
     def __call__(self, module: nn.Module, inputs: Sequence[Tensor], params: Params, job: Job) -> Mapping[str, Any]:
         """Return name of a layer -> the channels that went."""
         ...
+
+
+def asks(what: str, params: Params) -> Asked:
+    """Return the share of channels, filters, units or heads that is to go: at least so much of the parameters."""
+    return Asked(f"{params.ratio:g} of the {what}", {"parameters": params.ratio})
 
 
 def check(params: Params) -> str | None:

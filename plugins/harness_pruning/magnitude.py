@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from harness.api import Job, Model, Unsupported, param
+from harness.api import Asked, Job, Model, Unsupported, param
 from harness_pruning.masks import above, hold, keep_masks, share_at
 
 if TYPE_CHECKING:
@@ -45,6 +45,13 @@ class Params:
     def trains(self) -> bool:
         """Whether any training takes place."""
         return bool(self.epochs or (self.penalty != "none" and self.before))
+
+
+def asks(params: Params) -> Asked:
+    """Return the share of the weights that is to become zero."""
+    if params.threshold is not None:
+        return Asked(f"weights below {params.threshold:g} to become zero")
+    return Asked(f"{params.ratio:g} of the prunable weights to become zero", {"nonzero_parameters": params.ratio})
 
 
 def check(params: Params) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Job, Model, Unsupported, param
+from harness.api import Asked, Job, Model, Unsupported, param
 from harness_pruning.magnitude import inner, no_epochs
 from harness_pruning.masks import hold, n_of_m
 
@@ -27,6 +27,12 @@ class Params:
     lr: float = param(2e-3, "peak learning rate of fine-tuning", gt=0)
     distill: float = param(0.0, "share of the fine-tuning loss that the dense model's outputs give", ge=0, le=1)
     T: float = param(4.0, "temperature of distill", gt=0)
+
+
+def asks(params: Params) -> Asked:
+    """Return the share of the weights that is to become zero."""
+    share = 1 - params.n / params.m
+    return Asked(f"{params.n} of every {params.m} weights to stay", {"nonzero_parameters": share})
 
 
 def check(params: Params) -> str | None:

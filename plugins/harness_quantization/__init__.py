@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.api import Calibration, Job, MethodSpec, Model, NoParams, Precision, hookimpl, param
+from harness.api import Asked, Calibration, Job, MethodSpec, Model, NoParams, Precision, hookimpl, param
 
 _EARLIER = frozenset({"pruning", "decomposition", "distillation", "binarization"})  # they need float weights
 _PREPARING = frozenset({"weight-equalization", "fixed-point", "codebook", "bias-correction"})
@@ -249,6 +249,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
         family="quantization",
         summary="weights on a Qm.n grid or on 2^bits steps over [-1, 1]",
         params=codebooks.FixedPointParams,
+        asks=lambda params: Asked(f"weights of {params.bits} bits"),
         compress=codebooks.compress_fixed_point,
         needs=lambda params: frozenset({"training"} if params.epochs else ()),
         check=codebooks.check_fixed_point,
@@ -262,6 +263,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
         family="quantization",
         summary="weights as indices into a trained table of 2^bits values per layer",
         params=codebooks.CodebookParams,
+        asks=lambda params: Asked(f"{2**params.bits} values for the weights of a layer, {params.bits} bits each"),
         compress=codebooks.compress_codebook,
         needs=lambda params: frozenset({"training"} if params.epochs else ()),
         after=_EARLIER | {"weight-equalization"},
@@ -305,6 +307,7 @@ def _learning() -> Iterator[MethodSpec[Any]]:
         family="quantization",
         summary="few bits except for the layers that cost most, under a budget",
         params=mixed.MixedParams,
+        asks=lambda params: Asked(f"{params.widths} by layer, {params.budget:g} of the metric to lose"),
         compress=mixed.compress,
         needs=frozenset({"calibration", "selection"}),
         wants=mixed.wants,

@@ -35,7 +35,13 @@ def load(model: Model) -> nn.Module:
 
 
 def save(
-    module: nn.Module, like: Model, job: Job, *, name: str = "model.pt", precision: Precision | None = None
+    module: nn.Module,
+    like: Model,
+    job: Job,
+    *,
+    name: str = "model.pt",
+    precision: Precision | None = None,
+    counted: Mapping[str, float] | None = None,
 ) -> Model:
     """Write a module and its effect into the job's folder, and return the model that points to it.
 
@@ -45,12 +51,13 @@ def save(
         job: Of the step; ``effect.json`` beside the model is read into the lineage.
         name: File name.
         precision: What arithmetic the result wants; that of ``like`` where not given.
+        counted: What the step counted itself, such as ``layers_touched``: told beside its effect.
     """
     path = job.out / name
     module.zero_grad(set_to_none=True)
     _share_names(module)
     travelling.write(module.eval(), path)
-    (job.out / EFFECT_FILE).write_text(json.dumps(effect(module, job), sort_keys=True))
+    (job.out / EFFECT_FILE).write_text(json.dumps({**effect(module, job), **(counted or {})}, sort_keys=True))
     return dataclasses.replace(like, format="torch", path=path, precision=precision or like.precision)
 
 
