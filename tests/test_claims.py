@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from harness import claims
 from harness.bench.records import doubtful
 from harness.leaderboard.notes import all_flags, note
+from harness.leaderboard.rows import row
 from harness.stats import coverage as cover
 from harness.stats.coverage import coverage, falls_short, flags, judged_by, not_actually_quantised, share
-from harness.types import Placement, Precision
+from harness.types import Asked, Placement, Precision, StepRecord
 from tests import records
 
 INT8 = Precision("int8", "int8", "static")
@@ -117,3 +119,68 @@ def test_the_board_and_the_cell_agree_on_the_one_flag():
     assert "not_actually_quantised" in all_flags(made)
     assert "only 0 % of the weights are stored in int8" in note(made)
     assert cover.not_actually_quantised(found)
+
+
+def step(name="prune", asked=None, *, unchanged=False, **counts):
+    effect = {key: float(value) for key, value in counts.items()}
+    return StepRecord("compress", name, {}, 0, 1.0, "p", "1", effect, asked, unchanged)
+
+
+FIT = step("task", parameters=1000, nonzero_parameters=1000, macs=50_000)
+HALF_OF_THE_CHANNELS = Asked("0.5 of the channels", {"parameters": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "after", "expected"),
+    [
+        ("pruning", (), step(asked=HALF_OF_THE_CHANNELS, parameters=400, nonzero_parameters=400, macs=9000), ()),
+        (
+            "pruning", (),
+            step(asked=HALF_OF_THE_CHANNELS, parameters=970, nonzero_parameters=970, macs=49_000),
+            ("less_than_asked",),
+        ),
+        (
+            "pruning", (),
+            step(asked=HALF_OF_THE_CHANNELS, parameters=1000, nonzero_parameters=1000, macs=50_000),
+            ("not_actually_pruned",),
+        ),
+        ("pruning", (), step(unchanged=True), ("not_actually_pruned",)),
+        ("pruning", ("weights",), step(parameters=1000, nonzero_parameters=1000, macs=50_000), ()),  # it only clips
+        ("decomposition", (), step(parameters=1000, nonzero_parameters=1000), ("not_actually_decomposed",)),
+        ("decomposition", (), step(parameters=990, nonzero_parameters=990, macs=50_000), ()),
+        ("quantization", (), step(unchanged=True), ("not_actually_quantised",)),
+        ("quantization", (), step(), ()),  # it asks for a precision; whether it is had, the artifact tells
+        ("distillation", (), step(unchanged=True), ("not_actually_distilled",)),
+        ("none", (), step(unchanged=True), ()),
+    ],
+)  # fmt: skip
+def test_a_step_that_did_nothing_or_less_is_flagged(family, changes, after, expected):
+    assert claims.step_flags(family, frozenset(changes), (FIT,), after) == expected
+
+
+def test_what_was_asked_stands_beside_what_was_done():
+    pruned = step("channel-pruning", HALF_OF_THE_CHANNELS, parameters=970, nonzero_parameters=970, macs=49_000)
+    zeros = Asked("0.5 to become zero", {"nonzero_parameters": 0.5})
+    sparse = step("magnitude-pruning", zeros, parameters=970, nonzero_parameters=485, macs=49_000)
+    assert claims.sentences((FIT, pruned, sparse)) == [
+        "channel-pruning: asked 0.5 of the channels; 3 % of the parameters and 2 % of the MACs removed",
+        "magnitude-pruning: asked 0.5 to become zero"
+        + "; 0 % of the parameters and 0 % of the MACs removed, 50 % of the weights zero or gone",
+    ]
+
+
+def test_the_board_says_what_was_asked_and_what_was_done():
+    pruned = step("channel-pruning", HALF_OF_THE_CHANNELS, parameters=970, nonzero_parameters=970, macs=49_000)
+    low = claims.LESS
+    made = records.record("channel-pruning", lineage=(FIT, pruned), flags=(low,))
+    assert "channel-pruning: asked 0.5 of the channels; 3 % of the parameters and 2 % of the MACs removed" in note(made)
+    found = row(made, records.run_of((records.record(), made)))
+    assert found["asked"] == "channel-pruning: 0.5 of the channels"
+    assert found["achieved"] == "3 % of the parameters and 2 % of the MACs removed"
+    assert found["parameters_removed"] == pytest.approx(0.03)
+    assert found["macs_removed"] == pytest.approx(0.02)
+
+
+def test_strict_fails_a_step_that_changed_nothing():
+    assert doubtful(("not_actually_pruned",), None) == "--strict: not_actually_pruned"
+    assert doubtful((claims.LESS,), None) is None

@@ -177,9 +177,7 @@ _HOW = (
     _count("macs", "MACs", "multiply-accumulates per inference at batch 1", LOW),
     _text("asked", "what the steps were asked for"),
     _text("achieved", "what they did, by the counts of the model before and after"),
-    Column(
-        "parameters_removed", "share 0..1", "of the trained parameters, gone; negative where there are more"
-    ),
+    Column("parameters_removed", "share 0..1", "of the trained parameters, gone; negative where there are more"),
     Column("nonzero_parameters_removed", "share 0..1", "of its parameters that were not zero, zero now or gone"),
     Column("macs_removed", "share 0..1", "of its multiply-accumulates, gone"),
     Column("weight_bytes_removed", "share 0..1", "of the anchor's weight_bytes, gone"),
