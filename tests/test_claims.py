@@ -165,7 +165,7 @@ def test_what_was_asked_stands_beside_what_was_done():
     assert claims.sentences((FIT, pruned, sparse)) == [
         "channel-pruning: asked 0.5 of the channels; 3 % of the parameters and 2 % of the MACs removed",
         "magnitude-pruning: asked 0.5 to become zero"
-        + "; 0 % of the parameters and 0 % of the MACs removed, 50 % of the weights zero or gone",
+        "; 0 % of the parameters and 0 % of the MACs removed, 50 % of the weights zero or gone",
     ]
 
 
