@@ -268,3 +268,26 @@ def test_a_model_without_layers_is_not_quantized(precision: Precision, tmp_path:
                  {"k": np.array(2, np.float32)})  # fmt: skip
     with pytest.raises(Unsupported, match=r"no convolution|no constant weights"):
         lowered(model, tmp_path, precision)
+
+
+def unlike_channels(folder: Path) -> Model:
+    """Two convolutions: one channel between them is 3000 times as large as the others, and counts as little."""
+    first, second = normal(1, 8, 3, 3, 3), normal(2, 4, 8, 3, 3)
+    first[0] *= 3000
+    second[:, 0] = 0
+    nodes = [
+        NODE("Conv", ["x", "w0"], ["inner"], name="c0", pads=[1] * 4),
+        NODE("Conv", ["inner", "w1"], ["y"], name="c1", pads=[1] * 4),
+    ]
+    return made(folder, nodes, {"x": ["n", 3, 8, 8]}, {"y": ["n", 4, 8, 8]}, {"w0": first, "w1": second})
+
+
+def test_what_static_int8_loses_is_flagged_with_the_layer(tmp_path: Path) -> None:
+    model = unlike_channels(tmp_path)
+    artifact = lowered(model, tmp_path, STATIC)
+    feed = items(model, 4)
+    found = sqnr_db(wanted(model, feed), outputs(SPEC, artifact, feed)["y"])
+    assert found < 20
+    assert any(flag.startswith("under_20_db_from:") for flag in artifact.flags)
+    assert "output 'y' keeps" in artifact.how
+    assert not lowered(recurrent_net(tmp_path), tmp_path / "other", STATIC).flags

@@ -226,7 +226,7 @@ def test_true_ranges_cover_more_than_moving_averages(model: Model, job: Job, tmp
 
 
 def test_batches_fill_the_last_one_from_the_start(model: Model) -> None:
-    found = list(quantize.batches(model.path, Split({"row": ITEMS[:5]}), 5))
+    found = list(quantize.batches(model.path, model, Split({"row": ITEMS[:5]}), 5))
     assert [batch["row"].shape for batch in found] == [(BATCH, WIDE)] * 3
     np.testing.assert_array_equal(found[-1]["row"], ITEMS[[4, 0]])
 

@@ -192,3 +192,29 @@ def test_parts_of_unlike_size_survive_a_last_concatenation(tmp_path: Path) -> No
     wanted, found = run(source, IMAGES[:1]), run(artifact.path, IMAGES[:1], reference=False)
     assert sqnr_db(wanted[..., 4:], found[..., 4:]) > 25
     assert sqnr_db(wanted[..., :4], found[..., :4]) > 25
+
+
+def test_what_static_int8_loses_is_flagged_with_the_layer(tmp_path: Path) -> None:
+    """One channel in the middle is 3000 times as large as the others, and the next layer does not read it."""
+    source = folded(tmp_path / "m.tflite", dtype="float32")
+    model = schema.ModelT.InitFromObj(flatbuffer.open_model(source))
+    for name, change in ((b"first", _swell), (b"second", _ignore)):
+        (tensor,) = [item for item in model.subgraphs[0].tensors if item.name == name]
+        values = np.array(model.buffers[tensor.buffer].data, np.uint8).view(np.float32).reshape(tensor.shape)
+        model.buffers[tensor.buffer].data = change(values).reshape(-1).view(np.uint8)
+    source.write_bytes(flatbuffer.pack(model))
+    artifact = lowered(source, STATIC, tmp_path / "out")
+    assert sqnr_db(run(source, IMAGES[:1]), run(artifact.path, IMAGES[:1], reference=False)) < 20
+    assert [flag for flag in artifact.flags if flag.startswith("under_20_db_from:")]
+    assert "keeps" in artifact.how
+    assert not lowered(folded(tmp_path / "plain.tflite"), STATIC, tmp_path / "plain").flags
+
+
+def _swell(values: np.ndarray) -> np.ndarray:
+    values[0] *= 3000
+    return values
+
+
+def _ignore(values: np.ndarray) -> np.ndarray:
+    values[..., 0] = 0
+    return values

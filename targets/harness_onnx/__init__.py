@@ -29,6 +29,7 @@ from harness_onnx.graph import (
     weight_spans,
 )
 from harness_onnx.inspecting import inspect, operator_types, quantizable
+from harness_onnx.losses import Loss, loss
 from harness_onnx.narrow import float8_qdq, halve_rest
 from harness_onnx.normal import normal_form
 from harness_onnx.quantize import (
@@ -48,6 +49,7 @@ from harness_onnx.wire import TensorSpan
 
 __all__ = [
     "BATCH",
+    "Loss",
     "Range",
     "TensorSpan",
     "as_given",
@@ -63,6 +65,7 @@ __all__ = [
     "halve_rest",
     "is_quantized",
     "layer_nodes",
+    "loss",
     "macs_by_node",
     "model_io",
     "normal_form",

@@ -17,7 +17,7 @@ from harness_openvino.ir import weight_spans
 from harness_openvino.operations import ignored_scope, kept_float, operations
 from harness_openvino.probe import import_nncf, import_openvino, optimized_for
 from harness_openvino.reading import is_quantized, read, unfold
-from harness_openvino.static import quantize_statically
+from harness_openvino.static import quantize_statically, what_is_lost
 from harness_openvino.values import overflowing, refuse_nan
 
 if TYPE_CHECKING:
@@ -55,8 +55,11 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
         if wanted.name != "float32":
             refuse_nan(model, graph)
             unfold(graph)
-        graph, how = (_float32 if given else ways[wanted.name])(graph, model, params, job)
-    return _save(graph, how, model, job.out / "model.xml")
+        exact, way = graph, _float32 if given else ways[wanted.name]
+        graph, how = way(exact, model, params, job)
+        lost = what_is_lost(exact, graph, model, job) if way is quantize_statically else None
+    flags = (lost.flag,) if lost else ()
+    return _save(graph, f"{how}; {lost.told}" if lost else how, flags, model, job.out / "model.xml")
 
 
 def _convert(model: Model) -> Any:
@@ -82,7 +85,7 @@ def _bound(names: tuple[str, ...], ports: list[Any]) -> dict[str, Any]:
     return {name: known[name] for name in names}
 
 
-def _save(graph: Any, how: str, model: Model, path: Path) -> Artifact:
+def _save(graph: Any, how: str, flags: tuple[str, ...], model: Model, path: Path) -> Artifact:
     wanted = model.precision
     _number_names(graph)
     import_openvino().save_model(graph, str(path), compress_to_fp16=wanted.name == "float16")
@@ -100,6 +103,7 @@ def _save(graph: Any, how: str, model: Model, path: Path) -> Artifact:
         artifact_bytes=xml_bytes + weights.stat().st_size,
         stored_bytes=xml_bytes + stored,
         stored_as=stored_as,
+        flags=flags,
         weight_bytes=weight_bytes(spans),
     )
 

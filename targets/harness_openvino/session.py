@@ -72,6 +72,14 @@ def open_session(
     return OpenVinoSession(compile_model, model, openvino, options)
 
 
+def plain_session(model: Any) -> OpenVinoSession:
+    """Return a session of a graph in memory, computed in float32 where nothing is quantized; its batch stays free."""
+    openvino = import_openvino()
+    settings = {"INFERENCE_PRECISION_HINT": "f32", **safe_settings(model)}
+    compile_model = partial(openvino.Core().compile_model, device_name="CPU", config=settings)
+    return OpenVinoSession(compile_model, model, openvino, Options())
+
+
 def _precision(artifact: Artifact, params: Params, openvino: Any) -> str:
     """Return the hint: without one newer CPUs run a float32 file in bfloat16."""
     if params.precision != "artifact":

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Calibration, Job, Model, Unsupported
-from harness_onnx import calibration_batches, calibration_feeds
+from harness_onnx import Loss, calibration_batches, calibration_feeds, loss
 from harness_openvino.operations import bound_inputs, ignored_scope, kept_float
 from harness_openvino.placing import calibrated, centre_transposed, quantized_layers, set_ranges
 from harness_openvino.probe import import_nncf
+from harness_openvino.session import plain_session
 
 if TYPE_CHECKING:
     from harness_openvino.params import Params
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 # The plugin (2026.4) multiplies quantized recurrent operators with the state's scale for the inputs too: NNCF gives an
 # initial state of zeros a range of almost nothing, and what comes out is wrong.
 RECURRENT = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell", "TensorIterator", "Loop")
+_COMPARED = 4  # items
 _RANGES = {"minmax": "MINMAX", "percentile": "MEAN_QUANTILE", "mse": "HISTOGRAM"}
 
 
@@ -63,6 +65,12 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
     given = f"; {len(bound)} ranges given by the encodings" if bound else ""
     given += "; recurrent layers stay float32" if _recurrent(graph) else ""
     return quantized, f"{how}, {calibration.method}{' by our own ranges' if ours else ''} over {items} items{given}"
+
+
+def what_is_lost(exact: Any, quantized: Any, model: Model, job: Job) -> Loss | None:
+    """Compare a float graph and what was made of it on a few calibration items."""
+    feeds, _count = calibration_feeds(model, job.data.split("calibration").inputs, _COMPARED)
+    return loss(plain_session(exact), plain_session(quantized), feeds)
 
 
 def _cast(graph: Any, feeds: list[dict[str, Any]]) -> list[dict[str, Any]]:

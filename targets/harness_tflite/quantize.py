@@ -5,21 +5,34 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.api import Calibration, HarnessError, Model, PlanError, Precision, Split, Unsupported, first_line
-from harness_onnx import read_encodings
+from harness.api import (
+    Calibration,
+    HarnessError,
+    Model,
+    PlanError,
+    Precision,
+    Split,
+    TensorSpec,
+    Unsupported,
+    first_line,
+    with_roles,
+)
+from harness_onnx import Loss, calibration_feeds, loss, read_encodings
 from harness_tflite import flatbuffer
 from harness_tflite.normal import normal_form
 from harness_tflite.placing import bound_ranges, calibrated, set_ranges
+from harness_tflite.session import plain_session
 from harness_tflite.tails import tail
 
 # A dynamically quantized depthwise convolution has no XNNPACK kernel and made MobileNetV2 slower than float32.
 DYNAMIC_OPS = ("FULLY_CONNECTED", "CONV_2D")
 _ALIASES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}  # schema name -> the quantizer's
+_COMPARED = 4  # items
 CALIBRATIONS = {"minmax": "min_max_update", "moving-average": "moving_average_update"}
 
 
@@ -60,9 +73,19 @@ def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int
     base = _recipe(precision, (*kept, *_tail_scopes(model)), wider)
     ranges = _calibrate(model, base, data, threads) if precision.scheme == "static" else None
     left_out = _without_failures(model.path, base, ranges, out)
+    lost = _loss(model, data, out, threads) if precision.scheme == "static" else None
     normal.unlink(missing_ok=True)
-    as_it_came = f"; the file is used as it came: {why}" if why else ""
-    return Quantized(out, _describe(precision, left_out) + as_it_came, left_out, ("as_given",) if why else ())
+    as_it_came = f"the file is used as it came: {why}" if why else ""
+    said = [_describe(precision, left_out), as_it_came, lost.told if lost else ""]
+    flags = (*(("as_given",) if why else ()), *((lost.flag,) if lost else ()))
+    return Quantized(out, "; ".join(filter(None, said)), left_out, flags)
+
+
+def _loss(model: Model, data: Callable[[], Split], out: Path, threads: int) -> Loss | None:
+    """Say what the quantized file loses on a few calibration items, and from where on."""
+    feeds = batches(model.path, model, data(), _COMPARED)
+    sessions = [plain_session(path, threads) for path in (model.path, out)]
+    return loss(sessions[0], sessions[1], feeds)
 
 
 def _check_supported(precision: Precision) -> None:
@@ -180,7 +203,7 @@ def _calibrate(model: Model, recipe: Any, data: Callable[[], Split], threads: in
     update = getattr(qsv_utils, CALIBRATIONS.get(wanted.method, "min_max_update"))
     runner = calibrator.Calibrator(str(model.path), num_threads=threads, qsv_update_func=update)
     key = next(iter(runner.get_signature_list()), None)
-    feeds = list(batches(model.path, data(), wanted.samples))
+    feeds = batches(model.path, model, data(), wanted.samples)
     if not feeds:
         raise Unsupported("static int8 needs calibration items and there are none")
     runner.calibrate({key: feeds}, recipe(()))
@@ -189,17 +212,22 @@ def _calibrate(model: Model, recipe: Any, data: Callable[[], Split], threads: in
     return set_ranges(found, calibrated(model.path, feeds, wanted.method) if ours else {}, bound_ranges(model))
 
 
-def batches(path: Path, split: Split, samples: int) -> Iterator[dict[str, Any]]:
-    """Yield whole batches of the size and dtypes that the file takes; the last one is filled up from the start."""
-    import numpy as np
+def batches(path: Path, model: Model, split: Split, samples: int) -> list[dict[str, Any]]:
+    """Return whole batches of the size and dtypes that the file takes; the last one is filled up from the start."""
     from ai_edge_litert.interpreter import Interpreter
 
     details = Interpreter(model_path=str(path)).get_signature_runner().get_input_details()
-    size = int(next(iter(details.values()))["shape"][0])
-    count = min(samples, len(next(iter(split.inputs.values()))))
-    for start in range(0, count, size):
-        items = np.arange(start, start + size) % count
-        yield {name: split.inputs[name][items].astype(entry["dtype"]) for name, entry in details.items()}
+    declared = with_roles({name: _spec(item) for name, item in details.items()}, model.inputs)
+    # The states of a .tflite file that are inputs start where the data let them start.
+    roles = {name: dataclasses.replace(spec, role="constant") if spec.role == "state" else spec
+             for name, spec in declared.items()}  # fmt: skip
+    return calibration_feeds(dataclasses.replace(model, inputs=roles), split.inputs, samples)[0]
+
+
+def _spec(item: Mapping[str, Any]) -> TensorSpec:
+    import numpy as np
+
+    return TensorSpec(np.dtype(item["dtype"]).name, tuple(int(size) for size in item["shape"]))
 
 
 def _without_failures(path: Path, recipe: Any, ranges: Any, out: Path) -> dict[str, str]:

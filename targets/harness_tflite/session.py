@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from harness.api import Artifact, LayerOutput, Options, Placement, TensorSpec, Unsupported
 from harness_tflite import flatbuffer
 from harness_tflite.layers import Layers
+from harness_tflite.params import Params
 from harness_tflite.placement import graph_of, list_nodes, placements
 from harness_tflite.profiling import as_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from harness_tflite.params import Params
 
     Arrays = Mapping[str, NDArray[Any]]
 
@@ -110,6 +109,16 @@ class TfliteSession:
     def _cast(self, inputs: Arrays) -> Iterator[tuple[int, NDArray[Any]]]:
         for name, entry in self._inputs.items():
             yield int(entry["index"]), inputs[name].astype(entry["dtype"], copy=False)
+
+
+def plain_session(path: Path, threads: int) -> TfliteSession:
+    """Return a session of a file at the batch that it has, with LiteRT's defaults."""
+    from ai_edge_litert import interpreter as litert
+
+    found = litert.Interpreter(str(path)).get_input_details()
+    shapes = [entry["shape"] for entry in found if len(entry["shape"])]
+    artifact = Artifact(path, "tflite", "", "", "", 0, 0)
+    return TfliteSession(artifact, Params(), Options(threads, int(shapes[0][0]) if shapes else 1))
 
 
 def _load(litert: Any, params: Params, options: Options, **source: Any) -> tuple[Any, bool]:
