@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.codec import content_sha256
 from harness.errors import BadModel, HarnessError, MissingDependency, PlanError, Unsupported
 from harness.explain import KnownError, first_line
-from harness.feeds import feed, items_in, with_roles
+from harness.feeds import as_array, carried, feed, fixed_batch, items_in, with_roles
 from harness.hookspecs import hookimpl
 from harness.inspection import Finding, Inspected, InspectorSpec, Operators, Shapes, Weights
 from harness.isa import cpu_features, int8_dot_product
@@ -31,6 +31,7 @@ from harness.specs import (
     SupportsLayers,
     SupportsPlacements,
     TargetSpec,
+    Task,
     WorkloadSpec,
     WorkloadView,
 )
@@ -99,15 +100,19 @@ __all__ = [
     "SupportsLayers",
     "SupportsPlacements",
     "TargetSpec",
+    "Task",
     "TensorSpec",
     "Unsupported",
     "Weights",
     "WorkloadSpec",
     "WorkloadView",
+    "as_array",
+    "carried",
     "content_sha256",
     "cpu_features",
     "feed",
     "first_line",
+    "fixed_batch",
     "hookimpl",
     "int8_dot_product",
     "items_in",

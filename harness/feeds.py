@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,21 @@ def _like(spec: TensorSpec, declared: TensorSpec) -> TensorSpec:
 def items_in(specs: Mapping[str, TensorSpec], arrays: Arrays) -> dict[str, int]:
     """Return how many items each item input has."""
     return {name: len(arrays[name]) for name, spec in specs.items() if spec.role == "item"}
+
+
+def items_of_call(specs: Mapping[str, TensorSpec], inputs: Arrays) -> int:
+    """Return how many items the arrays of a call hold."""
+    axes = {name: spec.axis for name, spec in specs.items() if spec.role == "item"}
+    return next((inputs[name].shape[axis] for name, axis in axes.items() if axis is not None), 1)
+
+
+def fixed_batch(specs: Mapping[str, TensorSpec]) -> int | None:
+    """Return the batch that a model is fixed to by its item inputs; ``None`` where it takes any."""
+    items = [spec for spec in specs.values() if spec.role == "item"]
+    if any(spec.axis is None for spec in items):
+        return 1
+    sizes = (spec.shape[spec.axis] for spec in items if spec.axis is not None and len(spec.shape) > spec.axis)
+    return next((size for size in sizes if size is not None), None)
 
 
 def one_by_one(specs: Mapping[str, TensorSpec], axes: Mapping[str, int | None]) -> bool:
@@ -95,3 +111,24 @@ def carried(run: Call, specs: Mapping[str, TensorSpec]) -> Call:
     """Return a call that carries the states; without any, the very same call."""
     sources = {name: spec.source for name, spec in specs.items() if spec.role == "state"}
     return Carried(run, sources) if sources else run
+
+
+def as_array(result: Any) -> Array:
+    """Return an output as one array of numbers.
+
+    A sequence of tensors is stacked, or where they differ in shape, flattened; maps of an item become a row in the
+    order of their keys; strings become checksums, which are equal where they are.
+    """
+    import numpy as np
+
+    if isinstance(result, Mapping):
+        return np.stack([as_array(value) for value in result.values()], axis=-1)
+    if isinstance(result, Sequence) and not isinstance(result, str):
+        parts = [as_array(value) for value in result]
+        alike = len({part.shape for part in parts}) == 1
+        return np.stack(parts) if alike else np.concatenate([np.zeros(0), *(part.reshape(-1) for part in parts)])
+    array = np.asarray(result)
+    if array.dtype.kind not in "OUS":
+        return array
+    sums = [zlib.crc32(str(value).encode()) for value in array.reshape(-1).tolist()]
+    return np.array(sums, np.int64).reshape(array.shape)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,22 +101,3 @@ class Shard:
         sizes = np.array([size for item in self._items for size in item.shape], np.int64)
         np.savez(path, values=values, ranks=ranks, sizes=sizes)
         return path
-
-
-def plain(result: Any) -> Array:
-    """Return an output as one array of numbers.
-
-    A sequence of tensors is stacked, or where they differ in shape, flattened; maps of an item become a row in the
-    order of their keys; strings become checksums, which are equal where they are.
-    """
-    if isinstance(result, Mapping):
-        return np.stack([plain(value) for value in result.values()], axis=-1)
-    if isinstance(result, Sequence) and not isinstance(result, str):
-        parts = [plain(value) for value in result]
-        alike = len({part.shape for part in parts}) == 1
-        return np.stack(parts) if alike else np.concatenate([np.zeros(0), *(part.reshape(-1) for part in parts)])
-    array = np.asarray(result)
-    if array.dtype.kind not in "OUS":
-        return array
-    sums = [zlib.crc32(str(value).encode()) for value in array.reshape(-1).tolist()]
-    return np.array(sums, np.int64).reshape(array.shape)

@@ -260,14 +260,16 @@ def test_an_invalid_file_is_shown_with_what_is_wrong(tmp_path: Path, capsys: pyt
     assert all("flat" in item["stops"] for item in found["targets"] if item["method"] == "baseline")
 
 
-def test_sizes_that_only_data_can_tell_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_free_sizes_come_from_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
     model = graph_file(tmp_path / "m.onnx", nodes, inputs={"x": ["n", 3, "h", "w"]}, outputs={"y": ["n", 2, "a", "b"]},
                        weights={"w": np.ones((2, 3, 3, 3), np.float32)})  # fmt: skip
     images = np.random.default_rng(0).normal(size=(20, 3, 10, 12)).astype(np.float32)  # equal ones share a split
     np.savez(tmp_path / "d.npz", x=images)
     args = (str(model.path), "--targets", "onnxruntime", "--methods", "int8")
-    assert "--data d.npz" in inspect_json(capsys, *args)["problem"]
+    without = inspect_json(capsys, *args)
+    assert without["problem"] is None
+    assert without["file"]["operators"][0]["macs"] == 222 * 222 * 2 * 27  # images are taken for 224 x 224
     found = inspect_json(capsys, *args, "--data", str(tmp_path / "d.npz"))
     assert found["problem"] is None
     assert found["file"]["operators"][0]["macs"] == 8 * 10 * 2 * 27

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from harness.errors import HarnessError
-from harness.feeds import carried, feed, shard_name
+from harness.feeds import as_array, carried, feed, shard_name
 from harness.measure.inputs import batch_of, rotation
 from harness.measure.outputs import write_outputs
-from harness.shards import Ragged, load_shard, plain
+from harness.shards import Ragged, load_shard
 from harness.stats import fidelity
 from harness.stats.closeness import closeness
 from harness.types import TensorSpec
@@ -140,13 +140,13 @@ def test_items_of_unlike_shapes_are_stored_and_compared_one_by_one(tmp_path: Pat
 
 
 def test_sequences_maps_and_strings_become_arrays() -> None:
-    assert plain([np.zeros((2, 1)), np.ones((2, 1))]).shape == (2, 2, 1)
-    assert plain([np.zeros(2), np.ones(3)]).tolist() == [0, 0, 1, 1, 1]
-    assert plain([{0: 0.25, 1: 0.75}, {0: 0.5, 1: 0.5}]).tolist() == [[0.25, 0.75], [0.5, 0.5]]
-    words = plain(np.array(["cat", "dog", "cat"], object))
+    assert as_array([np.zeros((2, 1)), np.ones((2, 1))]).shape == (2, 2, 1)
+    assert as_array([np.zeros(2), np.ones(3)]).tolist() == [0, 0, 1, 1, 1]
+    assert as_array([{0: 0.25, 1: 0.75}, {0: 0.5, 1: 0.5}]).tolist() == [[0.25, 0.75], [0.5, 0.5]]
+    words = as_array(np.array(["cat", "dog", "cat"], object))
     assert words.dtype == np.int64
     assert words[0] == words[2] != words[1]
-    assert plain([]).shape == (0,)
+    assert as_array([]).shape == (0,)
 
 
 def test_agreement_is_counted_along_the_declared_axis_of_classes() -> None:

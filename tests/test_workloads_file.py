@@ -133,7 +133,10 @@ def test_without_data_inputs_are_seeded_and_flagged(tmp_path: Path) -> None:
         ({"x": np.zeros((100, 4, 1), np.float32)}, r"has shape \[100, 4, 1\]"),
         ({"x": items()["x"], "y": items()["y"][:-1]}, "holds 100 items but 99 labels"),
         ({"x": items()["x"], "y": items()["y"].astype(np.float32)}, "class indices of shape"),
-        ({"x": items()["x"], "y": items()["y"] - 5}, "class indices of shape"),
+        (
+            {"x": items()["x"], "y": items()["y"] - 5},
+            "are -5, -4, -3, but the model has 3 outputs: class indices from 0",
+        ),
         ({"x": items()["x"][:5]}, "holds 5 items; at least 8"),
         ({"x": np.full((100, 4), np.nan, np.float32)}, "not finite"),
         ({"x": items()["x"], "y": np.array([{}] * 100)}, "pickled objects, which are refused"),
@@ -202,9 +205,9 @@ def test_an_exported_program_becomes_a_trainable_module(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "effect.json").read_text())["macs"] == 4 * 8 + 8 * 3
 
 
-def test_a_program_of_a_fixed_batch_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadModel, match="fixed batch"):
-        _ = file_workload(program_file(tmp_path / "m.pt2", dynamic=False)).inputs
+def test_a_program_of_a_fixed_batch_keeps_it(tmp_path: Path) -> None:
+    work = file_workload(program_file(tmp_path / "m.pt2", dynamic=False))
+    assert work.inputs == {"x": TensorSpec("float32", (2, 4))}
 
 
 def test_a_program_with_pickled_payloads_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 
 from harness.bench.robust import EXTENTS, corruptions_of, per_shard
+from harness.feeds import items_in
 from harness.measure.energy import sensing_s, sensor_for
 from harness.measure.layers import ITEMS
 from harness.measure.scenarios import driving_s
@@ -78,7 +79,8 @@ def _items(workload: Chosen) -> int:
     """Return the test items of a user's own data, which is read anyway; the others' are not read for a prediction."""
     if workload.spec.modality != "file":
         return UNREAD_ITEMS
-    return len(next(iter(workload.spec.split(workload.params, "test").inputs.values())))
+    items = workload.spec.split(workload.params, "test").inputs
+    return next(iter(items_in(workload.ask("inputs"), items).values()))
 
 
 def _energy(request: Request, profile: Profile, target: Resolved, state: TargetState | None) -> float | None:

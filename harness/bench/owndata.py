@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from harness.build.data import SplitInfo
 from harness.errors import BadModel, HarnessError, Unsupported
 from harness.explain import first_line
+from harness.feeds import items_in
 from harness.params import build
 from harness.plan.splits import lacking
 from harness.types import Failure, SplitName
@@ -42,7 +43,10 @@ def read_own_data(plan: Plan, registry: Registry, note: Callable[[str], None]) -
             given = build(spec.params, workload.params, owner=f"workload {workload.name!r}")
             known[label] = _sizes(spec, given)
             told = ", ".join(f"{info.items} {name}" for name, info in known[label].items() if not info.absent)
-            note(f"{label}: {told} items")
+            batch = next(planned.cell.options.batch for planned in plan.cells if planned.labels["workload"] == label)
+            forced = batch not in plan.request.batches
+            fixed = f", {batch} in each call, as the model is fixed to" if forced else ""
+            note(f"{label}: {told} items{fixed}")
     cells = tuple(_possible(planned, known.get(planned.labels["workload"], {}), registry) for planned in plan.cells)
     return dataclasses.replace(plan, cells=cells)
 
@@ -59,7 +63,8 @@ def _sizes(spec: WorkloadSpec[Any], params: object) -> dict[str, SplitInfo]:
             raise
         except Exception as error:
             raise BadModel(f"workload {spec.name}: {type(error).__name__}: {first_line(str(error))}") from error
-        found[name] = SplitInfo(len(next(iter(items.inputs.values()))), items.labels is not None, {})
+        count = next(iter(items_in(spec.inputs(params), items.inputs).values()))
+        found[name] = SplitInfo(count, items.labels is not None, {})
     return found
 
 

@@ -39,6 +39,7 @@ def run_once(
     Raises:
         Unopened: The target raised; nothing of it is published.
     """
+    from harness.feeds import with_roles
     from harness.measure import chain  # numpy, which only a builder that runs a model imports
     from harness.measure import inputs as feeds
 
@@ -47,8 +48,9 @@ def run_once(
         session = chain.opened(spec, artifact, params, replace(options, batch=batch), "accuracy")
         try:
             if items is not None:
-                own = feeds.batch_of(session.inputs, batch)
-                session.run(feeds.rotation(items, session.inputs, batch=own, distinct=1, seed=0)[0])
+                specs = with_roles(session.inputs, inputs)
+                own = feeds.batch_of(specs, batch)
+                session.run(feeds.rotation(items, specs, batch=own, distinct=1, seed=0)[0])
         finally:
             session.close()
     except Exception as error:

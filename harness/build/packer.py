@@ -102,7 +102,8 @@ def write_pack(plan: Plan, results: Mapping[str, Built | Failure], cache: Cache,
             built = results.get(planned.cell_id)
             if isinstance(built, Built):
                 packer.add(planned.cell_id, built)
-        packer.close(plan.request)
+        batches = tuple(dict.fromkeys(planned.cell.options.batch for planned in plan.cells))
+        packer.close(dataclasses.replace(plan.request, batches=batches))  # a model's own tells only where its file is
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)

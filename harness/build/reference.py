@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
+from harness.feeds import items_of_call
 
 if TYPE_CHECKING:
     from harness.specs import Arrays, Oracle
-    from harness.types import Model
+    from harness.types import Model, TensorSpec
 
 BUDGET_S = 10.0  # an oracle that would take longer over all items makes room for the next one
 
@@ -103,7 +104,7 @@ class _Run:
 
         for file in self.folder.glob("*"):  # of one that was passed over
             file.unlink()
-        call, started = _Timed(oracle, self.items, budget_s, self.progress), time.monotonic()
+        call, started = _Timed(oracle, self.model.inputs, self.items, budget_s, self.progress), time.monotonic()
         files, batch = write_outputs(
             call, self.model.inputs, self.model.axes, self.evaluation, self.folder, batch=self.batch, items=self.items
         )
@@ -119,15 +120,22 @@ def _told(error: Exception) -> str:
 class _Timed:
     """Calls of an oracle; the first one tells how long all of them will take."""
 
-    def __init__(self, oracle: Oracle, items: int, budget_s: float, progress: Callable[[float, str], None]) -> None:
-        self._oracle, self._items, self._budget_s, self._progress = oracle, items, budget_s, progress
+    def __init__(
+        self,
+        oracle: Oracle,
+        specs: Mapping[str, TensorSpec],
+        items: int,
+        budget_s: float,
+        progress: Callable[[float, str], None],
+    ) -> None:
+        self._oracle, self._specs, self._items = oracle, specs, items
+        self._budget_s, self._progress = budget_s, progress
         self._calls = 0
 
     def __call__(self, inputs: Arrays) -> Arrays:
         started = time.monotonic()
         found = self._oracle.run(inputs)
-        size = max((len(array) for array in inputs.values() if array.ndim), default=1)
-        calls = -(-self._items // max(1, size))
+        calls = -(-self._items // max(1, items_of_call(self._specs, inputs)))
         expected = (time.monotonic() - started) * calls
         if not self._calls and expected > self._budget_s:
             raise _TooSlow(f"{expected:.0f} s for {self._items} items")

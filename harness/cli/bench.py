@@ -47,6 +47,18 @@ def _items(name: str, what: str) -> Callable[[F], F]:
 )
 @click.option("--data", type=_FILE, help="A .npz for each --model: inputs by name, optional y and calib_*.")
 @click.option(
+    "--axis", "axes", multiple=True, metavar="NAME=1", help="Item axis of an input of --model, or none; repeatable."
+)
+@click.option(
+    "--state", "states", multiple=True, metavar="NAME=OUTPUT", help="Input that an output is fed back into; repeatable."
+)
+@click.option(
+    "--task",
+    type=click.Choice(["classification", "regression", "none"]),
+    help="What the labels and the first output of --model are; default: classification where there are labels.",
+)
+@click.option("--classes-axis", type=int, help="Axis of the classes in the first output of --model, items first.")
+@click.option(
     "--workload",
     "factories",
     multiple=True,
@@ -243,14 +255,22 @@ def _own(options: dict[str, Any]) -> tuple[str, ...]:
     from harness.grammar import format_step
     from harness.types import Step
 
-    models, data = options["models"], options["data"]
+    models, data, task = options["models"], options["data"], options.get("task")
+    said = {
+        "axes": ";".join(options.get("axes") or ()), "states": ";".join(options.get("states") or ()),
+        "task": task if task != "regression" else None, "classes_axis": options.get("classes_axis"),
+    }  # fmt: skip
+    given = {name: value for name, value in said.items() if value not in (None, "")}
     if data is not None and not models:
         raise PlanError("--data says what --model runs on; no --model is given")
+    if (given or task) and not models:
+        raise PlanError("--axis, --state, --task and --classes-axis say what --model is; no --model is given")
     own = [Step("factory", {"target": text}) for text in options["factories"]]
     for model in models:
         if model.suffix not in {".onnx", ".pt2", ".tflite"}:
             raise PlanError(f"--model takes a .onnx, .pt2 or .tflite file; got {model.name!r}")
-        own.append(Step("file", {"path": str(model.absolute())} | ({"data": str(data.absolute())} if data else {})))
+        files = {"path": str(model.absolute())} | ({"data": str(data.absolute())} if data else {})
+        own.append(Step("file-regression" if task == "regression" else "file", files | given))
     return tuple(format_step(step) for step in own)
 
 

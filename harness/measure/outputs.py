@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import HarnessError
-from harness.feeds import carried, one_by_one, shard_name
+from harness.feeds import as_array, carried, one_by_one, shard_name
 from harness.measure.inputs import batch_of, count_items, open_items, take
-from harness.shards import Shard, plain
+from harness.shards import Shard
 from harness.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def write_outputs(
             if name not in shards:
                 entries = total if axes.get(name, 0) is not None else -(-total // size)
                 shards[name] = Shard(folder / shard_name(name), entries)
-            shards[name].add(_entries(name, plain(result), axes.get(name, 0), size)[: total - start])
+            shards[name].add(_entries(name, as_array(result), axes.get(name, 0), size)[: total - start])
     return {name: shard.close() for name, shard in shards.items()}, size
 
 

@@ -58,7 +58,7 @@ def make_plan(
         _row(workload, pipeline, target, options, states, registry, added)
         for workload in resolve.workloads(request, registry)
         for target in resolve.targets(request, registry)
-        for options in resolve.options(request, cores)
+        for options in resolve.options_of(workload, request, cores)
         for pipeline, added in _pipelines(request, registry, target)
     ]
     return Plan(request, tuple(_predict(_with_controls(_with_anchors(rows)), request, asides or predict.Asides())))

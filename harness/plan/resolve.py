@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from harness import grammar, params
-from harness.errors import PlanError
+from harness.errors import HarnessError, PlanError
+from harness.feeds import fixed_batch
 from harness.plan.checks import check_pipeline
 from harness.plan.chosen import Chosen
 from harness.plan.values import Request, Resolved
@@ -141,6 +142,36 @@ def _threads(text: str, cores: int) -> int:
     if int(text) > cores:
         raise PlanError(f"threads={text} is more than the {cores} cores that this process may use", hint="use 'all'")
     return int(text)
+
+
+def options_of(workload: Chosen, request: Request, cores: int) -> tuple[Options, ...]:
+    """Return the combinations for one workload: a model that is fixed to a batch is measured at that.
+
+    Raises:
+        PlanError: Another batch is asked for.
+    """
+    found = options(request, cores)
+    fixed = _fixed_batch(workload)
+    wrong = next((item.batch for item in found if fixed is not None and item.batch != fixed), None)
+    if fixed is None or wrong is None:
+        return found
+    if request.batches != Request().batches:
+        raise PlanError(
+            f"the model of {workload.text} takes {fixed} item{'s' if fixed > 1 else ''} in a call, not {wrong}",
+            hint=f"--batch {fixed}, or a model that leaves its batch free",
+        )
+    return tuple(dict.fromkeys(dataclasses.replace(item, batch=fixed) for item in found))
+
+
+def _fixed_batch(workload: Chosen) -> int | None:
+    """Return the batch that the user's own model is fixed to."""
+    if workload.spec.modality != "file":
+        return None
+    try:
+        inputs = workload.ask("inputs")
+    except HarnessError:  # told where the files are read
+        return None
+    return fixed_batch(inputs or {})
 
 
 def options(request: Request, cores: int) -> tuple[Options, ...]:

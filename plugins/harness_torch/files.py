@@ -84,9 +84,10 @@ def new_model(
     outputs: tuple[str, ...],
     *,
     flags: tuple[str, ...] = (),
+    axes: Mapping[str, int | None] | None = None,
 ) -> Model:
     """Write a workload's fitted module and return its model, with no lineage yet."""
-    like = Model("torch", job.out / "model.pt", dict(inputs), tuple(outputs), flags=flags)
+    like = Model("torch", job.out / "model.pt", dict(inputs), tuple(outputs), flags=flags, axes=dict(axes or {}))
     return save(module, like, job)
 
 

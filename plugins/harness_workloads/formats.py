@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.api import BadModel, MissingDependency, TensorSpec, first_line
+from harness_workloads.roles import UNNAMED, Dims, Port
 
 SUFFIXES = {".onnx": "onnx", ".pt2": "torch", ".tflite": "tflite"}
+_FED = {
+    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
+}  # fmt: skip
 # torch's ScalarType numbers, as torch.export writes them
 _SCALARS = {
     1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64", 12: "bool",
@@ -25,13 +29,18 @@ class Declared:
 
     Attributes:
         format: "onnx", "torch" or "tflite".
+        inputs: As they stand in the file, by name in call order.
         files: The file itself first, then those that it points to.
+        takes: The inputs with the names of their free dimensions.
+        gives: The outputs likewise.
     """
 
     format: str
     inputs: Mapping[str, TensorSpec]
     outputs: tuple[str, ...]
     files: tuple[Path, ...]
+    takes: Mapping[str, Port] = field(default_factory=dict)
+    gives: Mapping[str, Port] = field(default_factory=dict)
 
 
 def model_format(path: Path) -> str:
@@ -68,11 +77,110 @@ def _declared(kind: str, path: Path, _modified_ns: int, _size: int) -> Declared:
 def _onnx(path: Path) -> Declared:
     model = onnx_model(path)
     stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = {item.name: _onnx_spec(path, item) for item in model.graph.input if item.name not in stored}
-    outputs = tuple(item.name for item in model.graph.output)
-    if not inputs or not outputs:
-        raise BadModel(f"model file {path} declares no {'outputs' if inputs else 'inputs'}")
-    return Declared("onnx", inputs, outputs, (path, *_external(path, model)))
+    takes = {item.name: _port(path, item) for item in model.graph.input if item.name not in stored}
+    declared = list(model.graph.output)
+    if not takes or not declared:
+        raise BadModel(f"model file {path} declares no {'outputs' if takes else 'inputs'}")
+    inferred = zip(declared, _inferred(model), strict=True)
+    gives = {_own_name(item.name, takes): _best(_soft(item), known) for item, known in inferred}
+    return Declared("onnx", _specs(takes), tuple(gives), (path, *_external(path, model)), takes, gives)
+
+
+def _own_name(output: str, takes: Mapping[str, Port]) -> str:
+    """Return the name of an output; one that is an input too gets another, by which the two can be told apart."""
+    while output in takes:
+        output += "_output"
+    return output
+
+
+def _specs(takes: Mapping[str, Port]) -> dict[str, TensorSpec]:
+    return {
+        name: TensorSpec(port.dtype, tuple(dim if isinstance(dim, int) else None for dim in port.dims or ()))
+        for name, port in takes.items()
+    }
+
+
+def _dims(name: str, shape: Any) -> Dims:
+    """Return sizes and names of free dimensions; one without a name gets its own."""
+    return tuple(
+        dim.dim_value if dim.dim_value > 0 else dim.dim_param or f"{UNNAMED}{name}.{at}"
+        for at, dim in enumerate(shape.dim)
+    )
+
+
+def _port(path: Path, item: Any) -> Port:
+    from onnx import helper
+
+    kind = item.type.WhichOneof("value")
+    if kind != "tensor_type":
+        told = (kind or "of no type").removesuffix("_type").replace("_", " ")
+        raise BadModel(
+            f"input {item.name!r} of {path} is no tensor but {told}, and only arrays are fed here",
+            hint="cut the graph behind what reads it, for example with onnx.utils.extract_model",
+        )
+    tensor = item.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise BadModel(
+            f"input {item.name!r} of {path} declares no shape",
+            hint="give it one, for example with onnx.tools.update_model_dims.update_inputs_outputs_dims",
+        )
+    dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    if dtype not in _FED:
+        raise BadModel(
+            f"input {item.name!r} of {path} takes {'strings' if dtype == 'object' else dtype}, which is not fed here",
+            hint="cut the graph behind what reads it, for example with onnx.utils.extract_model",
+        )
+    return Port(dtype, _dims(item.name, tensor.shape))
+
+
+def _soft(item: Any) -> Port:
+    """Return an output as declared; of what is no tensor nothing is known."""
+    from onnx import helper
+
+    if item.type.WhichOneof("value") != "tensor_type" or not item.type.tensor_type.elem_type:
+        return Port("", None)
+    tensor = item.type.tensor_type
+    dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return Port(dtype, _dims(item.name, tensor.shape) if tensor.HasField("shape") else None)
+
+
+def _inferred(model: Any) -> list[Port]:
+    """Return the outputs by shape inference alone, so that they carry the names of the inputs' free dimensions."""
+    import onnx
+
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    for item in bare.graph.input:
+        if item.name not in stored:
+            shape = item.type.tensor_type.shape
+            for dim, known in zip(shape.dim, _dims(item.name, shape), strict=True):
+                if isinstance(known, str):
+                    dim.dim_param = known
+    taken = {item.name for item in bare.graph.input}
+    for item in bare.graph.output:
+        if item.type.WhichOneof("value") == "tensor_type" and item.name not in taken:
+            item.type.tensor_type.ClearField("shape")
+    del bare.graph.value_info[:]
+    try:
+        found = onnx.shape_inference.infer_shapes(bare, data_prop=True)
+    except Exception:  # noqa: BLE001  it raises of several classes; what is declared is left
+        return [Port("", None) for _item in model.graph.output]
+    inputs = {item.name: item for item in found.graph.input}
+    return [_soft(inputs.get(item.name, item)) for item in found.graph.output]
+
+
+def _best(declared: Port, inferred: Port) -> Port:
+    """Return what is declared of an output, with what shape inference knows better."""
+    if inferred.dims is None or (declared.dims is not None and len(declared.dims) != len(inferred.dims)):
+        return declared
+    if declared.dims is None:
+        return Port(declared.dtype or inferred.dtype, inferred.dims)
+    dims = (
+        mine if isinstance(mine, int) or (isinstance(theirs, str) and theirs.startswith(("unk__", UNNAMED))) else theirs
+        for mine, theirs in zip(declared.dims, inferred.dims, strict=True)
+    )
+    return Port(declared.dtype, tuple(dims))
 
 
 def onnx_model(path: Path) -> Any:
@@ -93,18 +201,6 @@ def onnx_model(path: Path) -> Any:
         return onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own DecodeError, of a package that only onnx depends on
         raise BadModel(f"model file {path} is no ONNX file: {first_line(str(error))}") from error
-
-
-def _onnx_spec(path: Path, item: Any) -> TensorSpec:
-    from onnx import helper
-
-    if not item.type.HasField("tensor_type"):
-        raise BadModel(f"input {item.name!r} of {path} is no tensor")
-    tensor = item.type.tensor_type
-    if not tensor.HasField("shape"):
-        raise BadModel(f"input {item.name!r} of {path} declares no shape")
-    shape = tuple(size.dim_value if size.dim_value > 0 else None for size in tensor.shape.dim)
-    return TensorSpec(str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape)
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
@@ -155,9 +251,18 @@ def _program(path: Path) -> Declared:
             f"model file {path} is no program of torch.export: {first_line(str(error))}",
             hint="write it with torch.export.save(torch.export.export(model, inputs, dynamic_shapes=…), path)",
         ) from error
-    inputs = dict(_argument(path, argument, values) for argument in arguments)
-    outputs = ("output",) if len(results) == 1 else tuple(f"output{i}" for i in range(len(results)))
-    return Declared("torch", inputs, outputs, (path,))
+    takes = dict(_argument(path, argument, values) for argument in arguments)
+    names = ("output",) if len(results) == 1 else tuple(f"output{i}" for i in range(len(results)))
+    found = (values.get(item["user_output"]["arg"].get("as_tensor", {}).get("name")) for item in results)
+    gives = {name: _value(value) for name, value in zip(names, found, strict=True)}
+    return Declared("torch", _specs(takes), names, (path,), takes, gives)
+
+
+def _value(value: Mapping[str, Any] | None) -> Port:
+    if value is None:
+        return Port("", None)
+    dims = (size["as_int"] if "as_int" in size else str(size["as_expr"]["expr_str"]) for size in value["sizes"])
+    return Port(_SCALARS.get(value["dtype"], ""), tuple(dims))
 
 
 def _refuse_pickles(path: Path, archive: zipfile.ZipFile, held: list[str]) -> None:
@@ -169,20 +274,14 @@ def _refuse_pickles(path: Path, archive: zipfile.ZipFile, held: list[str]) -> No
         raise BadModel(f"model file {path} holds pickled objects, which are refused", hint="export plain dense tensors")
 
 
-def _argument(path: Path, argument: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, TensorSpec]:
+def _argument(path: Path, argument: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, Port]:
     if "as_tensor" not in argument:
         raise BadModel(f"model file {path} takes an argument that is no tensor")
     name = argument["as_tensor"]["name"]
-    shape = tuple(size.get("as_int") for size in values[name]["sizes"])
-    if not shape or shape[0] is not None:
-        raise BadModel(
-            f"input {name!r} of {path} was exported with a fixed batch",
-            hint="export with dynamic_shapes=({0: torch.export.Dim('batch')}, …), one entry for each input",
-        )
-    dtype = _SCALARS.get(values[name]["dtype"])
-    if dtype is None:
+    port = _value(values[name])
+    if not port.dtype:
         raise BadModel(f"input {name!r} of {path} has a dtype that arrays cannot hold")
-    return name, TensorSpec(dtype, shape)
+    return name, port
 
 
 def _tflite(path: Path) -> Declared:
@@ -201,14 +300,18 @@ def _tflite(path: Path) -> Declared:
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     if len(signatures) == 1:
         runner = interpreter.get_signature_runner(next(iter(signatures)))
-        named, given = runner.get_input_details(), tuple(runner.get_output_details())
+        named, given = runner.get_input_details(), runner.get_output_details()
     else:
-        named, given = {item["name"]: item for item in inputs}, tuple(item["name"] for item in outputs)
-    return Declared("tflite", {name: _tflite_spec(item) for name, item in named.items()}, given, (path,))
+        named, given = ({item["name"]: item for item in listed} for listed in (inputs, outputs))
+    takes, gives = ({name: _tflite_port(name, item) for name, item in side.items()} for side in (named, given))
+    return Declared("tflite", _specs(takes), tuple(gives), (path,), takes, gives)
 
 
-def _tflite_spec(item: Mapping[str, Any]) -> TensorSpec:
+def _tflite_port(name: str, item: Mapping[str, Any]) -> Port:
+    """Return a tensor; free dimensions have no names in these files, but a free first one is the batch."""
     import numpy as np
 
-    signature = item.get("shape_signature", item["shape"])
-    return TensorSpec(str(np.dtype(item["dtype"])), tuple(None if size < 0 else int(size) for size in signature))
+    signature = enumerate(item.get("shape_signature", item["shape"]))
+    free = ("batch" if at == 0 else f"{UNNAMED}{name}.{at}" for at in range(len(item["shape"])))
+    dims = tuple(int(size) if size >= 0 else other for (_at, size), other in zip(signature, free, strict=True))
+    return Port(str(np.dtype(item["dtype"])), dims)

@@ -16,17 +16,36 @@ if TYPE_CHECKING:
 
 
 def correct(outputs: Mapping[str, Array], labels: Array) -> Array:
-    """Return 1 where the largest logit of the first output is the label, else 0: shape [n, 1].
+    """Return the share of an item's labels that the first output chooses, of one label 1 or 0: shape [n, 1].
+
+    The choice is the largest value along the classes: all values of an item for labels [n]; for labels [n, …] the axis
+    without which the output has their shape, axis 1 before others. An output of integers in the shape of the labels is
+    the choice itself; a single value for two classes is a probability where all lie within 0 and 1, else a logit.
 
     Raises:
-        BadModel: A label names a class that the model has no logit for.
+        BadModel: A label names a class that the model has no logit for, or the shapes do not fit.
     """
-    logits = next(iter(outputs.values()))
+    logits, labels = next(iter(outputs.values())), np.asarray(labels)
+    labels = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if logits.dtype.kind in "iu" and logits.size == labels.size:
+        return _shares(logits.reshape(labels.shape) == labels)
+    if labels.ndim > 1:
+        axes = [at for at in range(1, logits.ndim) if np.delete(logits.shape, at).tolist() == list(labels.shape)]
+        if not axes:
+            raise BadModel(f"labels of shape {list(labels.shape)} do not fit an output of shape {list(logits.shape)}")
+        return _shares(logits.argmax(axis=axes[0]) == labels)
     logits = logits.reshape(len(logits), -1)
+    if logits.shape[1] == 1 and set(np.unique(labels).tolist()) <= {0, 1}:
+        middle = 0.5 if logits.min() >= 0 and logits.max() <= 1 else 0.0
+        return _shares((logits[:, 0] > middle) == labels)
     highest = int(np.max(labels, initial=0))
     if highest >= logits.shape[1]:
         raise BadModel(f"a label is {highest}, but the model has {logits.shape[1]} outputs (classes count from 0)")
-    return (logits.argmax(axis=1) == np.asarray(labels).reshape(-1)).astype(np.float64)[:, None]
+    return _shares(logits.argmax(axis=1) == labels)
+
+
+def _shares(hits: Array) -> Array:
+    return np.asarray(hits.reshape(len(hits), -1).mean(axis=1, keepdims=True), dtype=np.float64)
 
 
 def accuracy(scores: Array) -> float:

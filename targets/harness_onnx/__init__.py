@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.api import ExporterSpec, InspectorSpec, OracleSpec, hookimpl
+from harness_onnx.agreement import runner
 from harness_onnx.export import export
 from harness_onnx.graph import (
     BATCH,
     as_given,
+    bind,
     check_file,
     consumers,
     float_nodes,
@@ -53,6 +55,7 @@ __all__ = [
     "Range",
     "TensorSpan",
     "as_given",
+    "bind",
     "bound_ranges",
     "calibration_batches",
     "calibration_feeds",
@@ -80,6 +83,7 @@ __all__ = [
     "read_encodings",
     "recurrent_nodes",
     "refuse_invalid",
+    "runner",
     "save_normalised",
     "symmetric_qdq",
     "tensor_runs",

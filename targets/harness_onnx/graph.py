@@ -90,16 +90,75 @@ def at_opset(model: ModelProto, version: int) -> ModelProto:
 def normalise(model: ModelProto) -> None:
     """Name the free first dimension of every input and output ``batch``, and drop stored intermediate shapes.
 
+    A file in which a dimension has that name keeps its names: ``bind`` gave them, on whatever axis the items lie.
     A runtime can then fix the batch by that name. Stored shapes go because quantizers rewrite weights under
     their old names, and stale shapes then fail shape inference.
     """
     weights = {item.name for item in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in weights]
+    if any(dim.dim_param == BATCH for item in inputs for dim in item.type.tensor_type.shape.dim):
+        del model.graph.value_info[:]
+        return  # the batch is named already, on whatever axis it lies
     old = {_first(item).dim_param for item in inputs if _is_free(item)}
     for item in [*inputs, *model.graph.output]:
         if _is_free(item) and (_first(item).dim_param in old or item in inputs):
             _first(item).dim_param = BATCH
     del model.graph.value_info[:]
+
+
+def bind(path: Path, inputs: Mapping[str, TensorSpec], outputs: Sequence[str], sized: Mapping[str, int]) -> None:
+    """Write the sizes and roles that were found for a file's inputs into it, so that only the batch is left free.
+
+    An output that is an input too gets a name of its own behind an Identity; one that is named twice stands once.
+
+    Args:
+        path: Of the file, which is changed.
+        inputs: With their roles; what is free is the batch.
+        outputs: Their names, once each.
+        sized: Sizes of free dimensions by name.
+    """
+    onnx = import_onnx()
+    model = load(path)
+    _part_outputs(model, outputs)
+    named = {}
+    for item in model.graph.input:
+        shape = inputs[item.name].shape if item.name in inputs else ()
+        for dim, size in zip(item.type.tensor_type.shape.dim, shape, strict=False):
+            if dim.dim_value <= 0:
+                named[dim.dim_param] = size
+                _set(dim, size)
+    named |= sized
+    for item in model.graph.output:
+        for dim in item.type.tensor_type.shape.dim:
+            if dim.dim_value <= 0:
+                known = dim.dim_param and dim.dim_param in named
+                _set(dim, named[dim.dim_param], dim.dim_param) if known else _set(dim, None, dim.dim_param or "free")
+    del model.graph.value_info[:]
+    onnx.save(model, str(path))
+
+
+def _part_outputs(model: ModelProto, outputs: Sequence[str]) -> None:
+    onnx = import_onnx()
+    found = {item.name: item for item in reversed(model.graph.output)}
+    taken = {item.name for item in model.graph.input}
+    kept = []
+    for name, output in zip(dict.fromkeys(item.name for item in model.graph.output), outputs, strict=True):
+        item = onnx.ValueInfoProto()
+        item.CopyFrom(found[name])
+        item.name = output
+        kept.append(item)
+        if name in taken:
+            model.graph.node.append(onnx.helper.make_node("Identity", [name], [output], name=f"{output}/identity"))
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+
+
+def _set(dim: Any, size: int | None, name: str = BATCH) -> None:
+    dim.Clear()
+    if size is None:
+        dim.dim_param = name
+    else:
+        dim.dim_value = size
 
 
 def save_normalised(source: Path, out: Path) -> None:

@@ -99,8 +99,9 @@ def _fix_batch(model: Any, openvino: Any, batch: int) -> None:
     shapes = {}
     for port in model.inputs:
         shape = port.get_partial_shape()
-        if shape.rank.get_length() and shape[0].is_dynamic:
-            shape[0] = openvino.Dimension(batch)
+        for axis in range(shape.rank.get_length()):  # what is left free is the batch, on whatever axis it lies
+            if shape[axis].is_dynamic:
+                shape[axis] = openvino.Dimension(batch)
         shapes[port] = shape
     model.reshape(shapes)
 
