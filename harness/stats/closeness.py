@@ -112,15 +112,50 @@ class _Axis:
     def of(cls, size: int) -> _Axis:
         return cls(np.zeros(size), np.zeros(size), np.full((2, size), np.inf), np.full((2, size), -np.inf))
 
-    def add(self, axis: int, signal: Array, noise: Array, values: tuple[Array, Array]) -> None:
-        """Add a block [n, …]."""
-        others = tuple(place for place in range(signal.ndim) if place != axis)
-        self.signal += signal.sum(axis=others)
-        self.noise += noise.sum(axis=others)
-        for which, array in enumerate(values):
-            known = np.isfinite(array)
-            self.low[which] = np.minimum(self.low[which], np.where(known, array, np.inf).min(axis=others))
-            self.high[which] = np.maximum(self.high[which], np.where(known, array, -np.inf).max(axis=others))
+    def add(self, axis: int, block: _Block) -> None:
+        """Add a block whose items were summed up already: its arrays have the axes from 1 on."""
+        others = tuple(place for place in range(block.signal.ndim) if place != axis - 1)
+        self.signal += block.signal.sum(axis=others)
+        self.noise += block.noise.sum(axis=others)
+        for which in (0, 1):
+            self.low[which] = np.minimum(self.low[which], block.low[which].min(axis=others))
+            self.high[which] = np.maximum(self.high[which], block.high[which].max(axis=others))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Sums and bounds over the items of a block, for each element of an item."""
+
+    signal: Array
+    noise: Array
+    low: tuple[Array, Array]
+    high: tuple[Array, Array]
+
+    @classmethod
+    def of(cls, mine: Array, theirs: Array, error: Array) -> _Block:
+        numbers, shape = _numbers(theirs), theirs.shape[1:]
+        (low, high), (our_low, our_high) = _bounds(theirs), _bounds(mine)
+        return cls(_powers(numbers).reshape(shape), _powers(error).reshape(shape), (low, our_low), (high, our_high))
+
+
+def _bounds(array: Array) -> tuple[Array, Array]:
+    """Return the least and the largest number over items."""
+    known = np.isfinite(array)
+    if known.all():
+        return array.min(axis=0), array.max(axis=0)
+    return np.where(known, array, np.inf).min(axis=0), np.where(known, array, -np.inf).max(axis=0)
+
+
+def _numbers(array: Array) -> Array:
+    """Return an array with zeros for what is no number or not finite."""
+    return np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _powers(array: Array) -> Array:
+    """Return the sum of squares over items: shape [elements of an item]."""
+    rows = array.reshape(len(array), -1)
+    found: Array = np.einsum("ij,ij->j", rows, rows)
+    return found
 
 
 @dataclass
@@ -149,15 +184,19 @@ class _Comparison:
 
     def add(self, mine: Array, theirs: Array) -> None:
         """Compare a block of items."""
-        same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
-        known = np.isfinite(theirs)
-        with np.errstate(invalid="ignore"):
-            error = np.where(same, 0.0, np.abs(mine - theirs))
-        error[~np.isfinite(error)] = np.inf
-        signal, noise = np.where(known, theirs, 0.0) ** 2, error**2
         rows = len(theirs)
-        self.items.append(np.stack([signal.reshape(rows, -1).sum(axis=1), noise.reshape(rows, -1).sum(axis=1)], axis=1))
-        clean = tuple(np.where(np.isfinite(array), array, 0.0).reshape(rows, -1) for array in (mine, theirs))
+        with np.errstate(invalid="ignore"):
+            error = np.abs(mine - theirs)
+        same = error == 0
+        if not np.isfinite(error).all():
+            same |= (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+            error = np.where(same, 0.0, np.where(np.isfinite(error), error, np.inf))
+        clean = tuple(
+            np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0).reshape(rows, -1) for array in (mine, theirs)
+        )
+        flat = error.reshape(rows, -1)
+        sums = [np.einsum("ij,ij->i", array, array) for array in (clean[1], flat)]
+        self.items.append(np.stack(sums, axis=1))
         self.cosine.append(cosines(*clean))
         self.equal += int(same.sum())
         self.not_numbers += int(np.isnan(theirs).sum())
@@ -166,17 +205,18 @@ class _Comparison:
         if self.classes is not None:
             first = (np.where(np.isnan(array), -np.inf, array).argmax(axis=self.classes) for array in (mine, theirs))
             self.chosen.append((next(first) == next(first)).reshape(rows, -1).mean(axis=1))
-        for axis, sums in self.axes.items():
-            sums.add(axis, signal, noise, (theirs, mine))
+        if self.axes:
+            block = _Block.of(mine, theirs, error)
+            for axis, found in self.axes.items():
+                found.add(axis, block)
 
     def result(self, due_db: float | None) -> Closeness:
         """Return what the blocks came to."""
         items = np.concatenate(self.items)
         count, faintest = math.prod(self.shape), FAINT * float(items[:, 0].mean())
-        decibels = np.array([decibel(max(signal, faintest), noise) for signal, noise in items])
+        decibels = _decibels(np.maximum(items[:, 0], faintest), items[:, 1])
         whole, worst = decibel(*(float(total) for total in items.sum(axis=0))), int(decibels.argmin())
-        slices = [found for axis in self.axes for found in self._slices(axis, whole, items)]
-        lost = sorted((item for item in slices if item.lost), key=lambda item: item.sqnr_db)
+        slices, lost = self._slices(whole, items)
         below = decibels < (-math.inf if due_db is None else due_db)
         return Closeness(
             sqnr_db=whole,
@@ -188,14 +228,29 @@ class _Comparison:
             cosine=float(np.concatenate(self.cosine).mean()),
             equal=self.equal / count if self.exact else None,
             agreement=float(np.concatenate(self.chosen).mean()) if self.chosen else None,
-            slices=tuple(_worst(slices)),
-            lost=tuple(lost[:NAMED]),
+            slices=slices,
+            lost=tuple(sorted(lost, key=lambda item: item.sqnr_db)[:NAMED]),
             lost_count=len(lost),
             not_numbers=self.not_numbers / count,
         )
 
-    def _slices(self, axis: int, whole: float, items: Array) -> Iterator[Slice]:
-        """Yield the slices of an axis that carry signal."""
+    def _slices(self, whole: float, items: Array) -> tuple[tuple[Slice, ...], list[Slice]]:
+        """Return the worst slice of each axis, and the slices that died."""
+        worst: list[Slice] = []
+        lost: list[Slice] = []
+        for axis in self.axes:
+            index, decibels, dead = self._along(axis, whole, items)
+            found = [
+                Slice(axis, int(at), float(db), lost=True) for at, db in zip(index[dead], decibels[dead], strict=True)
+            ]
+            lost += found
+            if len(index):
+                at = int(decibels.argmin())
+                worst.append(Slice(axis, int(index[at]), float(decibels[at]), lost=bool(dead[at])))
+        return tuple(worst), lost
+
+    def _along(self, axis: int, whole: float, items: Array) -> tuple[Array, Array, Array]:
+        """Return of the slices that carry signal: index, SQNR and whether each died."""
         sums, each = self.axes[axis], math.prod(self.shape) / self.shape[axis]
         carried, varies = (CHOICE, CHOICE) if axis == self.classes else (CARRIED, VARIES)
         with np.errstate(invalid="ignore"):
@@ -205,15 +260,18 @@ class _Comparison:
         constant = (ranges[0] > varies * largest) & (ranges[1] <= CONSTANT * ranges[0])
         least = carried * math.sqrt(float(items[:, 0].sum()) / math.prod(self.shape))
         heard = np.sqrt(sums.signal / each) >= max(least, np.finfo(float).tiny)
-        for index in np.flatnonzero(constant | heard):
-            found = decibel(float(sums.signal[index]), float(sums.noise[index]))
-            dead = bool(heard[index]) and found < DEAD_DB and whole >= DEAD_DB + APART_DB
-            yield Slice(axis, int(index), found, lost=bool(constant[index]) or dead)
+        index = np.flatnonzero(constant | heard)
+        decibels = _decibels(sums.signal[index], sums.noise[index])
+        dead = heard[index] & (decibels < DEAD_DB) & (whole >= DEAD_DB + APART_DB)
+        return index, decibels, constant[index] | dead
 
 
-def _worst(slices: list[Slice]) -> Iterator[Slice]:
-    for axis in sorted({item.axis for item in slices}):
-        yield min((item for item in slices if item.axis == axis), key=lambda item: item.sqnr_db)
+def _decibels(signal: Array, noise: Array) -> Array:
+    """Return ``decibel`` of each pair."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = np.minimum(10 * np.log10(signal / noise), SQNR_CAP_DB)
+    found = np.where(np.isfinite(noise) & (signal > 0), found, -SQNR_CAP_DB)
+    return np.where(noise == 0, SQNR_CAP_DB, found)
 
 
 def _known(value: float) -> float | None:
