@@ -253,3 +253,9 @@ def test_infinity_is_refused_where_the_model_itself_is_finite():
         refuse_infinite({"y": reference.copy()}, {"y": SCORES})
     with pytest.raises(Unsupported, match="NaN or infinite for 1 of 64 items"):
         refuse_infinite({"y": reference.copy()})
+
+
+def test_the_table_of_tolerances_is_the_one_in_the_documentation():
+    text = (Path(__file__).parents[1] / "docs" / "measurement.md").read_text()
+    for name, due in oracle.TOLERANCES.items():
+        assert f"| {name} | {due.due_db:g} dB | {due.equal:.0%} | {due.why} |" in text
