@@ -1,4 +1,4 @@
-"""The six hooks. They are called once, at start, to collect what plugins offer."""
+"""The seven hooks. They are called once, at start, to collect what plugins offer."""
 
 from __future__ import annotations
 
