@@ -338,6 +338,7 @@ class OracleSpec:
             the items, is passed over for the next; where all are slow, the last one takes its time.
         batch: Items per call, where the model takes any number.
         extra: The extra of our distribution that installs what it needs.
+        known_gaps: Check, or "check:sample", of the conformance kit that fails -> why; a closed gap is a failure.
     """
 
     name: str
@@ -346,6 +347,7 @@ class OracleSpec:
     open: Callable[[Model, Job], Iterable[Oracle]]
     batch: int = 32
     extra: str = ""
+    known_gaps: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -291,3 +291,19 @@ def test_what_static_int8_loses_is_flagged_with_the_layer(tmp_path: Path) -> Non
     assert any(flag.startswith("under_20_db_from:") for flag in artifact.flags)
     assert "output 'y' keeps" in artifact.how
     assert not lowered(recurrent_net(tmp_path), tmp_path / "other", STATIC).flags
+
+
+def test_an_output_keeps_its_name_where_its_quantizer_is_fused_with_what_feeds_it(tmp_path: Path) -> None:
+    weights = {"w": normal(1, 16, 8), "s": np.array(0.02, np.float32), "z": np.array(0, np.int8)}
+    nodes = [
+        NODE("MatMul", ["x", "w"], ["m"], name="product"),
+        NODE("QuantizeLinear", ["m", "s", "z"], ["q"], name="quantize"),
+        NODE("DequantizeLinear", ["q", "s", "z"], ["o"], name="dequantize"),
+    ]
+    given = made(tmp_path, nodes, {"x": ["n", 16]}, {"o": ["n", 8]}, weights)
+    model = dataclasses.replace(given, precision=Precision("int8", "int8", "static", realise="exact"))
+    feed = items(model, 4)
+    artifact = SPEC.lower(model, Params(), Options(), make_job(tmp_path / "lowered", model))
+    found = outputs(SPEC, artifact, feed)
+    assert list(found) == ["o"]
+    assert sqnr_db(wanted(model, feed), found["o"]) > 30

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.testing.api import (
         check_exporter,
         check_method,
+        check_oracle,
         check_plugin,
         check_target,
         check_workload,
@@ -34,6 +35,7 @@ _HOMES = {
     "Settings": "bench",
     "check_exporter": "api",
     "check_method": "api",
+    "check_oracle": "api",
     "check_plugin": "api",
     "check_target": "api",
     "check_workload": "api",
@@ -48,6 +50,7 @@ __all__ = [
     "Settings",
     "check_exporter",
     "check_method",
+    "check_oracle",
     "check_plugin",
     "check_target",
     "check_workload",

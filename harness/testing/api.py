@@ -58,6 +58,19 @@ def check_exporter(name: str, settings: Settings = DEFAULT) -> Report:
     return _checked("exporter", name, settings)
 
 
+def check_oracle(name: str, settings: Settings = DEFAULT) -> Report:
+    """Check an installed oracle: its answers on the test models of its format.
+
+    Args:
+        name: Of the oracle.
+        settings: How thorough.
+
+    Raises:
+        PlanError: No installed oracle has this name.
+    """
+    return _checked("oracle", name, settings)
+
+
 def check_workload(name: str, settings: Settings = DEFAULT) -> Report:
     """Check an installed workload: its splits, its training (for one epoch where it has such a parameter), its scores.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-ALL = ("workload", "method", "exporter", "target")
+BUILD = ("workload", "method", "exporter", "target")
+ALL = (*BUILD, "oracle")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ CHECKS: Mapping[str, About] = {
     "time-limit": About(ALL, "every call returns in time"),
     "format": About(("workload", "method", "exporter", "target"), "the file is there, in the declared format"),
     "outside": About(ALL, "nothing is written outside the job's folder"),
-    "input-kept": About(("method", "exporter", "target"), "the incoming model and inputs are left as they were"),
-    "seed": About(ALL, "the same seed gives the same bytes"),
+    "input-kept": About((*BUILD[1:], "oracle"), "the incoming model and inputs are left as they were"),
+    "seed": About(BUILD, "the same seed gives the same bytes"),
     "interface": About(("method", "exporter", "target"), "inputs and outputs keep their names, dtypes and shapes"),
     "finite": About(("method", "target"), "outputs hold no NaN and no infinity"),
     "reads": About(("method",), "only declared capability fields are read"),
@@ -47,7 +48,7 @@ CHECKS: Mapping[str, About] = {
     "realised": About(("target",), "lowering realises the precision that was asked for, or says so in a flag"),
     "artifact": About(("target",), "the artifact's size and hash are those of its file"),
     "no-framework": About(("target",), "lowering needs no training framework"),
-    "outputs": About(("exporter", "target"), "outputs agree with the trained model's"),
+    "outputs": About(("exporter", "target", "oracle"), "outputs agree with the trained model's"),
     "dtypes": About(("target",), "arrays have the dtype and shape that the session declares"),
     "repeatable": About(("target",), "the same inputs give the same bits, in one session and in the next"),
     "batch": About(("target",), "an item's outputs do not depend on its batch, nor on the padding of a short last one"),

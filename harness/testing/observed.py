@@ -117,6 +117,23 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """An oracle's answers to the test items.
+
+    Attributes:
+        oracle: What it calls itself.
+        input_changed: The model's folder is not as it was.
+        outputs: Folder of an .npy file per output.
+    """
+
+    watched: Watched
+    raised: Raised | None = None
+    oracle: str = ""
+    input_changed: bool = False
+    outputs: Path | None = None
+
+
+@dataclass(frozen=True)
 class Lowered:
     """A target's lowering.
 

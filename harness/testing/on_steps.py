@@ -14,9 +14,9 @@ from harness.testing.common import arrays, error_of
 from harness.testing.jobs import hardware_fields
 from harness.testing.material import Order, prepare, use_of
 from harness.testing.methods import judge_method
-from harness.testing.observed import Lowered, Material, Ran, Splits, Stepped
+from harness.testing.observed import Answered, Lowered, Material, Ran, Splits, Stepped
 from harness.testing.on_target import Target
-from harness.testing.others import judge_export, judge_fit, judge_score, judge_splits
+from harness.testing.others import judge_answers, judge_export, judge_fit, judge_score, judge_splits
 from harness.testing.process import Process
 from harness.testing.results import Judge
 from harness.testing.running import FLOAT_TOLERANCE
@@ -79,6 +79,19 @@ def check_exporter(bench: Bench, judge: Judge, name: str) -> None:
 def use_of_exporter(registry: Registry, name: str) -> Use:
     """Return an exporter as the kit's process takes it; exporters have no parameters."""
     return Use(registry.find("exporter", name).plugin, name)
+
+
+def check_oracle(bench: Bench, judge: Judge, name: str) -> None:
+    """Ask an oracle for what each test model answers, and compare with the trained model."""
+    offer = bench.registry.oracles[name]
+    with Process(offer.plugin, limit_s=bench.settings.limit_s) as process:
+        for material in each_material(bench, judge, (offer.spec.consumes,)):
+            model = model_for(judge, material, frozenset({offer.spec.consumes}))
+            if model is not None:
+                seen = process.see(
+                    "oracle", Answered, use=Use(offer.plugin, name), material=material, model=model, out=bench.folder()
+                )
+                judge_answers(judge, seen, material)
 
 
 def _exported_outputs(bench: Bench, judge: Judge, model: Model, material: Material) -> None:

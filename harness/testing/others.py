@@ -1,4 +1,4 @@
-"""Checks of exporters and workloads."""
+"""Checks of exporters, oracles and workloads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from harness.specs import ExporterSpec, WorkloadSpec
-from harness.testing.common import beside, ended, raised_well, told
-from harness.testing.observed import Splits, Stepped
+from harness.testing.common import arrays, beside, ended, error_of, raised_well, told
+from harness.testing.observed import Answered, Material, Splits, Stepped
 from harness.testing.results import Judge
+from harness.testing.running import FLOAT_TOLERANCE
 from harness.types import Failure, Model
 
 
@@ -84,6 +85,38 @@ def _not_exported(judge: Judge, seen: Stepped, at: str) -> None:
             fix="raise Unsupported with the reason",
             sample=at,
         )
+
+
+def judge_answers(judge: Judge, seen: Answered | Failure, material: Material) -> None:
+    """Check what an oracle gave for one test model."""
+    at = material.exercises
+    if not ended(judge, seen, "open and run", at) or isinstance(seen, Failure):
+        return
+    if not raised_well(judge, seen.raised, "open and run", at):
+        return
+    judge.expect(
+        "runs", bool(seen.oracle), expected="a label that says which program answers", seen="an empty one", sample=at,
+        fix="label = 'torch eager'",
+    )  # fmt: skip
+    beside(judge, seen.watched, at, files=False)
+    judge.expect(
+        "input-kept",
+        not seen.input_changed,
+        expected="the model is only read",
+        seen="its folder has changed",
+        fix="copy it into job.out before changing it",
+        sample=at,
+    )
+    pairs = zip(arrays(seen.outputs), arrays(material.reference), strict=False)
+    worst = max((error_of(got, wanted) for got, wanted in pairs), default=math.inf)
+    judge.expect(
+        "outputs",
+        worst <= FLOAT_TOLERANCE,
+        expected=f"the trained model's outputs within {FLOAT_TOLERANCE:g} of their largest value",
+        seen=f"{worst:.2g} of it",
+        fix="bind inputs and outputs by name; run without optimizations",
+        sample=at,
+    )
 
 
 def judge_splits(judge: Judge, seen: Splits | Failure) -> bool:

@@ -20,7 +20,7 @@ from harness.testing.results import Judge, Report, Result, with_gaps
 if TYPE_CHECKING:
     from harness.plugins import Registry
 
-KINDS = ("workload", "method", "exporter", "target")
+KINDS = ("workload", "method", "exporter", "oracle", "target")
 log = logging.getLogger("harness")
 
 
@@ -110,5 +110,6 @@ _CHECKERS: Mapping[str, Callable[[Bench, Judge, str], None]] = {
     "workload": on_steps.check_workload,
     "method": on_steps.check_method,
     "exporter": on_steps.check_exporter,
+    "oracle": on_steps.check_oracle,
     "target": on_target.check_target,
 }

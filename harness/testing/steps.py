@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from harness import codec, params
 from harness.build.data import read_split, write_data
 from harness.build.job import Hardware, Workload
+from harness.build.reference import Reference, write_reference
 from harness.build.tasks import Use
 from harness.codec import content_sha256
 from harness.errors import PluginError
+from harness.shards import load_shard
 from harness.specs import Job
 from harness.testing.jobs import WatchedHardware, folder_state, items_of, make_job, save_arrays, seed_all
-from harness.testing.observed import Lowered, Material, Raised, Splits, Stepped, Watched
+from harness.testing.observed import Answered, Lowered, Material, Raised, Splits, Stepped, Watched
 from harness.testing.watch import raised, watching
 from harness.types import Artifact, Model, Options, Precision
 
@@ -93,6 +95,25 @@ class Steps:
             return dataclasses.replace(seen, examined=sample.examine(model, inputs), outputs=outputs)
         except Exception as error:  # noqa: BLE001  a model that cannot be read is what is being looked for
             return dataclasses.replace(seen, examine_failed=str(raised(error)))
+
+    def oracle(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask an oracle for the test items' answers, as a build does."""
+        use, material = codec.from_data(Use, message["use"]), codec.from_data(Material, message["material"])
+        spec, model = self.plugins.offer("oracle", use).spec, codec.from_data(Model, message["model"])
+        job, _data = make_job(material, self.plugins, Path(message["out"]), 0, None)
+        answers, test, before = job.out / "answers", material.data / "test", folder_state(model.path)
+
+        def ask() -> Reference:
+            found = spec.open(model, job)
+            return write_reference(found, model, test, material.items, answers, job.progress, batch=spec.batch)
+
+        value, error, watched = _under_watch(ask, job.out)
+        seen = Answered(watched, error, input_changed=folder_state(model.path) != before)
+        if isinstance(value, Reference):
+            arrays: dict[str, Any] = {name: load_shard(value.files[name]) for name in model.outputs}
+            saved = save_arrays(job.out.with_name(f"{job.out.name}-outputs"), arrays)
+            seen = dataclasses.replace(seen, oracle=value.oracle, outputs=saved)
+        return {"seen": codec.to_data(seen)}
 
     def lower(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Lower a model in one precision."""

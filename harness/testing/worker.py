@@ -24,6 +24,7 @@ def main(argv: list[str]) -> int:
             "reference": steps.reference,
             "step": steps.step,
             "lower": steps.lower,
+            "oracle": steps.oracle,
             "splits": steps.splits,
             "score": steps.score,
             "run": Sessions(plugins).run,

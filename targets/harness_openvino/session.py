@@ -117,7 +117,8 @@ class OpenVinoSession:
         self._openvino = openvino
         self._options = options
         self._request = compiled.create_infer_request()
-        self._names = [port.any_name for port in compiled.outputs]
+        # compiling fuses operators, and an output then has the names of what went into it beside its own
+        self._names = [port.any_name for port in model.outputs]
         self._dtypes = {port.any_name: _spec(port).dtype for port in compiled.inputs}
 
     @property
@@ -128,7 +129,7 @@ class OpenVinoSession:
     @property
     def outputs(self) -> Mapping[str, TensorSpec]:
         """Outputs by name."""
-        return {port.any_name: _spec(port) for port in self._compiled.outputs}
+        return {name: _spec(port) for name, port in zip(self._names, self._compiled.outputs, strict=True)}
 
     def run(self, inputs: Arrays) -> Arrays:
         """Run once; inputs are read where they lie, outputs are copied out."""
