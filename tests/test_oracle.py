@@ -214,7 +214,16 @@ def test_half_precision_is_held_to_what_half_precision_gives(tmp_path):
     assert wrong(tmp_path, ours, {"y": SCORES}, placements=ran) == ""
     check = oracle.judge(ours, built(tmp_path, {"y": SCORES}), ran, binding=True, choice={})
     assert (check.precision, check.due_db) == ("bfloat16", 25)
-    assert oracle.leaked(check, "float32")
+    assert oracle.leaked(check, built(tmp_path, {"y": SCORES}).artifact)
+
+
+def test_a_file_of_half_floats_is_held_to_them_and_leaks_nothing(tmp_path):
+    cell = built(tmp_path, {"y": SCORES})
+    half = dataclasses.replace(cell.artifact, weight_bytes={"float16": 100, "float32": 4})
+    ours = {"y": SCORES * np.float32(1.002)}
+    check = oracle.judge(ours, dataclasses.replace(cell, artifact=half), (), binding=True, choice={})
+    assert (check.precision, check.wrong) == ("float16", "")
+    assert not oracle.leaked(check, half)
 
 
 def test_an_int8_kernel_excuses_no_float32_anchor(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.build import Cache, build_plan, open_pack, write_pack
-from harness.errors import BadModel
+from harness.errors import BadModel, HarnessError
 
 ORACLE = """
 
@@ -59,7 +59,7 @@ def answers(built):
 def test_the_fitted_model_answers_once_for_all_methods_and_targets(toy):
     offer(toy)
     results = toy.build("toy-base", "toy-prune", "toy-prune+toy-int8", targets=("toy-runtime", "toy-other"))
-    assert toy.ran().count("reference") == 3  # 20 items by 8
+    assert toy.ran().count("reference") == 5  # 20 items by 8; the first ones again, and one alone
     files = {built.reference.files["y"] for built in results.values()}
     assert len(files) == 1
     built = results["toy-prune", "toy-runtime"]
@@ -174,3 +174,34 @@ def test_a_damaged_reference_is_refused(toy, tmp_path):
     path.write_bytes(raw)
     with pytest.raises(BadModel, match=r"hash differs|CRC|not what was packed"):
         open_pack(path, plan, registry=registry, states=states, cache=Cache(tmp_path / "elsewhere"))
+
+
+def ask_one(tmp_path, run):
+    from harness.build.reference import write_reference
+    from harness.types import Model, TensorSpec
+
+    (tmp_path / "items").mkdir()
+    np.save(tmp_path / "items" / "x.npy", np.random.default_rng(0).normal(size=(20, 4)).astype("float32"))
+    model = Model("toy", tmp_path / "m", {"x": TensorSpec("float32", (None, 4))}, ("y",))
+    oracle = type("Oracle", (), {"label": "numpy", "run": staticmethod(run)})()
+    return write_reference([oracle], model, tmp_path / "items", 20, tmp_path / "out", lambda *_told: None, batch=8)
+
+
+def test_a_model_that_draws_random_numbers_is_no_measure(tmp_path):
+    draw = np.random.default_rng(1)
+    with pytest.raises(HarnessError, match="answers the same items differently each time"):
+        ask_one(tmp_path, lambda given: {"y": given["x"] + draw.normal(size=given["x"].shape)})
+
+
+def test_a_model_that_mixes_items_is_no_measure(tmp_path):
+    with pytest.raises(HarnessError, match="depends on the others in its batch"):
+        ask_one(tmp_path, lambda given: {"y": given["x"] - given["x"].mean(axis=0)})
+
+
+def test_a_model_that_needs_several_items_is_asked_for_several(tmp_path):
+    def run(given):
+        if len(given["x"]) < 2:
+            raise ValueError("at least two")
+        return {"y": given["x"] * 2}
+
+    np.testing.assert_array_equal(np.load(ask_one(tmp_path, run).files["y"]), 2 * np.load(tmp_path / "items" / "x.npy"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.build import Built
 from harness.errors import Unsupported
 from harness.stats.closeness import closeness
-from harness.types import Closeness, OracleCheck, Placement
+from harness.types import Artifact, Closeness, OracleCheck, Placement
 
 if TYPE_CHECKING:
     Arrays = Mapping[str, Any]
@@ -40,6 +40,7 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "int8": Tolerance(15, 0.8, "a file that was quantized already: ties of its roundings fall either way"),
 }
 WIDEST_FIRST = ("float64", "float32", "tf32", "float16", "bfloat16")
+HALVES = ("float16", "bfloat16")
 
 
 def tolerance(precision: str) -> Tolerance:
@@ -47,12 +48,20 @@ def tolerance(precision: str) -> Tolerance:
     return TOLERANCES.get(precision, TOLERANCES["int8"])
 
 
-def ran_in(realised: str, placements: Sequence[Placement]) -> str:
-    """Return the narrowest float that an artifact of this precision computed products in, as the runtime tells."""
-    if realised not in WIDEST_FIRST:
-        return realised
+def own_precision(artifact: Artifact) -> str:
+    """Return the precision that an artifact's own file computes in: one of half floats may run in them anywhere."""
+    sizes = artifact.weight_bytes
+    most = max(sizes, key=lambda name: sizes[name], default="")
+    return most if artifact.realised == "float32" and most in HALVES else artifact.realised
+
+
+def ran_in(artifact: Artifact, placements: Sequence[Placement]) -> str:
+    """Return the narrowest float that an artifact computed products in, as its file and the runtime tell."""
+    own = own_precision(artifact)
+    if own not in WIDEST_FIRST:
+        return own
     seen = {item.precision for item in placements if item.macs}
-    return max({realised, *(seen & set(WIDEST_FIRST))}, key=WIDEST_FIRST.index)
+    return max({own, *(seen & set(WIDEST_FIRST))}, key=WIDEST_FIRST.index)
 
 
 def judge(
@@ -70,7 +79,7 @@ def judge(
     reference = built.reference
     if not reference.files:
         return OracleCheck(reason=reference.reason)
-    precision = ran_in(built.artifact.realised, placements)
+    precision = ran_in(built.artifact, placements)
     due = tolerance(precision) if binding else None
     wanted = load_outputs(reference.files)
     found = {
@@ -139,11 +148,11 @@ def refuse_wrong(check: OracleCheck | None) -> None:
         raise Unsupported(why)
 
 
-def leaked(check: OracleCheck | None, realised: str) -> bool:
+def leaked(check: OracleCheck | None, artifact: Artifact) -> bool:
     """Tell whether a float32 artifact, right as far as its runtime's own precision goes, is no float32 any more."""
-    if check is None or realised != "float32":
+    if check is None or own_precision(artifact) != "float32":
         return False
-    due = TOLERANCES[realised].due_db
+    due = TOLERANCES["float32"].due_db
     return any(found.equal is None and found.sqnr_db < due for found in check.outputs.values())
 
 

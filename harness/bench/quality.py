@@ -87,7 +87,7 @@ class Judge:
         except Exception as error:  # noqa: BLE001  score and aggregate are a plugin's; a broken one costs its own cell
             where = Where("accuracy", f"workload {planned.workload.name}", "the outputs could not be judged")
             return replace(part, failure=explained(error, where))
-        leaks = (PRECISION_LEAK,) if planned.is_anchor and leaked(part.oracle, built.artifact.realised) else ()
+        leaks = (PRECISION_LEAK,) if planned.is_anchor and leaked(part.oracle, built.artifact) else ()
         return replace(part, quality=judged, confidence=sure, flags=(*part.flags, *oracle_flags(part.oracle), *leaks))
 
     def _oracle(self, planned: PlannedCell, built: Built, result: Untimed) -> OracleCheck:

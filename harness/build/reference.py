@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
-from harness.feeds import items_of_call
+from harness.feeds import as_array, fixed_batch, items_of_call
 
 if TYPE_CHECKING:
-    from harness.specs import Arrays, Oracle
-    from harness.types import Model, TensorSpec
+    from harness.specs import Array, Arrays, Oracle
+    from harness.types import Model
 
 BUDGET_S = 10.0  # an oracle that would take longer over all items makes room for the next one
+ALIKE_DB = 60.0  # answers to the same items that differ by more are not those of one function
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class _Run:
 
         for file in self.folder.glob("*"):  # of one that was passed over
             file.unlink()
-        call, started = _Timed(oracle, self.model.inputs, self.items, budget_s, self.progress), time.monotonic()
+        call, started = _Timed(oracle, self.model, self.items, budget_s, self.progress), time.monotonic()
         files, batch = write_outputs(
             call, self.model.inputs, self.model.axes, self.evaluation, self.folder, batch=self.batch, items=self.items
         )
@@ -118,17 +119,21 @@ def _told(error: Exception) -> str:
 
 
 class _Timed:
-    """Calls of an oracle; the first one tells how long all of them will take."""
+    """Calls of an oracle; the first one tells how long all of them will take, and whether the answers are any measure.
+
+    Raises:
+        HarnessError: The same items are answered differently when they are asked for again, or when one is alone.
+    """
 
     def __init__(
         self,
         oracle: Oracle,
-        specs: Mapping[str, TensorSpec],
+        model: Model,
         items: int,
         budget_s: float,
         progress: Callable[[float, str], None],
     ) -> None:
-        self._oracle, self._specs, self._items = oracle, specs, items
+        self._oracle, self._specs, self._axes, self._items = oracle, model.inputs, model.axes, items
         self._budget_s, self._progress = budget_s, progress
         self._calls = 0
 
@@ -137,8 +142,43 @@ class _Timed:
         found = self._oracle.run(inputs)
         calls = -(-self._items // max(1, items_of_call(self._specs, inputs)))
         expected = (time.monotonic() - started) * calls
-        if not self._calls and expected > self._budget_s:
-            raise _TooSlow(f"{expected:.0f} s for {self._items} items")
+        if not self._calls:
+            if expected > self._budget_s:
+                raise _TooSlow(f"{expected:.0f} s for {self._items} items")
+            self._trust(inputs, found)
         self._calls += 1
         self._progress(min(1.0, self._calls / calls), self._oracle.label)
         return found
+
+    def _trust(self, inputs: Arrays, found: Arrays) -> None:
+        if not _alike(self._oracle.run(inputs), found):
+            raise HarnessError("the model answers the same items differently each time: nothing can be compared")
+        if fixed_batch(self._specs) is not None or items_of_call(self._specs, inputs) == 1:
+            return
+        first = {name: _first(array, self._axis(name)) for name, array in inputs.items()}
+        try:
+            alone = self._oracle.run(first)
+        except Exception:  # noqa: BLE001  a model may need several items; then nothing is learnt
+            return
+        if not _alike(alone, {name: _first(array, self._axes.get(name, 0)) for name, array in found.items()}):
+            raise HarnessError("an item's answer depends on the others in its batch: nothing can be compared")
+
+    def _axis(self, name: str) -> int | None:
+        return self._specs[name].axis if name in self._specs else None
+
+
+def _first(array: Array, axis: int | None) -> Array:
+    """Return the first item of a call's array; all of one that holds no items."""
+    import numpy as np  # as above
+
+    array = np.asarray(array)
+    return array if axis is None or array.ndim <= axis else np.take(array, [0], axis=axis)
+
+
+def _alike(ours: Arrays, theirs: Arrays) -> bool:
+    import numpy as np  # as above
+
+    from harness.stats.closeness import closeness
+
+    pairs = [(np.atleast_1d(as_array(ours[name])), np.atleast_1d(as_array(array))) for name, array in theirs.items()]
+    return all(closeness(one, other).sqnr_db >= ALIKE_DB for one, other in pairs)
