@@ -226,6 +226,12 @@ def test_a_file_of_half_floats_is_held_to_them_and_leaks_nothing(tmp_path):
     assert not oracle.leaked(check, half)
 
 
+def test_tensor_float_32_counts_where_the_user_asked_for_it(tmp_path):
+    artifact = built(tmp_path, {"y": SCORES}).artifact
+    assert oracle.ran_in(artifact, (), tf32=True) == "tf32"
+    assert oracle.ran_in(dataclasses.replace(artifact, realised="float16"), (), tf32=True) == "float16"
+
+
 def test_an_int8_kernel_excuses_no_float32_anchor(tmp_path):
     ran = (Placement("MatMul", "m", "k", "cpu", "int8", macs=10),)
     assert wrong(tmp_path, {"y": SCORES * np.float32(1.01)}, {"y": SCORES}, placements=ran) != ""

@@ -55,17 +55,29 @@ def own_precision(artifact: Artifact) -> str:
     return most if artifact.realised == "float32" and most in HALVES else artifact.realised
 
 
-def ran_in(artifact: Artifact, placements: Sequence[Placement]) -> str:
-    """Return the narrowest float that an artifact computed products in, as its file and the runtime tell."""
+def ran_in(artifact: Artifact, placements: Sequence[Placement], *, tf32: bool = False) -> str:
+    """Return the narrowest float that an artifact computed products in, as its file and the runtime tell.
+
+    Args:
+        artifact: What was run.
+        placements: What the runtime says of its operators.
+        tf32: The user let products of float32 run in TensorFloat-32, which no runtime tells.
+    """
     own = own_precision(artifact)
     if own not in WIDEST_FIRST:
         return own
-    seen = {item.precision for item in placements if item.macs}
+    seen = {item.precision for item in placements if item.macs} | ({"tf32"} if tf32 else set())
     return max({own, *(seen & set(WIDEST_FIRST))}, key=WIDEST_FIRST.index)
 
 
 def judge(
-    outputs: Arrays, built: Built, placements: Sequence[Placement], *, binding: bool, choice: Mapping[str, int]
+    outputs: Arrays,
+    built: Built,
+    placements: Sequence[Placement],
+    *,
+    binding: bool,
+    choice: Mapping[str, int],
+    tf32: bool = False,
 ) -> OracleCheck:
     """Compare outputs with the reference of the cell's workload.
 
@@ -75,11 +87,12 @@ def judge(
         placements: What ran, for the precision.
         binding: The cell must compute the model's own function: an anchor, or a method that keeps it.
         choice: Output -> axis along which the largest value is the declared choice.
+        tf32: As for ``ran_in``.
     """
     reference = built.reference
     if not reference.files:
         return OracleCheck(reason=reference.reason)
-    precision = ran_in(built.artifact, placements)
+    precision = ran_in(built.artifact, placements, tf32=tf32)
     due = tolerance(precision) if binding else None
     wanted = load_outputs(reference.files)
     found = {

@@ -105,6 +105,7 @@ class Judge:
             result.placements,
             binding=planned.is_anchor or exact,
             choice=choice,
+            tf32=bool(planned.target.params.get("tf32")),
         )
 
     def outputs(self, planned: PlannedCell, member: Member, built: Built) -> Mapping[str, Path]:

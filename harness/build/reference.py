@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from harness.specs import Array, Arrays, Oracle
     from harness.types import Model
 
+REFERENCES = 2  # version of how they are made: older ones in the cache are made again
 BUDGET_S = 10.0  # an oracle that would take longer over all items makes room for the next one
 ALIKE_DB = 60.0  # answers to the same items that differ by more are not those of one function
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness import codec, params
 from harness.build import keys, values
 from harness.build.data import LABELS, SPLITS, DataInfo
+from harness.build.reference import REFERENCES
 from harness.build.tasks import KIND, Task
 from harness.errors import HarnessError, PluginError
 from harness.explain import first_line
@@ -124,6 +125,7 @@ class Resolver:
     def _reference_inputs(self, node: Node) -> dict[str, Any]:
         parent, test = _need(node.parent), _need(node.data).splits.splits["test"]
         return {
+            "made": REFERENCES,
             "items": {name: digest for name, digest in test.files.items() if name != LABELS},
             "model": keys.file_inputs(parent.model, parent.sha256),
             "threads": self.threads,
