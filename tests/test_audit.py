@@ -255,6 +255,10 @@ def not_the_baseline(forgery):
     in_record(lambda value: value.update(anchor=theirs.stem), target="openvino")(forgery)
 
 
+WRONG = {
+    "oracle": "torch eager", "items": 450, "precision": "float32", "due_db": 60.0, "sqnr_db": 20.0,
+    "outputs": {"logits": {"sqnr_db": 20.0, "worst_item_db": 10.0, "worst_item": 3, "first_item": 0}},
+}  # fmt: skip
 MUTATIONS = {
     "a set under another number": (renamed, {"set-name"}),
     "a launch of a stranger": (in_launch(lambda v: v.update(cell_id="0123456789abcdef")), {"set-members"}),
@@ -318,6 +322,7 @@ MUTATIONS = {
         in_record(lambda v: v["artifact"].update(stored_bytes=10, stored_as="")),
         {"artifact"},
     ),
+    "wrong answers called right": (in_record(lambda v: v.update(oracle=WRONG)), {"answers", "part"}),
     "an artifact without a hash": (in_record(lambda v: v["artifact"].update(sha256="none")), {"artifact"}),
     "a peak below its phases": (small_peak, {"memory"}),
     "faster than any CPU computes": (impossible_work, {"floor"}),

@@ -37,6 +37,7 @@ def breaches(run: Run, record: Record) -> Iterator[Breach]:
     yield from _anchor(run, record)
     yield from _parts(run, record)
     yield from _proof(record)
+    yield from _answers(record)
     yield from _flags(record)
     yield from floor.breaches(record)
     yield from energy.breaches(run, record)
@@ -158,6 +159,21 @@ def _float(name: str) -> Precision:
     return Precision(weights=name, activations=name, scheme="float")
 
 
+def _answers(record: Record) -> Iterator[Breach]:
+    """Hold the verdict on a cell's answers against the figures that it was made from."""
+    found = record.oracle
+    if found is None or found.due_db is None:
+        return
+    if found.wrong:
+        yield "answers", f"is ok, and its answers are wrong: {found.wrong}"
+    for name, item in found.outputs.items():
+        if not found.wrong and item.equal is None and (item.sqnr_db < found.due_db or item.lost):
+            yield (
+                "answers",
+                f"output {name!r} has {item.sqnr_db:.1f} dB and {item.lost_count} lost slices, and is right",
+            )
+
+
 def _flags(record: Record) -> Iterator[Breach]:
     due: dict[str, str] = {}
     if record.latency is not None and record.latency.noise != "ok":
@@ -168,6 +184,8 @@ def _flags(record: Record) -> Iterator[Breach]:
         due["fallback"] = "its operators ran on several devices"
     if record.coverage is not None and cover.not_actually_quantised(record.coverage):
         due["not_actually_quantised"] = f"under half of it is {record.coverage.label or 'int8'}"
+    if record.oracle is not None and any(item.lost for item in record.oracle.outputs.values()):
+        due["output_slice_lost"] = "a part of an output died"
     for flag, why in due.items():
         if flag not in record.flags:
             yield "flag", f"lacks the flag {flag}: {why}"
