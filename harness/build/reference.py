@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 REFERENCES = 2  # version of how they are made: older ones in the cache are made again
 BUDGET_S = 10.0  # an oracle that would take longer over all items makes room for the next one
+CALL_ELEMENTS = 1 << 20  # of inputs in one call: evaluators that are meant to be read unfold convolutions in memory
 ALIKE_DB = 60.0  # answers to the same items that differ by more are not those of one function
 
 
@@ -106,11 +107,20 @@ class _Run:
 
         for file in self.folder.glob("*"):  # of one that was passed over
             file.unlink()
+        batch = min(self.batch, max(1, CALL_ELEMENTS // self._elements()))
         call, started = _Timed(oracle, self.model, self.items, budget_s, self.progress), time.monotonic()
         files, batch = write_outputs(
-            call, self.model.inputs, self.model.axes, self.evaluation, self.folder, batch=self.batch, items=self.items
+            call, self.model.inputs, self.model.axes, self.evaluation, self.folder, batch=batch, items=self.items
         )
         return Reference(oracle.label, self.items, files, batch, time.monotonic() - started)
+
+    def _elements(self) -> int:
+        """Return how many numbers the inputs of one item hold, in the data: the model may leave their size free."""
+        from harness.measure.inputs import open_items  # as above
+
+        arrays = open_items(self.evaluation, self.model.inputs)
+        roles = {name: spec.role for name, spec in self.model.inputs.items()}
+        return sum(math.prod(array.shape[1:]) for name, array in arrays.items() if roles[name] == "item") or 1
 
 
 def _told(error: Exception) -> str:
