@@ -151,6 +151,18 @@ def test_a_row_bias_that_makes_a_row_stays(tmp_path: Path) -> None:
     assert {item.name: tuple(item.dims) for item in model.graph.initializer}["b"] == (1, 8)
 
 
+def test_dimensions_of_zero_or_less_are_free(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
+    source = write(
+        tmp_path / "in.onnx", nodes, [info("x", [-1, 3, 0, 8])], [info("y", [-1, 4, 0, 6])], {"w": rand(4, 3, 3, 3)}
+    )
+    assert normal_form(source, tmp_path / "out.onnx", [{"x": rand(2, 3, 8, 8)}]) == ((), "")
+    sizes = [
+        size.dim_value or None for size in onnx.load(tmp_path / "out.onnx").graph.input[0].type.tensor_type.shape.dim
+    ]
+    assert sizes == [None, 3, None, 8]
+
+
 def test_weights_of_branches_are_reached(tmp_path: Path) -> None:
     model, _feed, _flags = read_in(in_a_branch(tmp_path / "in.onnx"), tmp_path)
     assert {"w_yes", "w_no"} <= {item.name for item in model.graph.initializer}

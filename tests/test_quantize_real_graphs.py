@@ -141,6 +141,33 @@ def test_static_and_dynamic_int8_hold_the_outputs(make: Any, tmp_path: Path) -> 
     assert worst(compared(model, tmp_path, HALF)) > 55
 
 
+def test_dynamic_int8_scales_unlike_channels_apart(tmp_path: Path) -> None:
+    """A channel with weights of a thousandth of another's would be rounded to nothing by one scale for both."""
+    sizes = np.array([1, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-3], np.float32).reshape(8, 1, 1, 1)
+    nodes = [node("Conv", ["x", "w", "b"], ["a"]), node("Conv", ["x", "v"], ["c"]), node("Add", ["a", "c"], ["y"])]
+    weights = {"w": rand(8, 3, 3, 3) * sizes, "b": rand(8) * sizes.ravel(), "v": rand(8, 3, 3, 3, seed=1) * sizes}
+    model = graph(tmp_path / "m.onnx", nodes, ["n", 3, 8, 8], {"y": ["n", 8, 6, 6]}, weights)
+    ((wanted, got),) = compared(model, tmp_path, DYNAMIC).values()
+    assert min(sqnr_db(wanted[:, place], got[:, place]) for place in range(8)) > 25
+
+
+def test_an_activation_that_a_branch_reads_stays(tmp_path: Path) -> None:
+    """The quantizer drops a Relu and overlooks the readers in nested graphs, which then read what it had cut off."""
+
+    def branch(name: str, op: str) -> Any:
+        result = helper.make_tensor_value_info(f"y_{name}", onnx.TensorProto.FLOAT, None)
+        return helper.make_graph([node(op, ["r"], [f"y_{name}"], name=name)], name, [], [result])
+
+    nodes = [
+        node("Conv", ["x", "w"], ["a"]), node("Relu", ["a"], ["r"]), node("ReduceMax", ["x"], ["top"], keepdims=0),
+        node("Greater", ["top", "zero"], ["c"]),
+        node("If", ["c"], ["y"], then_branch=branch("yes", "Identity"), else_branch=branch("no", "Neg")),
+    ]  # fmt: skip
+    weights = {"w": rand(8, 3, 3, 3), "zero": np.float32(0)}
+    model = graph(tmp_path / "m.onnx", nodes, ["n", 3, 8, 8], {"y": ["n", 8, 6, 6]}, weights)
+    assert worst(compared(model, tmp_path, STATIC)) > 24
+
+
 @pytest.mark.parametrize("method", ["percentile", "entropy", "moving-average", "mse"])
 def test_every_calibration_passes_over_masks(method: Any, tmp_path: Path) -> None:
     model = added_mask(tmp_path / "m.onnx", -np.inf)
@@ -205,11 +232,12 @@ def test_a_batch_norm_beyond_float16_is_folded_first(tmp_path: Path) -> None:
     names = ("gamma", "beta", "mean", "variance")
     nodes = [
         node("Conv", ["x", "w"], ["a"]), node("BatchNormalization", ["a", *names], ["b"]),
-        node("Relu", ["b"], ["r"]), node("BatchNormalization", ["r", *names], ["y"]),
+        node("Relu", ["b"], ["r"]), node("BatchNormalization", ["r", *names], ["c"]), node("Relu", ["c"], ["s"]),
+        node("Mul", ["s", "much"], ["m"]), node("BatchNormalization", ["m", *names], ["y"]),
     ]  # fmt: skip
     weights = {
         "w": rand(8, 3, 3, 3, scale=300), "gamma": rand(8, seed=1, scale=1), "beta": rand(8, seed=2),
-        "mean": rand(8, seed=3), "variance": np.full(8, 1e6, np.float32),
+        "mean": rand(8, seed=3), "variance": np.full(8, 1e6, np.float32), "much": np.float32(1000),
     }  # fmt: skip
     model = graph(tmp_path / "m.onnx", nodes, ["n", 3, 8, 8], {"y": ["n", 8, 6, 6]}, weights)
     assert worst(compared(model, tmp_path, HALF)) > 55

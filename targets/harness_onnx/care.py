@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_onnx.graph import consumers, drop_unread, import_onnx, load
+from harness_onnx.graph import consumers, drop_unread, import_onnx, load, nested_nodes, subgraphs
 from harness_onnx.ranges import tensor_runs
 
 if TYPE_CHECKING:
@@ -67,11 +67,12 @@ def kept_float(model: ModelProto, seen: Mapping[str, Extremes]) -> dict[str, str
     They are: what reads or makes infinite or huge values; the way of attention scores from their product to the
     softmax, where masks widen it (all that counts is within some tens of the greatest score); what joins and moves
     values behind the last layer, since parts of unlike ranges, such as a detector's boxes and scores, would share one
-    scale there; norms and transposed convolutions, which have no integer kernels; and an activation whose input is an
-    output of the graph, for the quantizer would give that output the activation's range.
+    scale there; norms and transposed convolutions, which have no integer kernels; and an activation before or behind
+    which something is read that the quantizer overlooks, an output of the graph or a branch: it drops activations.
     """
     found: dict[str, str] = {}
     outputs = {item.name for item in model.graph.output}
+    nested = {name for node in model.graph.node for item in _inside(node) for name in item.input}
     for node in model.graph.node:
         if any(_unbounded(seen.get(name)) for name in (*node.input, *node.output)):
             found[node.name] = "infinite or huge values"
@@ -79,6 +80,8 @@ def kept_float(model: ModelProto, seen: Mapping[str, Extremes]) -> dict[str, str
             found[node.name] = "no integer kernel"
         elif node.op_type in _REMOVED and node.input[0] in outputs:
             found[node.name] = "its input is an output of the graph"
+        elif node.op_type in _REMOVED and nested.intersection((node.input[0], node.output[0])):
+            found[node.name] = "a branch or loop reads it"
     makers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         if node.op_type in {"Softmax", "LogSoftmax"}:
@@ -86,6 +89,10 @@ def kept_float(model: ModelProto, seen: Mapping[str, Extremes]) -> dict[str, str
             if any(_wide(seen.get(name)) for item in way for name in item.input):
                 found |= dict.fromkeys((item.name for item in way), "masked attention scores")
     return found | {node.name: "behind the last layer" for node in _behind(model, outputs)}
+
+
+def _inside(node: NodeProto) -> Iterable[NodeProto]:
+    return nested_nodes(item for graph in subgraphs(node) for item in graph.node)
 
 
 def beyond_float16(model: ModelProto, seen: Mapping[str, Extremes]) -> list[NodeProto]:

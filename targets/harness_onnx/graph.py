@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,27 +220,42 @@ def weight_spans(path: Path) -> tuple[Span, ...]:
 
 
 def consumers(graph: GraphProto) -> dict[str, list[tuple[NodeProto, int]]]:
-    """Return value name -> the nodes that read it, each with the place among its inputs."""
+    """Return value name -> the nodes that read it, each with the place among its inputs; nodes of nested graphs too."""
     found: dict[str, list[tuple[NodeProto, int]]] = {}
-    for node in graph.node:
+    for node in nested_nodes(graph.node):
         for place, name in enumerate(node.input):
             found.setdefault(name, []).append((node, place))
     return found
 
 
+def nested_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield nodes, each followed by those of the graphs in its attributes."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs(node):
+            yield from nested_nodes(graph.node)
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs in a node's attributes: branches of If, bodies of Loop and Scan."""
+    for item in node.attribute:
+        if item.HasField("g"):
+            yield item.g
+        yield from item.graphs
+
+
+def put_at(model: ModelProto, place: int, fresh: Sequence[NodeProto]) -> None:
+    """Insert nodes at a place; nodes that a caller holds stay those of the model, unlike when the list is made anew."""
+    for offset, item in enumerate(fresh):
+        model.graph.node.insert(place + offset, item)
+
+
 def drop_unread(model: ModelProto) -> None:
     """Take away the initializers that no node reads, those of nested graphs among the nodes, and no output is."""
     read = {item.name for item in model.graph.output}
-
-    def add(graph: GraphProto) -> None:
-        for node in graph.node:
-            read.update(node.input)
-            for item in node.attribute:
-                for nested in (*([item.g] if item.HasField("g") else []), *item.graphs):
-                    read.update(result.name for result in nested.output)
-                    add(nested)
-
-    add(model.graph)
+    for node in nested_nodes(model.graph.node):
+        read.update(node.input)
+        read.update(result.name for graph in subgraphs(node) for result in graph.output)
     kept = [item for item in model.graph.initializer if item.name in read]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)

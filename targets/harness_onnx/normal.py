@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import BadModel
 from harness_onnx.agreement import difference
-from harness_onnx.graph import GATES, attribute, consumers, drop_unread, import_onnx, load
+from harness_onnx.graph import BATCH, GATES, attribute, consumers, drop_unread, import_onnx, load, nested_nodes, put_at
 from harness_onnx.quantize import quiet
-from harness_onnx.validity import nested_nodes, one_line
+from harness_onnx.validity import one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,6 +85,7 @@ def brought_up_to_date(model: ModelProto, path: Path) -> ModelProto:
     inputs = [item for item in model.graph.input if item.name not in listed]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
+    _free_dimensions(model)
     model.ir_version = min(max(model.ir_version, _IR_OLDEST), max(_IR_NEWEST, _needed_ir(model)))
     name_nodes(model.graph)
     if before < OLDEST:
@@ -94,6 +95,14 @@ def brought_up_to_date(model: ModelProto, path: Path) -> ModelProto:
             what = f"converted from opset {before} to {_opset(model)}"
             raise BadModel(f"model file {path}, {what}, is not valid: {one_line(error)}") from error
     return model
+
+
+def _free_dimensions(model: ModelProto) -> None:
+    """Name dimensions of 0 or less, by which old exporters mean a free one; runtimes take them for lengths."""
+    for item in [*model.graph.input, *model.graph.output]:
+        for place, size in enumerate(item.type.tensor_type.shape.dim):
+            if size.HasField("dim_value") and size.dim_value <= 0:
+                size.dim_param = BATCH if place == 0 else f"{item.name}_{place}"
 
 
 def name_nodes(graph: GraphProto) -> None:
@@ -184,10 +193,8 @@ def _time_major(model: ModelProto) -> None:
         kept = [item for item in node.attribute if item.name != "layout"]
         del node.attribute[:]
         node.attribute.extend(kept)
-        nodes = list(model.graph.node)
-        nodes[place : place + 1] = [*before, node, *after]
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
+        put_at(model, place + 1, after)
+        put_at(model, place, before)
 
 
 def _start_at_zero(model: ModelProto) -> None:

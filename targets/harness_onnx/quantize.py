@@ -17,7 +17,14 @@ from harness_onnx.agreement import runner
 from harness_onnx.care import beyond_float16, drop_last_pairs, extremes, kept_float
 from harness_onnx.graph import attribute, consumers, drop_unread, import_onnx, load, normalise
 from harness_onnx.ranges import Range, ranges, tensor_runs
-from harness_onnx.tidy import fold_batch_norms, refuse_broken_weights, scaled_as_one, tidy
+from harness_onnx.tidy import (
+    fold_batch_norms,
+    refuse_broken_weights,
+    scale_channels_behind,
+    scaled_as_one,
+    tidy,
+    told_left,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -218,7 +225,7 @@ def _static(
         )
     written = load(out)
     if not any(node.op_type.startswith(("QuantizeLinear", "QLinear")) for node in written.graph.node):
-        raise Unsupported("the model has no operator that ONNX Runtime quantizes statically")
+        raise Unsupported(f"the model has no operator that ONNX Runtime quantizes statically{told_left(model)}")
     if not kind.operators and "QuantizeBias" not in extra:
         drop_last_pairs(written, model, kept)
         import_onnx().save(written, str(out))
@@ -253,18 +260,31 @@ def _given(
     return path
 
 
-def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: Mapping[str, str] = _NOTHING) -> None:
+def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: Mapping[str, str] = _NOTHING) -> int:
     """Write a file with int8 weights whose activations are quantized at run time, where kernels exist.
 
     Conv becomes ConvInteger, MatMul and Gemm become MatMulInteger, LSTM becomes DynamicQuantizeLSTM; GRU has no
-    such kernel and stays float. ConvInteger takes one weight scale, so ``per_channel`` is for the others, and its
-    weights are uint8 with zero point 128: on x86 its kernel for int8 weights ran five times slower (1.31).
+    such kernel and stays float. ConvInteger takes one weight scale; ``per_channel`` puts those of channels behind it
+    where they differ much. Its weights are uint8 with zero point 128: on x86 its kernel for int8 weights ran five times
+    slower (1.31).
+
+    Returns:
+        How many convolutions have a factor for each channel behind them.
+
+    Raises:
+        Unsupported: Nothing in the model has such a kernel, or a layer's weights are not numbers.
     """
     toolkit = tools()
     prepared = prepare(source, out.with_suffix(".pre.onnx"))
     kept = kept_nodes(source, prepared, exclude)
     kept += [f"{name}_MatMul" for name in kept]  # what ``quantize_dynamic`` turns every Gemm into, before it excludes
     _unshare_gemm_weights(prepared)
+    behind = 0
+    if per_channel:
+        model = load(prepared)
+        behind = scale_channels_behind(model, kept)
+        drop_unread(model)
+        import_onnx().save(model, str(prepared))
     graph = load(prepared).graph
     single = scaled_as_one(load(prepared))
     alone = [node.name for node in graph.node if set(single).intersection(node.input)]
@@ -290,7 +310,9 @@ def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: 
     if not any(node.op_type in _DYNAMIC for node in load(out).graph.node):
         raise Unsupported(
             "the model has no convolution, matrix product or LSTM that ONNX Runtime quantizes dynamically"
+            f"{told_left(load(source))}"
         )
+    return behind
 
 
 def to_float16(source: Path, out: Path, *, keep_io: bool = True, feeds: Sequence[Feed] = ()) -> Mapping[str, str]:
@@ -321,20 +343,24 @@ def to_float16(source: Path, out: Path, *, keep_io: bool = True, feeds: Sequence
     drop_unread(model)
     onnx.save(model, str(out))
     kept = {node.name: node.op_type for node in beyond_float16(model, extremes(out, feeds))}
+    own = {node.name for node in model.graph.node}
     with quiet():
         halved = convert_float_to_float16(model, keep_io_types=keep_io, node_block_list=list(kept))
-    _skip_double_casts(halved)
+    _skip_double_casts(halved, own)
     onnx.save(halved, str(out))
     return kept
 
 
-def _skip_double_casts(model: ModelProto) -> None:
-    """Join nodes that stay float32: the conversion casts between them to float16 and back, which loses large values."""
+def _skip_double_casts(model: ModelProto, own: Collection[str]) -> None:
+    """Join nodes that stay float32: the conversion casts between them to float16 and back, which loses large values.
+
+    Casts of the model's ``own`` are left as they are: what they read may be no float.
+    """
     onnx = import_onnx()
     casts = {
         item.output[0]: item
         for item in model.graph.node
-        if item.op_type == "Cast" and attribute(item, "to", 0) == onnx.TensorProto.FLOAT16
+        if item.op_type == "Cast" and item.name not in own and attribute(item, "to", 0) == onnx.TensorProto.FLOAT16
     }
     for node in model.graph.node:
         before = casts.get(node.input[0]) if node.op_type == "Cast" else None

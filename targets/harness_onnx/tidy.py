@@ -5,11 +5,11 @@ Each step stands for a graph on which ``onnxruntime.quantization`` 1.31 fails or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Unsupported
-from harness_onnx.graph import GATES, attribute, consumers, drop_unread, import_onnx
+from harness_onnx.graph import GATES, attribute, consumers, drop_unread, import_onnx, nested_nodes, put_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+_UNLIKE = 0.25  # mean square of the channels' largest weights over that of the largest one: four is 6 dB
+_TOLD = 3  # layers that a refusal names
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 _WEIGHT_PLACES: Mapping[str, tuple[int, ...]] = {
     "Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1), **dict.fromkeys(GATES, (1, 2)),
@@ -55,8 +57,8 @@ def refuse_broken_weights(model: ModelProto) -> None:
 
 
 def layer_weights(model: ModelProto, stored: Mapping[str, Any]) -> Iterator[tuple[NodeProto, int, str]]:
-    """Yield each layer with the place and the name of a weight of it."""
-    for node in model.graph.node:
+    """Yield each layer, those of nested graphs too, with the place and the name of a weight of it."""
+    for node in nested_nodes(model.graph.node):
         for place in _WEIGHT_PLACES.get(node.op_type, ()):
             if place < len(node.input) and node.input[place] in stored:
                 yield node, place, node.input[place]
@@ -76,6 +78,71 @@ def scaled_as_one(model: ModelProto) -> list[str]:
         if grouped or stacked or (node.op_type in {"MatMul", "Gemm"} and place == 0):
             found.append(name)
     return list(dict.fromkeys(found))
+
+
+def told_left(model: ModelProto) -> str:
+    """Say of a model in which nothing was quantized which layers it has, and why they stayed; empty if it has none."""
+    layers = {*_WEIGHT_PLACES}
+    main = {item.name: item.op_type for item in model.graph.node if item.op_type in layers}
+    nested = {item.name: item.op_type for item in nested_nodes(model.graph.node) if item.op_type in layers}
+    inside = nested.keys() - main.keys()
+    told = [f"{kind} {name!r}" for name, kind in main.items()][:_TOLD]
+    if told:
+        return (
+            f": {', '.join(told)}{' …' if len(main) > _TOLD else ''} has no such kernel or no constant float32 weights"
+        )
+    return f": its {len(inside)} layers lie in branches or loops, which the quantizer does not enter" if inside else ""
+
+
+def scale_channels_behind(model: ModelProto, exclude: Collection[str]) -> int:
+    """Take the scales of channels out of the weights of convolutions and put them behind, before the bias.
+
+    Dynamic int8 has one weight scale for a convolution. Where the largest weights of its channels differ so much that
+    scales by channel halve the error or better, each channel is divided by its share of the largest one, and its output
+    multiplied by it: the one scale is then right for all.
+
+    Returns:
+        How many convolutions were changed.
+    """
+    import numpy as np
+
+    onnx = import_onnx()
+    stored = {item.name: item for item in model.graph.initializer}
+    readers, count = consumers(model.graph), 0
+    for node in [node for node in model.graph.node if node.op_type == "Conv" and node.name not in exclude]:
+        if node.input[1] not in stored or any(name and name not in stored for name in node.input[2:]):
+            continue
+        weight = onnx.numpy_helper.to_array(stored[node.input[1]])
+        peaks = np.abs(weight).reshape(len(weight), -1).max(1)
+        if weight.dtype != np.float32 or not peaks.max() or np.mean(peaks**2) > _UNLIKE * peaks.max() ** 2:
+            continue
+        share = np.where(peaks > 0, peaks / peaks.max(), 1).astype(np.float32)
+        shape = (-1, *[1] * (weight.ndim - 1))
+        value = weight / share.reshape(shape)
+        if len(readers[node.input[1]]) == 1:
+            stored[node.input[1]].CopyFrom(onnx.numpy_helper.from_array(value, node.input[1]))
+        else:
+            node.input[1] = _added(model, stored, node.input[1], value, node.name)
+        _multiplied(model, stored, node, share.reshape(shape[:-1]))
+        count += 1
+    return count
+
+
+def _multiplied(model: ModelProto, stored: dict[str, TensorProto], node: NodeProto, share: Array) -> None:
+    """Put a product with ``share``, shape [channels, 1, …], behind a convolution, and its bias behind that."""
+    onnx = import_onnx()
+    out, raw = node.output[0], f"{node.output[0]}/unscaled"
+    biased = len(node.input) > 2 and node.input[2]
+    product = f"{out}/scaled" if biased else out
+    factor = _added(model, stored, node.input[1], share, f"{node.name}_shares")
+    fresh = [onnx.helper.make_node("Mul", [raw, factor], [product], name=f"{node.name}/shares")]
+    if biased:
+        bias = onnx.numpy_helper.to_array(stored[node.input[2]]).reshape(share.shape)
+        term = _added(model, stored, node.input[2], bias, f"{node.name}_behind")
+        fresh.append(onnx.helper.make_node("Add", [product, term], [out], name=f"{node.name}/bias"))
+        del node.input[2:]
+    node.output[0] = raw
+    put_at(model, list(model.graph.node).index(node) + 1, fresh)
 
 
 def _plain_gemms(model: ModelProto) -> None:
@@ -212,10 +279,8 @@ def _as_product(
         onnx.helper.make_node("Mul", [node.input[0], factor], [product], name=f"{node.name}/scale"),
         onnx.helper.make_node("Add", [product, term], [node.output[0]], name=f"{node.name}/shift"),
     ]
-    nodes = list(model.graph.node)
-    nodes[place : place + 1] = fresh
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    model.graph.node.remove(node)
+    put_at(model, place, fresh)
 
 
 def _ranks(model: ModelProto) -> dict[str, int]:

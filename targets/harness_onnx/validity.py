@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.api import BadModel
-from harness_onnx.graph import import_onnx, load
+from harness_onnx.graph import import_onnx, load, nested_nodes
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto
 
 # Operators of these domains have kernels in a runtime that this package supports; all others come with a library.
 _KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.", "com.microsoft", "com.microsoft.", "org.openvinotoolkit", "trt.plugins")
@@ -60,22 +60,6 @@ def nodes_of(model: ModelProto) -> Iterator[NodeProto]:
     yield from nested_nodes(model.graph.node)
     for function in model.functions:
         yield from nested_nodes(function.node)
-
-
-def nested_nodes(nodes: Collection[NodeProto] | Any) -> Iterator[NodeProto]:
-    """Yield nodes, each followed by those of the graphs in its attributes."""
-    for node in nodes:
-        yield node
-        for graph in subgraphs(node):
-            yield from nested_nodes(graph.node)
-
-
-def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """Yield the graphs in a node's attributes: branches of If, bodies of Loop and Scan."""
-    for item in node.attribute:
-        if item.HasField("g"):
-            yield item.g
-        yield from item.graphs
 
 
 def _known(domain: str) -> bool:

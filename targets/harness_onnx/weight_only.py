@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Unsupported
-from harness_onnx.graph import at_opset, attribute, drop_unread, import_onnx, load, normalise
-from harness_onnx.tidy import refuse_broken_weights, tidy
+from harness_onnx.graph import at_opset, attribute, drop_unread, import_onnx, load, nested_nodes, normalise
+from harness_onnx.tidy import refuse_broken_weights, tidy, told_left
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +65,7 @@ def weight_only(
     weights = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
     made: dict[str, str] = {}
     counts: dict[str, int] = {}
-    for node in list(model.graph.node):
+    for node in list(nested_nodes(model.graph.node)):
         axis = _axis(node)
         if axis is None or node.name in exclude or node.input[1] not in weights:
             continue
@@ -83,7 +83,7 @@ def weight_only(
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
     if not counts:
         what = f"matrix product with a multiple of {block} rows" if blocks_only else "convolution or matrix product"
-        raise Unsupported(f"the model has no {what} and constant weights to quantize")
+        raise Unsupported(f"the model has no {what} and constant weights to quantize{told_left(model)}")
     drop_unread(model)
     _sort(model)
     onnx.save(model, str(out))

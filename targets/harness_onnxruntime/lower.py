@@ -146,8 +146,9 @@ def _dynamic(model: Model, params: Params, job: Job, out: Path) -> str:
     del params, job
     wanted = model.precision
     exclude = float_nodes(model.path, wanted.overrides, model.names)
-    dynamic_int8(model.path, out, per_channel=wanted.granularity == "per-channel", exclude=exclude)
-    return f"quantize_dynamic, int8 weights, {wanted.granularity} for MatMul, per-tensor for Conv"
+    behind = dynamic_int8(model.path, out, per_channel=wanted.granularity == "per-channel", exclude=exclude)
+    apart = f", but by a factor behind them for the channels of {behind}" if behind else ""
+    return f"quantize_dynamic, int8 weights, {wanted.granularity} for MatMul, per-tensor for Conv{apart}"
 
 
 def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
