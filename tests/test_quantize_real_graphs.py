@@ -282,6 +282,59 @@ def test_a_file_that_is_quantized_takes_no_other_precision(precision: Precision,
     np.testing.assert_allclose(outputs(SPEC, artifact, feed)["y"], wanted, rtol=1e-5, atol=1e-6)
 
 
+def written_out_norm(path: Path) -> Model:
+    """A layer norm in single operators, as exporters of TensorFlow and JAX write it, before a layer."""
+    nodes = [
+        node("ReduceMean", ["x", "last"], ["m"]), node("Sub", ["x", "m"], ["d"]), node("Mul", ["d", "d"], ["q"]),
+        node("ReduceMean", ["q", "last"], ["v"]), node("Add", ["v", "eps"], ["e"]), node("Sqrt", ["e"], ["s"]),
+        node("Reciprocal", ["s"], ["r"]), node("Mul", ["d", "r"], ["n"]), node("Mul", ["n", "gamma"], ["g"]),
+        node("MatMul", ["g", "w"], ["y"]),
+    ]  # fmt: skip
+    scale = np.float32(10.0) ** np.linspace(-2, 1, 32, dtype=np.float32)
+    weights = {"eps": np.float32(1e-6), "gamma": 1 / scale, "w": rand(32, 8), "last": np.array([-1])}
+    nodes[0].input[0] = nodes[1].input[0] = "z"
+    return graph(
+        path, [node("Mul", ["x", "scale"], ["z"]), *nodes], ["n", 32], {"y": ["n", 8]}, weights | {"scale": scale}
+    )
+
+
+def logarithm(path: Path) -> Model:
+    """The front of an audio network: powers over eight orders of magnitude, whose logarithm counts."""
+    nodes = [
+        node("Mul", ["x", "loud"], ["a"]), node("Mul", ["a", "a"], ["p"]), node("Add", ["p", "eps"], ["e"]),
+        node("Log", ["e"], ["l"]), node("MatMul", ["l", "w"], ["y"]),
+    ]  # fmt: skip
+    weights = {
+        "loud": np.float32(10.0) ** np.linspace(-3, 1, 32, dtype=np.float32),
+        "eps": np.float32(1e-9),
+        "w": rand(32, 8),
+    }
+    return graph(path, nodes, ["n", 32], {"y": ["n", 8]}, weights)
+
+
+@pytest.mark.parametrize("make", [written_out_norm, logarithm])
+def test_what_eight_bits_ruin_stays_float_and_the_layer_does_not(make: Any, tmp_path: Path) -> None:
+    model = make(tmp_path / "m.onnx")
+    assert worst(compared(model, tmp_path, STATIC)) > 20
+    artifact = lowered(model, tmp_path / "again", STATIC)
+    assert "element-wise operators stay float32" in artifact.how
+    assert artifact.flags == ()
+    placed = [item.op_type for item in onnx.load(artifact.path).graph.node]
+    assert placed.count("QuantizeLinear") == 1  # in front of the matrix product
+
+
+def test_an_output_that_cannot_be_saved_is_flagged_with_its_layer(tmp_path: Path) -> None:
+    """Two channels of unlike size in one convolution's output, of which the next layer reads the small one alone."""
+    weight = np.zeros((2, 4, 1, 1), np.float32)
+    weight[0], weight[1] = 1e4, rand(4, 1, 1)
+    pick = np.array([0, 1], np.float32).reshape(1, 2, 1, 1)
+    nodes = [node("Conv", ["x", "w"], ["a"], name="first"), node("Conv", ["a", "v"], ["y"], name="second")]
+    model = graph(tmp_path / "m.onnx", nodes, ["n", 4, 8, 8], {"y": ["n", 1, 8, 8]}, {"w": weight, "v": pick})
+    artifact = lowered(model, tmp_path / "lowered", STATIC)
+    assert artifact.flags == ("under_20_db_from:y",)
+    assert "output 'y' keeps" in artifact.how
+
+
 @pytest.mark.parametrize("groups", [1, 4])
 def test_transposed_convolutions_between_layers(groups: int, tmp_path: Path) -> None:
     nodes = [

@@ -136,6 +136,7 @@ def qdq(
     exclude: Mapping[str, str] = _NOTHING,
     bound: Mapping[str, Range] = _FREE,
     operators: bool = False,
+    only: Collection[str] = (),
 ) -> None:
     """Write a calibrated QDQ file as ONNX Runtime runs fastest: int8 weights, bias int32, activations as asked.
 
@@ -151,12 +152,13 @@ def qdq(
         exclude: Nodes of ``source`` that stay float, each with the parameter whose override asks for it.
         bound: Ranges that bind, by tensor name; calibration finds the others.
         operators: QLinearConv and its like instead of Q/DQ pairs.
+        only: Types of the operators to quantize; empty for all that can be.
 
     Raises:
         Unsupported: ONNX Runtime has no such calibration, or left nothing of a node that is to stay float.
     """
     extra = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
-    kind = _Kind(activations, per_channel, reduce_range, exclude, bound, operators)
+    kind = _Kind(activations, per_channel, reduce_range, exclude, bound, operators, only)
     _static(source, out, feeds, calibration, kind, extra)
 
 
@@ -185,6 +187,7 @@ class _Kind:
     exclude: Mapping[str, str]
     bound: Mapping[str, Range] = field(default_factory=dict)
     operators: bool = False
+    only: Collection[str] = ()
 
 
 def _static(
@@ -200,7 +203,8 @@ def _static(
     seen = extremes(prepared, feeds)
     model = load(prepared)
     careful = {} if "QuantizeBias" in extra else kept_float(model, seen)  # TensorRT places its own kernels
-    kept = dict.fromkeys([*kept_nodes(source, prepared, kind.exclude), *careful])
+    left = [node.name for node in model.graph.node if kind.only and node.op_type not in kind.only]
+    kept = dict.fromkeys([*kept_nodes(source, prepared, kind.exclude), *careful, *left])
     # A stride of one feed bounds memory: ranges or histograms are merged before the next feed is run.
     options = {**extra, "CalibStridedMinMax": 1, "CalibMovingAverage": calibration == "moving-average"}
     alone = [{"quant_type": toolkit.QuantType.QInt8, "symmetric": True}]

@@ -21,13 +21,14 @@ from harness_onnx import (
     weight_only,
     weight_spans,
 )
+from harness_onnxruntime.mending import keep_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from harness_onnxruntime.params import Params
 
-    Way = Callable[[Model, Params, Job, Path], str]
+    Way = Callable[[Model, Params, Job, Path], str | tuple[str, tuple[str, ...]]]
 
 
 def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
@@ -40,7 +41,7 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     wanted = model.precision
     if as_given(model):
         return _written(model, params, job, _float32)
-    ways = {
+    ways: Mapping[str, Way] = {
         "float32": _float32,
         "float16": _float16,
         "int8": _int8,
@@ -59,7 +60,8 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
 
 def _written(model: Model, params: Params, job: Job, way: Way) -> Artifact:
     wanted, out = model.precision, job.out / "model.onnx"
-    how = way(model, params, job, out)
+    told = way(model, params, job, out)
+    how, flags = (told, ()) if isinstance(told, str) else told
     spans = weight_spans(out)
     stored, stored_as = stored_size(out, spans, wanted.storage)
     if params.saved != "no":
@@ -74,6 +76,7 @@ def _written(model: Model, params: Params, job: Job, way: Way) -> Artifact:
         artifact_bytes=out.stat().st_size,
         stored_bytes=stored,
         stored_as=stored_as,
+        flags=flags,
         weight_bytes=weight_bytes(spans),
     )
 
@@ -137,8 +140,7 @@ def _float16(model: Model, params: Params, job: Job, out: Path) -> str:
     del params
     feeds, _count = calibration_feeds(model, job.data.split("calibration").inputs, Calibration().samples)
     kept = to_float16(model.path, out, feeds=feeds)
-    names = ", ".join(list(kept)[:_NAMED]) + (" …" if len(kept) > _NAMED else "")
-    left = f"; {len(kept)} operators stay float32, whose values exceed 65504: {names}" if kept else ""
+    left = f"; {len(kept)} operators stay float32, whose values exceed 65504: {_few(kept)}" if kept else ""
     return f"onnxruntime.transformers.float16, float32 inputs and outputs{left}"
 
 
@@ -151,7 +153,7 @@ def _dynamic(model: Model, params: Params, job: Job, out: Path) -> str:
     return f"quantize_dynamic, int8 weights, {wanted.granularity} for MatMul, per-tensor for Conv{apart}"
 
 
-def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
+def _int8(model: Model, params: Params, job: Job, out: Path) -> tuple[str, tuple[str, ...]]:
     wanted = model.precision
     if not wanted.weights_symmetric:
         raise Unsupported("onnxruntime: int8 weights are symmetric on its fast path")
@@ -160,22 +162,35 @@ def _int8(model: Model, params: Params, job: Job, out: Path) -> str:
     bound = bound_ranges(model)
     symmetric = bool(wanted.activations_symmetric)
     activations = "int8" if symmetric else params.activations  # a symmetric uint8 would have zero point 128
-    qdq(
-        model.path,
-        out,
-        feeds,
-        calibration=calibration.method,
-        activations=activations,
-        symmetric=symmetric,
-        per_channel=wanted.granularity == "per-channel",
-        reduce_range=params.reduce_range,
-        exclude=float_nodes(model.path, wanted.overrides, model.names),
-        bound=bound,
-        operators=params.int8_format == "operators",
-    )
+    exclude = float_nodes(model.path, wanted.overrides, model.names)
+
+    def quantize(only: Collection[str]) -> None:
+        qdq(
+            model.path,
+            out,
+            feeds,
+            calibration=calibration.method,
+            activations=activations,
+            symmetric=symmetric,
+            per_channel=wanted.granularity == "per-channel",
+            reduce_range=params.reduce_range,
+            exclude=exclude,
+            bound=bound,
+            operators=params.int8_format == "operators",
+            only=only,
+        )
+
+    lost, kept = keep_answers(quantize, model, out, feeds, params)
+    mended = f"; {kept} stay float32, since eight bits ruined an output" if kept else ""
     form = "QOperator" if params.int8_format == "operators" else "QDQ"
-    return (
+    how = (
         f"quantize_static {form}, {'symmetric ' if symmetric else ''}{activations} activations, "
         f"{wanted.granularity} int8 weights, {calibration.method} over {items} items"
         f"{f'; {len(bound)} ranges given by the encodings' if bound else ''}"
+        f"{mended}{f'; {lost.told}' if lost else ''}"
     )
+    return how, ((lost.flag,) if lost else ())
+
+
+def _few(names: Collection[str]) -> str:
+    return ", ".join(list(names)[:_NAMED]) + (" …" if len(names) > _NAMED else "")
