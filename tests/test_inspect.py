@@ -199,8 +199,9 @@ def test_a_net_that_runs_has_nothing_said_against_it(target: str, tmp_path: Path
 def test_the_tflite_target_names_what_its_runtime_refuses(tmp_path: Path) -> None:
     path = tflite_files.separable(tmp_path / "m.tflite", 0.0)
     model = Model("tflite", path, {"x": TensorSpec("float32", (1, 16, 16, 3))}, ("mean",))
-    assert ask("tflite", model) == []
-    assert ask("tflite", model, INT8) == []
+    for target in ("tflite", "openvino"):
+        assert ask(target, model) == []
+        assert ask(target, model, INT8) == []
     short = path.read_bytes()
     code = importlib.import_module("ai_edge_litert.schema_py_generated")
     held = code.ModelT.InitFromObj(code.Model.GetRootAs(short))
@@ -318,3 +319,14 @@ def test_a_refusal_points_to_it(forked: Model, tmp_path: Path, capsys: pytest.Ca
     args = ["bench", "--model", str(forked.path), "--data", str(tmp_path / "d.npz"), "--targets", "onnxruntime"]
     assert call([*args, "--out", str(tmp_path / "results")]) == 2
     assert f"see 'harness inspect {forked.path}'" in capsys.readouterr().err
+
+
+def test_roles_are_shown_and_may_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = [helper.make_node("Add", ["x", "h"], ["hn"]), helper.make_node("Mul", ["hn", "rate"], ["y"])]
+    model = graph_file(tmp_path / "m.onnx", nodes, inputs={"x": ["n", 4], "h": ["n", 4], "rate": []},
+                       outputs={"y": ["n", 4], "hn": ["n", 4]}, weights={})  # fmt: skip
+    args = (str(model.path), "--targets", "onnxruntime", "--methods", "baseline")
+    found = {item["name"]: (item["role"], item["source"]) for item in inspect_json(capsys, *args)["inputs"]}
+    assert found == {"x": ("item", ""), "h": ("state", "hn"), "rate": ("constant", "")}
+    said = inspect_json(capsys, *args, "--state", "x=hn")["inputs"][0]
+    assert (said["role"], said["source"]) == ("state", "hn")

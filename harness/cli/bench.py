@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harness.cli.common import parse_pythons, parse_size, python_option, split_words
+from harness.cli.common import parse_pythons, parse_size, python_option, said_options, split_words
 from harness.errors import BadModel, PlanError
 from harness.profiles import PROFILES
 
@@ -46,18 +46,7 @@ def _items(name: str, what: str) -> Callable[[F], F]:
     "--model", "models", multiple=True, type=_FILE, help="Your own model: a .onnx, .pt2 or .tflite file; repeatable."
 )
 @click.option("--data", type=_FILE, help="A .npz for each --model: inputs by name, optional y and calib_*.")
-@click.option(
-    "--axis", "axes", multiple=True, metavar="NAME=1", help="Item axis of an input of --model, or none; repeatable."
-)
-@click.option(
-    "--state", "states", multiple=True, metavar="NAME=OUTPUT", help="Input that an output is fed back into; repeatable."
-)
-@click.option(
-    "--task",
-    type=click.Choice(["classification", "regression", "none"]),
-    help="What the labels and the first output of --model are; default: classification where there are labels.",
-)
-@click.option("--classes-axis", type=int, help="Axis of the classes in the first output of --model, items first.")
+@said_options
 @click.option(
     "--workload",
     "factories",

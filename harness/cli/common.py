@@ -28,6 +28,27 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")(function)
 
 
+def said_options(function: F) -> F:
+    """Add what a user says of ``--model`` where its file does not tell."""
+    for option in (
+        click.option("--classes-axis", type=int, help="Axis of the classes in the model's first output, items first."),
+        click.option(
+            "--task", type=click.Choice(["classification", "regression", "none"]),
+            help="What the labels and the model's first output are; default: classification where there are labels.",
+        ),
+        click.option(
+            "--state", "states", multiple=True, metavar="NAME=OUTPUT",
+            help="Input that an output is fed back into; repeatable.",
+        ),
+        click.option(
+            "--axis", "axes", multiple=True, metavar="NAME=1",
+            help="Item axis of an input of the model, or none; repeatable.",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
 def python_option(function: F) -> F:
     """Add ``--python TARGET=PATH``."""
     return click.option(

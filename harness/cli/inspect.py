@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.common import json_option, print_json, python_option
+from harness.cli.common import json_option, print_json, python_option, said_options
 from harness.errors import BadModel, PlanError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.plugins import Registry
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+SHARED = ("data", "targets", "methods", "pythons", "axes", "states", "task", "classes_axis")  # options of 'bench'
 # What 'bench' asks beside: nothing of it is asked here.
 BENCH: dict[str, Any] = {
     "config": None, "pack": None, "workloads": (), "profile": None, "threads": (), "batch": (), "scenario": (),
@@ -27,7 +28,10 @@ BENCH: dict[str, Any] = {
 @click.command("inspect", short_help="Show what a model holds and what each target will do with it.")
 @click.argument("model", required=False, type=_FILE)
 @click.option("--data", type=_FILE, help="A .npz as for 'harness bench': free dimensions take their sizes from it.")
-@click.option("--workload", "factory", metavar="PKG.MOD:FACTORY", help="Your own PyTorch model, in place of a file.")
+@said_options
+@click.option(
+    "--workload", "factory", metavar="FILE_OR_MODULE:FACTORY", help="Your own PyTorch model, in place of a file."
+)
 @click.option("--targets", multiple=True, metavar="LIST", help="Targets that are asked about it; default: all.")
 @click.option("--methods", multiple=True, metavar="LIST", help="Pipelines; default: those of every method.")
 @json_option
@@ -44,7 +48,8 @@ def command(app: App, /, **options: Any) -> int:
     if options["as_json"]:
         print_json(inspected.data(look, wrong))
     else:
-        inspected.show(look, str(options["model"] or options["factory"]), wrong)
+        given = options["factory"] is not None or (options["data"] is not None and not wrong)
+        inspected.show(look, str(options["model"] or options["factory"]), wrong, given_data=given)
     return 0
 
 
@@ -76,7 +81,7 @@ def _request(options: dict[str, Any], registry: Registry) -> Request:
     model, factory = options["model"], options["factory"]
     if (model is None) == (factory is None):
         raise PlanError("inspect takes one MODEL file, or --workload", hint="such as: harness inspect my.onnx")
-    kept = {name: options[name] for name in ("data", "targets", "methods", "pythons")}
+    kept = {name: options[name] for name in SHARED}
     kept["methods"] = kept["methods"] or (",".join(pipelines(registry)),)
     request = build_request(BENCH | kept | {"models": (model,) if model else (), "factories": ()}, registry)
     if factory is not None:  # as it is made: training it would take as long as building

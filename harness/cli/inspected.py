@@ -43,14 +43,15 @@ def _plain(item: dict[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in item.items()}
 
 
-def show(look: Look, name: str, wrong: str) -> None:
+def show(look: Look, name: str, wrong: str, *, given_data: bool) -> None:
     """Print it to stdout."""
     seen = look.seen
     click.echo(_headline(name, seen.model, seen.given))
     _table(("input", "dtype", "shape", "role", "items"), [_input(n, seen.model.inputs[n]) for n in seen.inputs])
     _table(("output", "items"), [(n, _output(seen.model, n)) for n in seen.model.outputs])
     if seen.items:
-        click.echo(f"\n{seen.items} test items in the data")
+        made = "" if given_data else ", made up: no data are given"
+        click.echo(f"\n{seen.items} test items{made}")
     for title, text in (("the data do not fit", wrong), ("before it can be built", seen.problem)):
         if text:
             click.echo()

@@ -30,7 +30,7 @@ from harness_onnx.graph import (
     save_normalised,
     weight_spans,
 )
-from harness_onnx.inspecting import inspect, operator_types, quantizable
+from harness_onnx.inspecting import inspect, quantizable
 from harness_onnx.losses import Loss, loss
 from harness_onnx.narrow import float8_qdq, halve_rest
 from harness_onnx.normal import normal_form
@@ -73,7 +73,6 @@ __all__ = [
     "model_io",
     "normal_form",
     "normalise",
-    "operator_types",
     "override_nodes",
     "qdq",
     "quantizable",

@@ -204,15 +204,6 @@ def quantizable(path: Path) -> tuple[int, int]:
     return total, stored
 
 
-def operator_types(path: Path) -> dict[str, str]:
-    """Return the operator type by node name and by the names of what nodes give."""
-    found: dict[str, str] = {}
-    for node, _graph in nodes(load(path, values=False).graph):
-        name = node.op_type if node.domain in _OWN else f"{node.domain}.{node.op_type}"
-        found |= dict.fromkeys((*node.output, *((node.name,) if node.name else ())), name)
-    return found
-
-
 def _constant_names(graph: GraphProto) -> set[str]:
     found = {item.name for item in graph.initializer}
     for node in graph.node:

@@ -47,7 +47,7 @@ def open_session(
     core = openvino.Core()
     model = core.read_model(str(artifact.path))
     if purpose != "accuracy":
-        _fix_batch(model, openvino, options.batch)
+        fix_batch(model, openvino, options.batch)
     settings = {
         "PERFORMANCE_HINT": params.hint.upper(),
         "INFERENCE_PRECISION_HINT": _precision(artifact, params, openvino),
@@ -95,7 +95,8 @@ def _cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "harness" / "openvino"
 
 
-def _fix_batch(model: Any, openvino: Any, batch: int) -> None:
+def fix_batch(model: Any, openvino: Any, batch: int) -> None:
+    """Give every free first dimension of a graph's inputs this size, in place."""
     shapes = {}
     for port in model.inputs:
         shape = port.get_partial_shape()
@@ -221,7 +222,7 @@ class EachBatchSession:
     def _session(self, batch: int) -> OpenVinoSession:
         if batch not in self._sessions:
             model = self._model.clone()
-            _fix_batch(model, self._openvino, batch)
+            fix_batch(model, self._openvino, batch)
             compile_model = partial(self._core.compile_model, device_name="CPU", config=self._settings)
             self._sessions[batch] = OpenVinoSession(compile_model, model, self._openvino, self._options)
         return self._sessions[batch]
