@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "real-files.md"
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_files", description=__doc__)
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="files or networks whose name holds this")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of a file or network, or a part of it")
     parser.add_argument("--quick", action="store_true", help="the part that every submission runs")
     parser.add_argument("--short", action="store_true", help="cut launches short: what ran is the same, speed is not")
     parser.add_argument("--methods", nargs="+", default=METHODS)
@@ -27,8 +27,13 @@ def arguments() -> argparse.Namespace:
 def chosen(given: argparse.Namespace) -> list[Case]:
     found = [case for case in CASES if case.quick or not given.quick]
     if given.only:
-        found = [case for case in found if any(text in case.name for text in given.only)]
+        names = {case.name for case in CASES}
+        found = [case for case in found if any(_named(case.name, text, names) for text in given.only)]
     return [case for case in found if not (given.missing and kept(case))]
+
+
+def _named(name: str, text: str, names: set[str]) -> bool:
+    return name == text if text in names else text in name
 
 
 def main() -> int:
