@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from harness import claims
 from harness.bench.records import doubtful
+from harness.leaderboard import table
+from harness.leaderboard.claimed import claim_lines
 from harness.leaderboard.notes import all_flags, note
 from harness.leaderboard.rows import row
+from harness.leaderboard.terminal import terminal
+from harness.leaderboard.views import render
 from harness.stats import coverage as cover
 from harness.stats.coverage import coverage, falls_short, flags, judged_by, not_actually_quantised, share
 from harness.types import Asked, Placement, Precision, StepRecord
@@ -183,3 +190,34 @@ def test_the_board_says_what_was_asked_and_what_was_done():
 def test_strict_fails_a_step_that_changed_nothing():
     assert doubtful(("not_actually_pruned",), None) == "--strict: not_actually_pruned"
     assert doubtful((claims.LESS,), None) is None
+
+
+def test_each_method_has_a_line_with_what_it_was_asked_and_what_it_did():
+    asked = "channel-pruning: 0.5 of the channels"
+    did = "3 % of the parameters and 2 % of the MACs removed"
+    rows = [
+        {"method": "baseline", "target": "a", "asked": "", "achieved": "", "weight_bytes_removed": None},
+        {"method": "prune", "target": "a", "asked": asked, "achieved": did, "weight_bytes_removed": 0.03},
+        {"method": "prune", "target": "b", "asked": asked, "achieved": did, "weight_bytes_removed": 0.03},
+        {"method": "int8", "target": "a", "asked": "int8: int8 weights", "achieved": "", "weight_bytes_removed": 0.75},
+        {"method": "int8", "target": "b", "asked": "int8: int8 weights", "achieved": "", "weight_bytes_removed": 0.5},
+    ]
+    assert claim_lines(rows) == (
+        ("prune", "0.5 of the channels", f"{did}; weights 3 % smaller"),
+        (
+            "int8",
+            "int8 weights",
+            "weights 75 % smaller on a; weights 50 % smaller on b",
+        ),
+    )
+
+
+@pytest.mark.parametrize("view", ["terminal", "markdown"])
+def test_the_board_shows_these_lines(view):
+    pruned = step("channel-pruning", HALF_OF_THE_CHANNELS, parameters=970, nonzero_parameters=970, macs=49_000)
+    frame = table(records.run_of((records.record(), records.record("prune", lineage=(FIT, pruned)))))
+    console = Console(record=True, width=200, file=io.StringIO())
+    terminal(frame, console)
+    text = console.export_text() if view == "terminal" else render(frame, "md").decode()
+    assert "0.5 of the channels" in text
+    assert "3 % of the parameters and 2 % of the MACs removed" in text

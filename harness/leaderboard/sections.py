@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.beyond import scenario_lines, sustained_order, trust_lines
+from harness.leaderboard.claimed import claim_lines
 from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged_in, unknown
 from harness.leaderboard.extras import Extra, chosen
 from harness.leaderboard.notes import meaning
@@ -91,6 +92,7 @@ class Section:
         stages: What each step of a pipeline contributed, of runs that were asked for it.
         parts: What each part of a split network takes, under a header.
         scenarios: What a load generator measured, of runs that were asked for it.
+        claims: What each method was asked for, and what it did.
         trust: Robustness to corruption and calibration error, of runs that were asked for robustness.
         crossed: The fastest cells over all targets: a line for each reference that link sets compare with.
         extras: Headers of the optional columns.
@@ -113,6 +115,7 @@ class Section:
     parts: tuple[tuple[str, ...], ...] = ()
     scenarios: tuple[tuple[str, ...], ...] = ()
     trust: tuple[tuple[str, ...], ...] = ()
+    claims: tuple[tuple[str, ...], ...] = ()
 
 
 def sections(frame: pd.DataFrame) -> list[Section]:
@@ -158,6 +161,7 @@ def _section(rows: Sequence[Row], asked: Sequence[str], *, several_hosts: bool) 
         crossed=(*agreement([item for item in rows if not item["overhead"]]), *_crossed(okay), *sustained_order(okay)),
         scenarios=scenario_lines(okay),
         trust=trust_lines(okay, units.drop),
+        claims=claim_lines(okay),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.leaderboard.beyond import SCENARIOS_HEADER, TRUST_HEADER
+from harness.leaderboard.claimed import HEADER as CLAIMS_HEADER
 from harness.leaderboard.digits import UNKNOWN
 from harness.leaderboard.escape import visible
 from harness.leaderboard.sections import Lost, Section, Shown, sections
@@ -60,6 +61,9 @@ def _parts(section: Section) -> Iterable[RenderableType]:
         if lines:
             yield ""
             yield _list(header, lines)
+    if section.claims:
+        yield ""
+        yield _list(CLAIMS_HEADER, section.claims)
     if section.remarks:
         yield ""
         yield _list(["remark on", "what the figures come to"], section.remarks)

@@ -10,6 +10,7 @@ from harness import codec
 from harness.errors import MissingDependency, PlanError
 from harness.leaderboard import escape
 from harness.leaderboard.beyond import SCENARIOS_HEADER, TRUST_HEADER
+from harness.leaderboard.claimed import HEADER as CLAIMS_HEADER
 from harness.leaderboard.columns import COLUMNS
 from harness.leaderboard.digits import UNKNOWN, unknown
 from harness.leaderboard.sections import Section, Shown, sections
@@ -99,6 +100,8 @@ def _markdown_section(section: Section) -> Iterable[str]:
     for header, lines in ((SCENARIOS_HEADER, section.scenarios), (TRUST_HEADER, section.trust)):
         if lines:
             yield from _grid(header, lines)
+    if section.claims:
+        yield from _grid(CLAIMS_HEADER, section.claims)
     if section.remarks:
         yield from _grid(("remark on", "what the figures come to"), section.remarks)
     if section.lost:

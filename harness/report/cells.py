@@ -126,7 +126,18 @@ def _command(record: Record, run: Run) -> str:
 
 
 def _lineage(record: Record, anchor: Record | None) -> Grid:
-    headers = ("stage", "step", "parameters given", "quality", "parameters", "MACs", "size", "time", "plugin")
+    headers = (
+        "stage",
+        "step",
+        "parameters given",
+        "asked for",
+        "quality",
+        "parameters",
+        "MACs",
+        "size",
+        "time",
+        "plugin",
+    )
     rows: list[tuple[str, ...]] = []
     before: Mapping[str, float] = {}
     for made in record.lineage:
@@ -152,6 +163,7 @@ def _step(made: StepRecord, before: Mapping[str, float]) -> tuple[str, ...]:
         "",
         _seconds(made.seconds),
         visible(f"{made.plugin} {made.version}"),
+        visible(made.asked.words if made.asked is not None else ""),
     )
 
 
@@ -165,7 +177,7 @@ def _lowering(record: Record, made: Artifact, anchor: Record | None) -> tuple[st
     if quality is not None and quality.difference is not None:
         drop = f"{_signed(quality.difference.point * (100 if quality.unit == '%' else 1))} on the test split"
     time = _seconds(record.seconds.get("lower"))
-    return ("lower", visible(made.realised), visible(made.how), drop, "", "", size, time, "")
+    return ("lower", visible(made.realised), visible(made.how), drop, "", "", size, time, "", "")
 
 
 def _score(value: float | None, before: float | None) -> str:
