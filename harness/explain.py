@@ -21,6 +21,7 @@ MEMORY_WORDS = (
 
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])|[\x00-\x08\x0b-\x1f\x7f]")
 _SOURCE = re.compile(r"(?:\bat )?(?<![\w/])[\w./+-]*\.(?:cc|cpp|cu|cuh|h|hpp|inc)[:(]\d+\)?:?")
+_POINTER = re.compile(r" \(all of it: logs/[^)]*\)$")
 _ROOTS = ("/build", "/home", "/mnt", "/onnxruntime_src", "/opt", "/private", "/tmp", "/usr", "/Users", "/var")  # noqa: S108  nothing is written there
 _SAYS_NOTHING = re.compile(r"(?:Exception from|Check .* failed|Traceback \(most recent call last\):)?[\s:]*")
 
@@ -136,6 +137,16 @@ def log_name(failure: Failure) -> str:
     import hashlib  # as above
 
     return f"{failure.stage}-{hashlib.sha256(failure.details.encode(errors='replace')).hexdigest()[:12]}.log"
+
+
+def pointing(reason: str, path: str) -> str:
+    """Return a sentence that names the file that holds the rest."""
+    return f"{reason} (all of it: {path})"
+
+
+def sentence_of(reason: str) -> str:
+    """Return a sentence without the file that it names: what fails alike is told once."""
+    return _POINTER.sub("", reason)
 
 
 def cut(text: str) -> str:

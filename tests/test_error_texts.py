@@ -222,3 +222,18 @@ def test_a_process_that_died_tells_the_known_cause_or_its_last_line():
     found = explain.died("died of SIGABRT", "log\n\x1b[1mbye\x1b[0m\n", "crashed", where)
     assert found.reason == "the model could not be opened, its process died of SIGABRT; it printed last 'bye'"
     assert found.details
+
+
+def test_one_reason_is_told_once_whatever_file_it_names():
+    from harness.leaderboard import table
+    from harness.leaderboard.sections import sections
+    from tests import records
+
+    first, second = (f"it cannot read an operator Foo (all of it: logs/lower-{at}.log)" for at in "ab")
+    made = [
+        records.failed(method, "openvino", "failed", "lower", "openvino", reason)
+        for method, reason in (("int8", first), ("fp16", second))
+    ]
+    (section,) = sections(table(records.run_of((records.record(), *made))))
+    (lost,) = section.lost
+    assert (lost.methods, lost.reason) == (("int8", "fp16"), first)

@@ -122,9 +122,8 @@ def _terminal(found: Comparison, *, fails: bool) -> None:
     body = render.rows(found)
     if body:
         print_table(render.HEAD, [[visible(text) for text in row] for row in body])
-    for pair in found.pairs:
-        if pair.refused:
-            click.echo(f"not compared  {visible(pair.name)}: {visible(pair.refused)}")
+    for text, names in render.refusals(found):
+        click.echo(f"not compared  {visible(names)}: {visible(text)}")
     for text, names in render.remarks(found):
         click.echo(visible(f"{text}: {names}"))
     for item in found.ruled:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.compare.sides import Side, differences, label, pair_key
+from harness.explain import sentence_of
 from harness.types import Record
 
 
@@ -111,12 +112,12 @@ def _other_model(first: Record, second: Record) -> str:
 
 
 def _no_figures(a: Side, first: Record, b: Side, second: Record) -> str:
-    found = [
-        f"{record.status} in {side.text}: {record.reason or 'no reason given'}"
-        for side, record in ((a, first), (b, second))
-        if record.status != "ok" or record.latency is None
-    ]
-    return "; ".join(found)
+    """Say which sides have no figures and why: once, where both have one reason."""
+    sides: dict[tuple[str, str], list[str]] = {}
+    for side, record in ((a, first), (b, second)):
+        if record.status != "ok" or record.latency is None:
+            sides.setdefault((record.status, sentence_of(record.reason or "no reason given")), []).append(side.text)
+    return "; ".join(f"{status} in {' and '.join(names)}: {why}" for (status, why), names in sides.items())
 
 
 def _unlike(first: Record, second: Record) -> str:

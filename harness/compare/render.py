@@ -63,6 +63,15 @@ def remarks(found: Comparison) -> list[tuple[str, str]]:
     return [(text, "all cells" if len(names) == compared > 1 else ", ".join(names)) for text, names in said.items()]
 
 
+def refusals(found: Comparison) -> list[tuple[str, str]]:
+    """Return why cells were not compared: (sentence, cells), those of one sentence together."""
+    said: dict[str, list[str]] = {}
+    for pair in found.pairs:
+        if pair.refused:
+            said.setdefault(pair.refused, []).append(pair.name)
+    return [(text, ", ".join(names)) for text, names in said.items()]
+
+
 def _worded(change: Change | None) -> str:
     if change is None:
         return UNKNOWN
@@ -98,9 +107,8 @@ def markdown(found: Comparison, *, unresolved_fails: bool = False) -> str:
         lines += [*_grid(HEAD, rows(found)), _legend(found), ""]
     if remarks(found):
         lines += ["<details><summary>remarks</summary>", "", *_grid(("remark", "on"), remarks(found)), "</details>", ""]
-    refused = [(pair.name, pair.refused) for pair in found.pairs if pair.refused]
-    if refused:
-        lines += _grid(("not compared", "because"), refused)
+    if refusals(found):
+        lines += _grid(("because", "not compared"), refusals(found))
     lines += [f"> {escape.markdown(text)}" for text in found.notes]
     lines += [f"> left out: {escape.markdown(text)}" for text in found.problems]
     return "\n".join(lines).rstrip() + "\n"

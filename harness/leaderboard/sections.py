@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.explain import sentence_of
 from harness.leaderboard.beyond import scenario_lines, sustained_order, trust_lines
 from harness.leaderboard.claimed import claim_lines
 from harness.leaderboard.digits import UNKNOWN, fixed, plain, ranged_in, unknown
@@ -307,12 +308,16 @@ def _percent(share: float | None, digits: int) -> str:
 
 
 def _lost(rows: Sequence[Row]) -> tuple[Lost, ...]:
+    """Group the rows that ended alike; of reasons that differ in the file that they name, one is shown."""
     grouped: dict[tuple[str, str, str, str], list[str]] = {}
+    shown: dict[str, str] = {}
     for item in rows:
         where = ", ".join(part for part in (item["stage"], item["blame"]) if part)
-        key = (item["target"], item["status"], where, item["reason"] or "no reason was recorded")
-        grouped.setdefault(key, []).append(item["method"])
-    return tuple(Lost(tuple(methods), *key) for key, methods in grouped.items())
+        reason = item["reason"] or "no reason was recorded"
+        alike = sentence_of(reason)
+        shown.setdefault(alike, reason)
+        grouped.setdefault((item["target"], item["status"], where, alike), []).append(item["method"])
+    return tuple(Lost(tuple(methods), *key[:3], shown[key[3]]) for key, methods in grouped.items())
 
 
 def _overhead(rows: Sequence[Row]) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from harness import codec
 from harness.config import dump_config
 from harness.errors import RecordError
-from harness.explain import log_name
+from harness.explain import log_name, pointing
 from harness.store import files, layout, manifest
 from harness.store.documents import Part, decode_file, is_whole, read_listed
 from harness.store.lock import RunLock
@@ -141,7 +141,7 @@ class RunStore:
             return failure
         path = f"{layout.LOGS}/{log_name(failure)}"
         codec.write_whole(self.folder / path, failure.details.encode(errors="replace"))
-        return replace(failure, reason=f"{failure.reason} (all of it: {path})", details="")
+        return replace(failure, reason=pointing(failure.reason, path), details="")
 
     def write_scores(self, cell_id: str, scores: NDArray[Any]) -> None:
         """Keep per-item statistics of shape [n, k]: paired tests and ``verify`` need them."""
