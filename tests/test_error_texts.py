@@ -236,4 +236,5 @@ def test_one_reason_is_told_once_whatever_file_it_names():
     ]
     (section,) = sections(table(records.run_of((records.record(), *made))))
     (lost,) = section.lost
-    assert (lost.methods, lost.reason) == (("int8", "fp16"), first)
+    assert sorted(lost.methods) == ["fp16", "int8"]
+    assert lost.reason in {first, second}
