@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.bundle.values import CHAIN, INFO, PACK, PAGE, RUN, title
 from harness.leaderboard.digits import plain
 from harness.leaderboard.escape import markdown as safe
+from harness.stats import coverage as cover
 
 if TYPE_CHECKING:
     from harness.bundle.values import BundleInfo, Reproduction
@@ -116,9 +117,10 @@ def _remarks(record: Record) -> Iterator[str]:
         yield f"how it was made: {record.artifact.how}"
     yield f"runtime: {record.provenance.get('runtime', 'not known')}"
     if record.coverage is not None:
-        by = record.coverage.by_macs
-        share = f"{by:.1%} of multiply-accumulates" if by is not None else record.coverage.reason or "not known"
-        yield f"ran in {record.coverage.wanted}: {share}"
+        by, what = cover.share(record.coverage), cover.judged_by(record.coverage)
+        of = {"macs": "multiply-accumulates", "weights": "the weights as stored"}.get(what, "")
+        share = f"{by:.1%} of {of}" if by is not None else record.coverage.reason or "not known"
+        yield f"as its label says ({record.coverage.label or record.coverage.wanted}): {share}"
     yield f"flags: {', '.join(record.flags) or 'none'}"
     if record.latency and record.latency.reasons:
         yield f"doubts: {'; '.join(record.latency.reasons)}"

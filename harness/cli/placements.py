@@ -12,7 +12,7 @@ from harness.cli.common import find_run, json_option, print_facts, print_json, p
 from harness.errors import PlanError
 
 if TYPE_CHECKING:
-    from harness.types import Loaded, Placement, Record
+    from harness.types import Coverage, Loaded, Placement, Record
 
 _ID_SHOWN = 8  # characters of a cell_id; CELL takes any unambiguous beginning
 NOT_KNOWN = "-"
@@ -81,6 +81,13 @@ def _percent(share: float | None) -> str:
     return NOT_KNOWN if share is None else f"{share:.1%}"
 
 
+def _label(found: Coverage) -> str:
+    """Return what a method asked for; of a file as it came, the arithmetic that is counted."""
+    from harness.stats.coverage import GIVEN  # not on the way of --help
+
+    return found.label if found.label not in {"", GIVEN} else found.wanted
+
+
 def _list(records: Sequence[Record], *, as_json: bool) -> None:
     if as_json:
         print_json([{"cell": record.cell_id, "title": title(record), "workload": record.labels["workload"],
@@ -90,12 +97,14 @@ def _list(records: Sequence[Record], *, as_json: bool) -> None:
     for record in records:
         found = record.coverage
         shares = (
-            (NOT_KNOWN,) * 3 if found is None else tuple(map(_percent, (found.by_op, found.by_macs, found.by_time)))
+            (NOT_KNOWN,) * 3
+            if found is None
+            else tuple(map(_percent, (found.by_macs, found.by_weights, found.by_time)))
         )
         why = "" if found is None else found.reason
         rows.append((record.cell_id[:_ID_SHOWN], record.labels["workload"], title(record),
-                     found.wanted if found else NOT_KNOWN, *shares, ", ".join(record.flags) or why))  # fmt: skip
-    print_table(("cell", "workload", "method@target", "asked for", "by op", "by MACs", "by time", "flags"), rows)
+                     _label(found) if found else NOT_KNOWN, *shares, ", ".join(record.flags) or why))  # fmt: skip
+    print_table(("cell", "workload", "method@target", "asked for", "by MACs", "by weights", "by time", "flags"), rows)
 
 
 def _show(record: Record, loaded: Loaded, *, by_op: bool, as_json: bool) -> None:
@@ -109,9 +118,9 @@ def _show(record: Record, loaded: Loaded, *, by_op: bool, as_json: bool) -> None
     print_facts([
         ("cell", f"{record.cell_id}  {record.labels['workload']}  {title(record)}"),
         ("realised", f"{artifact.realised}: {artifact.how}" if artifact else ""),
-        ("asked for", found.wanted if found else ""),
-        ("coverage", "" if found is None else f"{_percent(found.by_op)} of operators, {_percent(found.by_macs)} of "
-         f"MACs, {_percent(found.by_time)} of time {found.reason}"),
+        ("asked for", _label(found) if found else ""),
+        ("coverage", "" if found is None else f"{_percent(found.by_macs)} of MACs, {_percent(found.by_time)} of time, "
+         f"{_percent(found.by_weights)} of the weights stored so {found.reason}"),
         ("flags", ", ".join(record.flags)),
         ("loaded", f"{len(loaded.objects)} shared objects; --json names them" if loaded.objects else loaded.reason),
     ])  # fmt: skip
