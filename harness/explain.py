@@ -66,11 +66,9 @@ def failure(error: BaseException, where: Where) -> Failure:
 
     details = cut("".join(traceback.format_exception(error)))
     if isinstance(error, HarnessError):
-        text = " ".join(
-            _ANSI.sub("", error.message if error.hint is None else f"{error.message} ({error.hint})").split()
-        )
-        long = len(text) > LONGEST
-        return Failure(raised(error), where.stage, where.blame, _short(text, LONGEST), details if long else "")
+        said = error.message if error.hint is None else f"{error.message} ({error.hint})"
+        sentence = " ".join(readable(said).split())
+        return Failure(raised(error), where.stage, where.blame, sentence, details if len(said) > 2 * LONGEST else "")
     text = str(error)
     known = first_known(text, where.known)
     if known is not None and not is_memory(text):
@@ -113,6 +111,12 @@ def first_known(text: str, known: Sequence[KnownError]) -> tuple[str, Status] | 
 def plain(text: str) -> str:
     """Return a text without colours, control characters, this machine's folders and lines of source code."""
     return _SOURCE.sub("", _FOLDERS.sub(r"\1", _ANSI.sub("", text)))
+
+
+def readable(text: str) -> str:
+    """Return a sentence that was written on purpose without colours, and cut where it quotes pages."""
+    bare = _ANSI.sub("", text)
+    return bare if len(bare) <= LONGEST else f"{bare[:LONGEST]} …"
 
 
 def first_line(text: str) -> str:

@@ -238,3 +238,27 @@ def test_one_reason_is_told_once_whatever_file_it_names():
     (lost,) = section.lost
     assert sorted(lost.methods) == ["fp16", "int8"]
     assert lost.reason in {first, second}
+
+
+def test_a_kernel_that_refuses_what_was_quantized_is_named(tmp_path):
+    """MatMulInteger on the CPU takes no zero point of each column and batch."""
+    from harness_onnxruntime.errors import KNOWN_ERRORS
+
+    weights = [("w", np.ones((4, 3, 2), np.int8)), ("z", np.ones((4, 1, 2), np.int8) * 3)]
+    made = node("MatMulInteger", ["x", "w", "", "z"], "proj_quant")
+    model = graph([made], [value("x", TensorProto.UINT8, [4, 2, 3])], weights, gives=TensorProto.INT32)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    error = raised_by_onnxruntime(path, {"x": np.ones((4, 2, 3), np.uint8)})
+    found = told(error, KNOWN_ERRORS)
+    assert "MatMulInteger does not take the operator 'proj'" in found.reason, str(error)
+    assert_readable(found.reason, tmp_path)
+
+
+def test_an_error_at_the_command_line_has_no_colours_and_no_pages(capsys):
+    from harness.cli.main import _fail
+
+    assert _fail(BadModel("\x1b[91mno\x1b[0m " + "why " * 50_000)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: no why")
+    assert len(err) < explain.LONGEST + 20

@@ -128,7 +128,9 @@ def cli(ctx: click.Context, plugins: tuple[str, ...]) -> None:
 
 
 def _fail(error: HarnessError) -> int:
-    click.echo(f"error: {error.message}", err=True)
+    from harness.explain import readable
+
+    click.echo(f"error: {readable(error.message)}", err=True)
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)
     return error.exit_code

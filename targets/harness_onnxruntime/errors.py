@@ -95,6 +95,12 @@ KNOWN_ERRORS = (
         "save it with external data",
     ),
     KnownError(
+        r"Non-zero status code returned while running (?P<op>QLinear\w+|\w+Integer|DynamicQuantize\w+|QGemm) node\. "
+        rf"Name:'{_NODE}' Status Message: (?:.* was false\. )?(?P<why>[^\n]+)",
+        "the quantized kernel {op} does not take the operator {node!r} as it was quantized: {why}",
+        "leave that operator in float, or take another method",
+    ),
+    KnownError(
         rf"Non-zero status code returned while running (?P<op>\w+) node\. Name:'{_NODE}' Status Message: (?P<where>.*?)"
         r"(?P<why>[^.\n]*(?:indices element out of data bounds|out of bounds)[^\n]*)",
         "the operator {node!r} ({op}) was given an index that is not there: {why}",

@@ -33,7 +33,7 @@ KNOWN_ERRORS = (
         _INSPECT,
     ),
     KnownError(
-        r"supportedPrecisions\.count\(precision\).*\n?.*?(?P<why>Subgraph[^\n]*)?",
+        r"supportedPrecisions\.count\(precision\)|does not support f64",
         "its CPU plugin has no kernel for a dtype that this model computes in, such as float64",
         "store the model in float32",
         "not-applicable",
