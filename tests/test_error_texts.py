@@ -20,7 +20,9 @@ value = helper.make_tensor_value_info
 
 def graph(nodes, inputs, weights=(), *, opset=17, domains=(), gives=FLOAT):
     outputs = [value("y", gives, None)]
-    made = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(w, n) for n, w in weights])
+    made = helper.make_graph(
+        nodes, "g", inputs, outputs, [numpy_helper.from_array(np.asarray(w), n) for n, w in weights]
+    )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset), *domains])
     model.ir_version = 8
     return model
@@ -241,17 +243,21 @@ def test_one_reason_is_told_once_whatever_file_it_names():
 
 
 def test_a_kernel_that_refuses_what_was_quantized_is_named(tmp_path):
-    """MatMulInteger on the CPU takes no zero point of each column and batch."""
+    """QLinearMatMul wants one zero point of the weights for a column, not for a row."""
     from harness_onnxruntime.errors import KNOWN_ERRORS
 
-    weights = [("w", np.ones((4, 3, 2), np.int8)), ("z", np.ones((4, 1, 2), np.int8) * 3)]
-    made = node("MatMulInteger", ["x", "w", "", "z"], "proj_quant")
-    model = graph([made], [value("x", TensorProto.UINT8, [4, 2, 3])], weights, gives=TensorProto.INT32)
+    one, zero = np.float32(0.1), np.uint8(128)
+    weights = [
+        ("s", one), ("z", zero), ("w", np.ones((4, 3, 2), np.int8)),
+        ("ws", np.full(3, 0.1, np.float32)), ("wz", np.zeros(3, np.int8)),
+    ]  # fmt: skip
+    made = node("QLinearMatMul", ["x", "s", "z", "w", "ws", "wz", "s", "z"], "proj_quant")
+    model = graph([made], [value("x", TensorProto.UINT8, [4, 2, 3])], weights, gives=TensorProto.UINT8)
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
     error = raised_by_onnxruntime(path, {"x": np.ones((4, 2, 3), np.uint8)})
     found = told(error, KNOWN_ERRORS)
-    assert "MatMulInteger does not take the operator 'proj'" in found.reason, str(error)
+    assert "QLinearMatMul does not take the operator 'proj'" in found.reason, str(error)
     assert_readable(found.reason, tmp_path)
 
 
