@@ -25,6 +25,8 @@ def run_once(
     options: Options,
     items: Path | None,
     inputs: Mapping[str, TensorSpec],
+    *,
+    memory_limit_bytes: int | None = None,
 ) -> None:
     """Open an artifact as for its outputs, and run one call.
 
@@ -35,24 +37,26 @@ def run_once(
         options: Of the step; a model with a fixed batch is opened with its own.
         items: Folder of evaluation items; ``None`` where the workload has none: then it is opened only.
         inputs: Of the model.
+        memory_limit_bytes: What it may take beside what this process has; ``None`` for no limit.
 
     Raises:
         Unopened: The target raised; nothing of it is published.
     """
     from harness.feeds import with_roles
-    from harness.measure import chain  # numpy, which only a builder that runs a model imports
+    from harness.measure import chain, isolate  # numpy, which only a builder that runs a model imports
     from harness.measure import inputs as feeds
 
     try:
-        batch = feeds.batch_of(inputs, options.batch)
-        session = chain.opened(spec, artifact, params, replace(options, batch=batch), "accuracy")
-        try:
-            if items is not None:
-                specs = with_roles(session.inputs, inputs)
-                own = feeds.batch_of(specs, batch)
-                session.run(feeds.rotation(items, specs, batch=own, distinct=1, seed=0)[0])
-        finally:
-            session.close()
+        with isolate.more_memory(memory_limit_bytes):
+            batch = feeds.batch_of(inputs, options.batch)
+            session = chain.opened(spec, artifact, params, replace(options, batch=batch), "accuracy")
+            try:
+                if items is not None:
+                    specs = with_roles(session.inputs, inputs)
+                    own = feeds.batch_of(specs, batch)
+                    session.run(feeds.rotation(items, specs, batch=own, distinct=1, seed=0)[0])
+            finally:
+                session.close()
     except Exception as error:
         raise Unopened from error
 

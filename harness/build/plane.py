@@ -114,6 +114,7 @@ def build_plan(
     run_graph(
         graph, cache, registry=registry, workers=workers, on_event=on_event, slot=slot,
         timeout_s=timeout_s or plan.request.timeout_s, threads=threads,
+        memory_limit_bytes=plan.request.memory_limit_bytes,
     )  # fmt: skip
     return {
         cell_id: end if isinstance(end, Failure) else with_reference(result(end, split), references.get(cell_id))
@@ -131,9 +132,11 @@ def run_graph(
     slot: Slot,
     timeout_s: float,
     threads: int,
+    memory_limit_bytes: int | None = None,
 ) -> None:
     """Bring every node of a graph to its end."""
     resolver = resolver_of(graph, cache, registry, threads)
+    resolver.memory_limit_bytes = memory_limit_bytes
     builders = Builders(workers or os.cpu_count() or 1, threads, cache.logs)
     Scheduler(resolver, builders, slot, timeout_s, on_event).run(graph.nodes.values())
 

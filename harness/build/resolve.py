@@ -33,12 +33,14 @@ class Resolver:
     Attributes:
         sources: (interpreter, plugin) -> versions in that interpreter, for the targets that lower elsewhere.
         threads: CPU threads of each builder: part of the keys, as they change what training gives.
+        memory_limit_bytes: What an artifact that is opened may take.
     """
 
     cache: Cache
     registry: Registry
     threads: int
     sources: Mapping[tuple[str, str], keys.Source | HarnessError] = field(default_factory=dict)
+    memory_limit_bytes: int | None = None
 
     def offer(self, node: Node) -> Offer[Any]:
         """Return the offer that does a step's work."""
@@ -139,6 +141,7 @@ class Resolver:
             data_key=node.data.key if node.data else None, model=self._given(node),
             reference=node.reference.model if node.reference else None,
             options=node.options, hardware=node.hardware, inputs=node.inputs,
+            memory_limit_bytes=self.memory_limit_bytes,
         )  # fmt: skip
 
     def _given(self, node: Node) -> Model | None:

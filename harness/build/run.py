@@ -184,7 +184,15 @@ class _Step:
                 entry.folder, codec.from_data(DataInfo, entry.result.value, where=str(entry.folder))
             )
         self.report(1.0, "opening what was built")
-        opened.run_once(spec, artifact, given, task.options, items, self._incoming().inputs)
+        opened.run_once(
+            spec,
+            artifact,
+            given,
+            task.options,
+            items,
+            self._incoming().inputs,
+            memory_limit_bytes=task.memory_limit_bytes,
+        )
 
     def _format(self, spec: Any, workload: Workload) -> str:
         if self.task.stage == "fit":

@@ -18,7 +18,7 @@ from harness.build.gate import Gate, Slot
 from harness.build.pool import Builder, Builders, Gone
 from harness.build.tasks import Request, failure_stage
 from harness.errors import HarnessError, Interrupted, MissingDependency, Unsupported
-from harness.explain import Where, died, last_line
+from harness.explain import Where, died, is_memory, last_line
 from harness.types import Failure, Status
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Scheduler:
             return Failure(gone.status, failure_stage(node.stage), str(node.python or "harness"), reason)
         doing = tasks.doing(node.stage, node.use.name)
         where = Where(failure_stage(node.stage), self._blame(node), doing, self._known(node))
-        return died(gone.reason, gone.printed, gone.status, where)
+        return died(gone.reason, gone.printed, "oom" if is_memory(gone.printed) else gone.status, where)
 
     def _known(self, node: Node) -> Sequence[KnownError]:
         return getattr(self.resolver.offer(node).spec, "known_errors", ())

@@ -51,6 +51,7 @@ class Task:
         data_key: Entry of the workload's data, or of the pack that holds it; ``None`` for the data step.
         hardware: Capability fields that the step may see, as JSON.
         inputs: What the key was made from.
+        memory_limit_bytes: What an artifact that is opened may take, as in the launches.
     """
 
     stage: StepStage
@@ -67,6 +68,7 @@ class Task:
     options: Options = field(default_factory=Options)
     hardware: Mapping[str, Any] | None = None
     inputs: Any = None
+    memory_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def open_pack(
     run_graph(
         graph, cache, registry=registry, workers=workers, on_event=on_event, slot=slot,
         timeout_s=timeout_s or plan.request.timeout_s, threads=THREADS,
+        memory_limit_bytes=plan.request.memory_limit_bytes,
     )  # fmt: skip
     return {cell_id: cell if isinstance(cell, Failure) else cell.result() for cell_id, cell in cells.items()}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -35,6 +36,33 @@ def limit_memory(limit_bytes: int | None) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+
+
+@contextlib.contextmanager
+def more_memory(limit_bytes: int | None) -> Generator[None, None, None]:
+    """Let this process take so much beside what it has, as ``limit_memory`` counts; afterwards as much as before."""
+    held = _data_bytes()
+    if limit_bytes is None or held is None:
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    least = held + limit_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (least if hard == resource.RLIM_INFINITY else min(least, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int | None:
+    """Return what RLIMIT_DATA counts of this process; ``None`` off Linux."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmData:")), None)
 
 
 def pin(cpus: Sequence[int]) -> None:
