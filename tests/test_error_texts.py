@@ -67,6 +67,10 @@ GRAPHS = {
         graph([node("Reshape", ["x", "s"], "fold")], [X], [("s", np.array([3, 7]))]),
         {"x": ONES},
     ),
+    "rank": (
+        graph([node("Reshape", ["x", "s"], "fold")], [X, value("s", INT64, ["k"])]),
+        {"x": ONES, "s": np.array([8])},
+    ),
     "lookup": (
         graph([node("Gather", ["w", "i"], "embedding")], [value("i", INT64, ["n"])], [("w", ONES)]),
         {"i": np.array([9])},
@@ -130,6 +134,7 @@ def test_onnxruntime_is_told_in_the_words_of_the_model(tmp_path, name, status, w
         ("shapes", "failed", ["operator MatMul that gives 'y'", "First input dimension=4"]),
         ("nowhere", "failed", ["nothing in it gives 'nowhere'"]),
         ("dtypes", "failed", ["operator Add that gives 'y'", "arg0 element type: f32"]),
+        ("rank", "not-applicable", ["'y' (Reshape)", "number of dimensions"]),
         ("reshape", "failed", ["'y' (Reshape)", "conflicts with the reshape pattern (3.7)"]),
     ],
 )

@@ -28,6 +28,23 @@ KNOWN_ERRORS = (
         r"Conversion is failed for: (?P<ops>[^\n]+)", "it cannot read the operators {ops} of this model", _INSPECT
     ),
     KnownError(
+        r"doesn't support (?P<op>\w+) operation with dynamic rank\. Operation name: (?P<node>\S+)",
+        "its CPU plugin does not run the operator {node!r} ({op}), whose number of dimensions is not known beforehand",
+        "give its shape in the file, or run it on another target",
+        "not-applicable",
+    ),
+    KnownError(
+        r"Cannot get length of dynamic dimension",
+        "it needs a size that this model leaves free",
+        "give the sizes in the file, or run it on another target",
+    ),
+    KnownError(
+        r"m_element_type\.is_static\(\)",
+        "it finds no dtype for an array that an operator gives",
+        _INSPECT,
+        "not-applicable",
+    ),
+    KnownError(
         r"Input tensor isn't found for node \"(?P<array>[^\"]*)\"",
         "the file is not valid: nothing in it gives {array!r}, which an operator takes",
         _INSPECT,
