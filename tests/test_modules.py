@@ -353,11 +353,18 @@ def test_train_mode_is_left_and_random_answers_are_refused(tmp_path: Path) -> No
         harness_torch.plain(AlwaysDrops(), {"x": A})
 
 
+class Breaks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.lock = nn.Linear(5, 3), __import__("threading").Lock()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) if float(x.sum()) > 0 else self.fc(x * 2)
+
+
 def test_what_no_file_takes_is_named() -> None:
-    module = small()
-    module.lock = __import__("threading").Lock()
-    with pytest.raises(BadModel, match=r"cannot be written to a file: .*lock"):
-        harness_torch.plain(module, images())
+    with pytest.raises(BadModel, match=r"cannot be written to a file \(.*lock.*, nor exported"):
+        harness_torch.plain(Breaks(), {"x": A})
 
 
 LOCAL = """
@@ -405,3 +412,92 @@ def test_local_classes_of_main_travel_by_value_and_with_equal_bytes(tmp_path: Pa
         torch.testing.assert_close(five(x)[0], five.fc(x) * 5)
         torch.testing.assert_close(three(x)[1], x / 2)
         torch.testing.assert_close(travelling.read(tmp_path / "a/magain")(x)[0], three.fc(x) * 3)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_embedding_bags_become_lookups_that_every_exporter_takes(mode: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.EmbeddingBag(9, 4, mode=mode), nn.Linear(4, 2))
+    ids = np.random.default_rng(0).integers(0, 9, (6, 3))
+    again = check(module, {"ids": ids}, {"logits": eager(module, ids).clone()}, tmp_path)
+    program = torch.export.export(again, (torch.from_numpy(ids),))
+    assert not [node for node in program.graph.nodes if "bag" in str(node.target)]
+
+
+class Functional(nn.Module):
+    """Weights that no layer holds, and an attribute that no file takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w1, self.b1 = nn.Parameter(torch.randn(8, 3, 3, 3)), nn.Parameter(torch.randn(8))
+        self.blk = nn.Module()
+        self.blk.w = nn.Parameter(torch.randn(4, 8))
+        self.bn = nn.BatchNorm2d(8)
+        self.lock = __import__("threading").Lock()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(self.bn(F.conv2d(x, self.w1, self.b1)).mean((2, 3)), self.blk.w)
+
+
+class Recurrent(nn.Module):
+    """A tied head, two kinds of recurrent layers, a dict of outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.ln = nn.Embedding(5, 3), nn.LayerNorm(8)
+        self.r = nn.LSTM(3, 4, batch_first=True, bidirectional=True)
+        self.g = nn.GRU(8, 4, batch_first=True)
+        self.f, self.h = nn.Linear(4, 5, bias=False), nn.Linear(3, 5, bias=False)
+        self.h.weight = self.e.weight
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y, _ = self.r(self.e(x))
+        y, state = self.g(self.ln(y))
+        return {"a": self.f(y[:, -1]), "h": state.transpose(0, 1), "t": self.h(self.e(x))}
+
+
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.u = nn.Conv2d(3, 3, 3, padding=1), nn.ConvTranspose2d(3, 4, 2, 2)
+        self.drop = nn.Dropout(0.3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.drop(self.u(self.c(F.relu(self.c(x)))))
+
+
+SMALL = {"0": nn.Conv2d, "1": nn.BatchNorm2d, "3": nn.Conv2d, "6": nn.Linear}
+LIFTED = {
+    "scripted": (lambda: torch.jit.script(seeded(small).eval()), images(2), SMALL),
+    "traced": (lambda: torch.jit.trace(seeded(small).eval(), torch.zeros(1, 3, 10, 10)), images(2), SMALL),
+    "fx": (lambda: torch.fx.symbolic_trace(seeded(small).eval()), images(2), SMALL),
+    "script inside": (lambda: nn.Sequential(torch.jit.trace(small()[0], torch.zeros(1, 3, 9, 9)), small()[1]),
+                      images(2), {"0": nn.Conv2d, "1": nn.BatchNorm2d}),
+    "functional": (Functional, images(2), {"w1": nn.Conv2d, "blk.w": nn.Linear, "bn": nn.BatchNorm2d}),
+    "shared": (lambda: torch.jit.script(Shared().eval()), images(2), {"c": nn.Conv2d, "u": nn.ConvTranspose2d}),
+    "scripted recurrent": (lambda: torch.jit.script(Recurrent().eval()), {"x": np.array([[0, 1, 2], [3, 4, 0]])},
+                           {"f": nn.Linear, "ln": nn.LayerNorm, "lstm": nn.LSTM, "gru": nn.GRU}),
+    "traced recurrent": (
+        lambda: torch.jit.trace(Recurrent().eval(), torch.zeros(2, 3, dtype=torch.long), strict=False),
+        {"x": np.array([[0, 1, 2], [3, 4, 0]])}, {"f": nn.Linear, "e": nn.Embedding, "r": nn.LSTM, "g": nn.GRU},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LIFTED)
+def test_what_no_file_takes_travels_as_layers_made_of_its_program(case: str, tmp_path: Path) -> None:
+    make, batch, layers = LIFTED[case]
+    torch.manual_seed(0)
+    module = make()
+    result = eager(module, *batch.values())
+    again = check(module, batch, result if isinstance(result, dict) else {"logits": result}, tmp_path)
+    found = {name: type(layer) for name, layer in again.named_modules()}
+    assert layers.items() <= found.items()
+    more = {name: np.concatenate([value] * 3) for name, value in batch.items()}  # any batch
+    first = next(iter(result.values())) if isinstance(result, dict) else result
+    got = next(iter(harness_torch.call(again, more).values()))
+    np.testing.assert_allclose(got[:2], first.numpy(), rtol=1e-4, atol=1e-5)
+    again.train()
+    outputs = again(*(torch.from_numpy(value) for value in more.values()))
+    (outputs[0] if isinstance(outputs, tuple) else outputs).sum().backward()
+    assert all(value.grad is not None for name, value in again.named_parameters() if name in {"w1.weight", "0.weight"})

@@ -210,6 +210,34 @@ def test_a_program_of_a_fixed_batch_keeps_it(tmp_path: Path) -> None:
     assert work.inputs == {"x": TensorSpec("float32", (2, 4))}
 
 
+class Structured(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.fc = torch.nn.Conv1d(1, 2, 1), torch.nn.BatchNorm1d(2), torch.nn.Linear(4, 3)
+        self.w = torch.nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None, *, scale: torch.Tensor) -> dict[str, Any]:
+        y = self.bn(self.conv(x[:, None])).mean(1)
+        return {"logits": self.fc(y) * scale, "aux": (torch.nn.functional.linear(x, self.w), None)}
+
+
+def test_a_program_keeps_names_of_outputs_keywords_and_parameters(tmp_path: Path) -> None:
+    module, batch = Structured().eval(), {0: torch.export.Dim("batch")}
+    x, scale = torch.randn(2, 4), torch.randn(2, 1)
+    shapes = {"x": batch, "mask": None, "scale": batch}
+    exported = torch.export.export(module, (x, None), {"scale": scale}, dynamic_shapes=shapes)
+    torch.export.save(exported, tmp_path / "m.pt2")
+    work = file_workload(tmp_path / "m.pt2")
+    assert (list(work.inputs), work.outputs) == (["x", "scale"], ("logits", "aux_0"))
+    again = harness_torch.load(work.spec.fit(work.params, job(work, tmp_path / "out")))
+    wanted = module(x, scale=scale)
+    torch.testing.assert_close(again(x, scale), (wanted["logits"], wanted["aux"][0]))
+    names = {name: type(layer) for name, layer in again.named_modules()}
+    assert names["conv"] is torch.nn.Conv1d
+    assert names["bn"] is torch.nn.BatchNorm1d
+    assert {"conv.weight", "fc.weight", "w.weight"} <= {name for name, _ in again.named_parameters()}
+
+
 def test_a_program_with_pickled_payloads_is_refused(tmp_path: Path) -> None:
     source, changed = program_file(tmp_path / "m.pt2"), tmp_path / "changed.pt2"
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(changed, "w") as new:

@@ -171,9 +171,12 @@ def _mixed(kind: Any, names: tuple[str, ...]) -> type:
     return type(kind.__name__, (Bound, kind), {"forward": space["forward"], "__module__": kind.__module__})
 
 
-def bound(module: nn.Module, call: Call) -> nn.Module:
-    """Let a module take its inputs by position and return a tensor or a tuple, in place."""
-    if call.plain:
+def bound(module: nn.Module, call: Call, *, always: bool = False) -> nn.Module:
+    """Let a module take its inputs by position and return a tensor or a tuple, in place; ``always`` also where it does.
+
+    Its forward then has a parameter of its own for each input.
+    """
+    if call.plain and not always:
         return module
     kind: Any = type(module)
     module.__class__ = _mixed(kind, call.names)

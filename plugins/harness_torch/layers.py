@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class _Sign(torch.autograd.Function):
@@ -45,3 +46,19 @@ class BinaryLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name that torch.nn gives it
         """Return the product with plus and minus ones, [n, features]."""
         return super().forward(binary(input))
+
+
+class Bag(nn.EmbeddingBag):
+    """An embedding bag that looks up bags of one size and reduces them: exporters know no bag as such."""
+
+    def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:  # noqa: A002  torch's own names
+        """Return the sum, mean or maximum of each bag, [n, features] for indices [n, k]; others go torch's own way."""
+        plain = self.max_norm is None and self.padding_idx is None and offsets is None
+        if not plain or input.dim() != 2 or (per_sample_weights is not None and self.mode != "sum"):
+            return super().forward(input, offsets, per_sample_weights)
+        found = functional.embedding(input, self.weight)
+        if per_sample_weights is not None:
+            found = found * per_sample_weights[..., None]
+        if self.mode == "max":
+            return found.amax(1)
+        return found.sum(1) if self.mode == "sum" else found.mean(1)

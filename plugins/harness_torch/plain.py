@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import BadModel
 from harness_torch import calling, travelling
+from harness_torch.lifting import exported, lifted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,17 +75,18 @@ def plain(module: Any, batch: Batch, *, outputs: Sequence[str] = (), what: str =
         call, result, batch, flags = _first_call(module, batch, what)
     zeros = _baked(module)
     call, named = _named(call, result, tuple(outputs), what)
-    return _finished(module, call, named, batch, zeros, flags, what)
+    made = _finished(module, call, named, batch, zeros, flags, what)
+    for name, before, after in zip(named, _several(call.read(result)), made.outputs.values(), strict=True):
+        if not flags and not _alike(before.float(), torch.from_numpy(after)):
+            raise BadModel(f"{what} gives another {name!r} once it is made of plain layers")
+    return made
 
 
 def _finished(
     module: nn.Module, call: calling.Call, names: tuple[str, ...], batch: Batch, zeros: Mapping[str, Tensor],
     flags: tuple[str, ...], what: str,
 ) -> Plain:  # fmt: skip
-    made = calling.bound(module, call)
-    why = travelling.obstacle(made)
-    if why is not None:
-        raise BadModel(f"{what} cannot be written to a file: {why}")
+    made = _travelling(module, call, batch, what)
     answers = [_several(_run(made, calling.Call("args", call.names, tuple(range(len(batch)))), batch)) for _ in "12"]
     for name, one, two in zip(names, *answers, strict=True):
         if one.shape == two.shape and not _alike(one, two):
@@ -94,6 +96,21 @@ def _finished(
             )
     shown = {name: value.detach().float().numpy() for name, value in zip(names, answers[0], strict=True)}
     return Plain(made, shown, {name: str(value.dtype) for name, value in batch.items()}, zeros, flags)
+
+
+def _travelling(module: nn.Module, call: calling.Call, batch: Batch, what: str) -> nn.Module:
+    """Return the module in a form that a file takes: itself, or layers made of its exported program."""
+    import torch
+
+    scripted = any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules())
+    fixed = isinstance(module, torch.fx.GraphModule) or "forward" in module.__dict__
+    why = "it is TorchScript" if scripted else "its class is its own" if fixed else travelling.obstacle(module)
+    if why is None:
+        return calling.bound(module, call)
+    try:
+        return lifted(exported(module, call, [torch.from_numpy(value.copy()) for value in batch.values()]))
+    except Exception as error:
+        raise BadModel(f"{what} cannot be written to a file ({why}), nor exported: {said(error)}") from error
 
 
 def _alike(one: Tensor, two: Tensor) -> bool:
@@ -113,7 +130,8 @@ def _unwrapped(module: Any) -> Any:
 
     module = _inner(module)
     for layer in list(module.modules()):
-        layer._compiled_call_impl = None
+        if "_compiled_call_impl" in layer.__dict__:
+            layer._compiled_call_impl = None
         for name, child in layer._modules.items():
             if isinstance(child, nn.Module) and _inner(child) is not child:
                 layer._modules[name] = _inner(child)
@@ -193,12 +211,18 @@ def _run(module: nn.Module, call: calling.Call, batch: Batch) -> Any:
 
 def _baked(module: nn.Module) -> dict[str, Tensor]:
     """Compute what is laid over the weights into them, and return where masks hold weights at zero."""
+    from torch import nn
+
+    from harness_torch.layers import Bag
+
     zeros: dict[str, Tensor] = {}
     for name, layer in module.named_modules():
         _without_parametrizations(layer)
         zeros.update({f"{name}.{key}" if name else key: mask for key, mask in _without_hooks(layer).items()})
     for layer in module.modules():
         _cut_off(layer)
+        if type(layer) is nn.EmbeddingBag:
+            layer.__class__ = Bag
     return zeros
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -251,18 +251,47 @@ def _program(path: Path) -> Declared:
             f"model file {path} is no program of torch.export: {first_line(str(error))}",
             hint="write it with torch.export.save(torch.export.export(model, inputs, dynamic_shapes=…), path)",
         ) from error
-    takes = dict(_argument(path, argument, values) for argument in arguments)
-    names = ("output",) if len(results) == 1 else tuple(f"output{i}" for i in range(len(results)))
-    found = (values.get(item["user_output"]["arg"].get("as_tensor", {}).get("name")) for item in results)
+    takes = dict(_argument(path, argument, values) for argument in arguments if "as_none" not in argument)
+    names = _result_names(module, results)
+    found = (values[item["user_output"]["arg"]["as_tensor"]["name"]] for item in results if _is_tensor(item))
     gives = {name: _value(value) for name, value in zip(names, found, strict=True)}
     return Declared("torch", _specs(takes), names, (path,), takes, gives)
 
 
-def _value(value: Mapping[str, Any] | None) -> Port:
-    if value is None:
-        return Port("", None)
+def _is_tensor(result: Mapping[str, Any]) -> bool:
+    return "as_tensor" in result["user_output"]["arg"]
+
+
+def _value(value: Mapping[str, Any]) -> Port:
     dims = (size["as_int"] if "as_int" in size else str(size["as_expr"]["expr_str"]) for size in value["sizes"])
     return Port(_SCALARS.get(value["dtype"], ""), tuple(dims))
+
+
+def _result_names(module: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the names of a program's outputs: keys and fields where it returns some, else "output0", "output1"."""
+    count = len(results)
+    names = ["output"] if count == 1 else [f"output{i}" for i in range(count)]
+    try:
+        whole = next(item for item in module["module_call_graph"] if item["fqn"] == "")
+        found = list(_leaf_names(json.loads(whole["signature"]["out_spec"])[1], ()))
+    except (LookupError, StopIteration, TypeError, ValueError):
+        found = []
+    if len(found) == count and (count > 1 or not found[0].startswith("output")) and all(found):
+        names = found
+    return tuple(name for name, item in zip(names, results, strict=True) if _is_tensor(item))
+
+
+def _leaf_names(spec: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    """Yield the name of each leaf of what torch writes of a structure: nested names are joined by "_"."""
+    children = spec["children_spec"]
+    if spec["type"] is None:
+        yield "_".join(names)
+        return
+    told = json.loads(spec["context"]) if spec["context"] else None
+    keys = told if isinstance(told, list) and len(told) == len(children) else range(len(children))
+    for key, child in zip(keys, children, strict=True):
+        name = f"output{key}" if isinstance(key, int) and not names else str(key)
+        yield from _leaf_names(child, (*names, name))
 
 
 def _refuse_pickles(path: Path, archive: zipfile.ZipFile, held: list[str]) -> None:
