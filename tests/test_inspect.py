@@ -330,3 +330,14 @@ def test_roles_are_shown_and_may_be_said(tmp_path: Path, capsys: pytest.CaptureF
     assert found == {"x": ("item", ""), "h": ("state", "hn"), "rate": ("constant", "")}
     said = inspect_json(capsys, *args, "--state", "x=hn")["inputs"][0]
     assert (said["role"], said["source"]) == ("state", "hn")
+
+
+def test_a_program_of_torch_export_is_shown_by_its_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = torch.export.Dim("batch", min=1, max=64)
+    net = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2)).eval()
+    program = torch.export.export(net, (torch.zeros(2, 6),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "m.pt2")
+    found = inspect_json(capsys, str(tmp_path / "m.pt2"), "--targets", "torch", "--methods", "baseline")
+    macs = {item["op"]: item["macs"] for item in found["file"]["operators"]}
+    assert macs["linear.default"] == 40
+    assert found["targets"][0]["stops"] == ""

@@ -54,8 +54,10 @@ def inspect(asked: Inspect, plugins: Plugins) -> Seen:
     if reader is None:
         return Seen(model, tuple(model.inputs), shapes, items, None, None, problem)
     read = plugins.offer("inspector", reader).spec.inspect
-    given: Inspected = read(replace(model, path=Path(asked.file)) if asked.file else model, shapes)
-    prepared = given if problem else read(model, shapes)
+    # A program of torch.export is read as the module that it becomes; other files also as they came.
+    own = bool(asked.file) and Path(asked.file).suffix == model.path.suffix
+    given: Inspected = read(replace(model, path=Path(asked.file)) if own else model, shapes)
+    prepared = read(model, shapes) if own and not problem else given
     return Seen(model, tuple(model.inputs), shapes, items, given, prepared, problem)
 
 
@@ -64,7 +66,7 @@ def _made(workload: Workload, asked: Inspect) -> tuple[Model, str]:
     try:
         made: Model = workload.spec.fit(workload.params, job_of(workload, Path(asked.folder) / "model"))
     except HarnessError as error:
-        if not asked.file:
+        if Path(asked.file).suffix != f".{workload.produces}":  # nothing else can be read without its workload
             raise
         return Model(workload.produces, Path(asked.file), workload.inputs, workload.outputs), str(error)
     return made, ""
