@@ -15,7 +15,7 @@ from harness.bench.records import NO_DATA, PRECISION_LEAK, CheckPart, Context, p
 from harness.build import Built
 from harness.build.job import Workload
 from harness.errors import Unsupported
-from harness.explain import Where
+from harness.explain import Where, first_line
 from harness.explain import failure as explained
 from harness.measure import Member, Untimed, run_untimed
 from harness.plan import PlannedCell, Request, TargetState
@@ -99,14 +99,11 @@ class Judge:
         choice = {name: axis % ranks[name] for name, axis in axes.items() if ranks[name] > 1}
         methods = [self.registry.methods[step.name].spec for step in planned.pipeline]
         exact = built.artifact.realised == "float32" and all(method.exact for method in methods)
-        return judge(
-            outputs,
-            built,
-            result.placements,
-            binding=planned.is_anchor or exact,
-            choice=choice,
-            tf32=bool(planned.target.params.get("tf32")),
-        )
+        binding, tf32 = planned.is_anchor or exact, bool(planned.target.params.get("tf32"))
+        try:
+            return judge(outputs, built, result.placements, binding=binding, choice=choice, tf32=tf32)
+        except Exception as error:  # noqa: BLE001  what cannot be compared costs the comparison, and says so
+            return OracleCheck(reason=f"the outputs could not be compared: {first_line(str(error))}")
 
     def outputs(self, planned: PlannedCell, member: Member, built: Built) -> Mapping[str, Path]:
         """Run the test split of the anchor again for its outputs, where a resumed run has only its scores."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
+from harness.explain import first_line
 from harness.feeds import as_array, fixed_batch, items_of_call
 
 if TYPE_CHECKING:
@@ -124,9 +125,9 @@ class _Run:
 
 
 def _told(error: Exception) -> str:
-    lines = (error.message if isinstance(error, HarnessError) else str(error)).strip().splitlines()
-    first = lines[0][:300] if lines else ""
-    return first if isinstance(error, HarnessError) else f"{type(error).__name__}: {first}"
+    if isinstance(error, HarnessError):
+        return error.message
+    return f"{type(error).__name__}: {first_line(str(error))}"
 
 
 class _Timed:
