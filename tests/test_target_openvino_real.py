@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +255,19 @@ def test_nan_and_quantized_weights_are_refused_by_name(precision: Precision, tmp
         lowered(quantized, tmp_path, precision)
 
 
+def test_float16_of_a_file_that_has_it_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        NODE("Cast", ["half"], ["w"], name="cast", to=TensorProto.FLOAT),
+        NODE("MatMul", ["x", "w"], ["y"], name="mm"),
+    ]
+    stored = {"half": normal(1, 64, 32).astype(np.float16)}
+    model = made(tmp_path, nodes, {"x": ["n", 64]}, {"y": ["n", 32]}, stored)
+    with pytest.raises(Unsupported, match="float16 already; baseline runs"):
+        lowered(model, tmp_path, HALF)
+    artifact = lowered(model, tmp_path, WEIGHT_ONLY)
+    assert artifact.weight_bytes["int8"] == 64 * 32
+
+
 def test_what_float16_cannot_hold_is_counted_and_named(tmp_path: Path) -> None:
     values = normal(1, 64, 32)
     values[:3, 0] = 1e6
@@ -308,3 +322,37 @@ def test_an_output_keeps_its_name_where_its_quantizer_is_fused_with_what_feeds_i
     assert list(found) == ["o"]
     steps = np.round(feed["x"] @ weights["w"] / weights["s"])  # what the two operators mean, in numpy
     assert sqnr_db(np.clip(steps, -128, 127) * weights["s"], found["o"]) > 30
+
+
+def test_layers_are_found_where_converting_renames_them(tmp_path: Path) -> None:
+    """A transposed convolution leaves its name to its bias, a last product takes the output's."""
+    nodes = [
+        NODE("ConvTranspose", ["x", "up.weight", "up.bias"], ["a"], name="node_up", strides=[2, 2]),
+        NODE("Relu", ["a"], ["r"], name="relu"),
+        NODE("GlobalAveragePool", ["r"], ["g"], name="pool"),
+        NODE("Flatten", ["g"], ["f"], name="flat"),
+        NODE("MatMul", ["f", "head"], ["y"], name="node_head"),
+    ]
+    weights = {"up.weight": normal(1, 16, 8, 2, 2), "up.bias": normal(2, 8), "head": normal(3, 8, 4)}
+    model = made(tmp_path, nodes, {"x": ["n", 16, 4, 4]}, {"y": ["n", 4]}, weights)
+    names = {"up.weight": "up.weight", "head": "head"}
+    for kept, macs in (("up.weight", 16 * 4 * 4 * 8 * 4), ("head", 8 * 4)):
+        given = dataclasses.replace(model, names=names)
+        artifact = lowered(given, tmp_path / kept, dataclasses.replace(STATIC, overrides={kept: "float32"}))
+        rows = [item for item in placed(SPEC, artifact, model) if item.macs]
+        assert [item.macs for item in rows if item.precision == "float32"] == [macs]
+
+
+def test_ranges_bind_what_they_can_and_the_others_are_named(tmp_path: Path) -> None:
+    model = dataclasses.replace(recurrent_net(tmp_path), names={"w": "w", "lw": "lw", "head": "head"})
+    encodings = tmp_path / "encodings.json"
+    layers = {name: {"input": [-4.0, 4.0]} for name in ("w", "lw")}
+    encodings.write_text(json.dumps({"schema": 1, "layers": layers}))
+    precision = dataclasses.replace(STATIC, realise="exact", encodings=encodings)
+    artifact = lowered(model, tmp_path, precision)
+    assert "1 ranges given by the encodings; those of 'lw' bind nothing" in artifact.how
+    assert "'lw'" in artifact.how
+    alone = dataclasses.replace(precision, encodings=tmp_path / "lost.json")
+    (tmp_path / "lost.json").write_text(json.dumps({"schema": 1, "layers": {"lw": layers["lw"]}}))
+    with pytest.raises(Unsupported, match="leaves every layer in float whose range binds, the one of 'lw' first"):
+        lowered(model, tmp_path / "other", alone)

@@ -18,7 +18,7 @@ from harness_openvino.operations import ignored_scope, kept_float, operations
 from harness_openvino.probe import import_nncf, import_openvino, optimized_for
 from harness_openvino.reading import is_quantized, read, unfold
 from harness_openvino.static import quantize_statically, what_is_lost
-from harness_openvino.values import overflowing, refuse_nan
+from harness_openvino.values import is_half, overflowing, refuse_nan
 
 if TYPE_CHECKING:
     from harness_openvino.params import Params
@@ -52,6 +52,8 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
         given = is_quantized(graph)
         if given and wanted.name != "float32" and (wanted.realise != "exact" or wanted.encodings is not None):
             raise Unsupported("the file is quantized already; baseline runs it as it is")
+        if wanted.name == "float16" and is_half(model, graph):
+            raise Unsupported("the weights are float16 already; baseline runs the file as it is")
         if wanted.name != "float32":
             refuse_nan(model, graph)
             unfold(graph)

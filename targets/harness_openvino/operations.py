@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.api import Model, Unsupported
 from harness_onnx import Range, float_nodes, read_encodings, recurrent_nodes
+from harness_openvino.reading import file_nodes
 
+MULTIPLIERS = frozenset({
+    "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul",
+})  # fmt: skip
 _NO_LAYERS = {"Add", "Constant", "Reshape"}  # what is left by a layer's name when the layer itself took another
 
 
@@ -25,6 +29,7 @@ def operations(graph: Any, path: Path, nodes: Mapping[str, str]) -> tuple[str, .
         return ()
     kinds = {item.get_friendly_name(): item.get_type_name() for item in graph.get_ordered_ops()}
     recurrent = recurrent_nodes(path)
+    given = {node.name: tuple(node.output) for node in file_nodes(path)}
     found: list[str] = []
     for node, parameter in nodes.items():
         if node in recurrent:
@@ -35,10 +40,31 @@ def operations(graph: Any, path: Path, nodes: Mapping[str, str]) -> tuple[str, .
                 raise Unsupported(f"override of {parameter!r}: {why}")
         else:
             names = [name for name in kinds if name == node or name.startswith(f"{node}/")]
-        if all(kinds[name] in _NO_LAYERS for name in names):
-            raise Unsupported(f"override of {parameter!r}: openvino's graph has no layer by the name {node!r}")
+            names = names if _is_layer(names, kinds) else [*names, *_renamed(graph, names, given.get(node, ()))]
+        if not _is_layer(names, kinds):
+            why = "openvino's graph has no convolution, matrix product or recurrent layer that reads this weight"
+            raise Unsupported(f"override of {parameter!r}: {why}")
         found += names
     return tuple(dict.fromkeys(found))
+
+
+def _is_layer(names: list[str], kinds: Mapping[str, str]) -> bool:
+    return any(kinds[name] not in _NO_LAYERS for name in names)
+
+
+def _renamed(graph: Any, names: list[str], outputs: Collection[str]) -> list[str]:
+    """Return layers that converting gave another name than their node's.
+
+    It may leave the node's name to the sum that adds the bias, and name what gives an output of the model after that.
+    """
+    found = []
+    for item in graph.get_ordered_ops():
+        tensors = item.output(0).get_names() if item.get_output_size() else set()
+        if item.get_friendly_name() not in names and tensors.isdisjoint(outputs):
+            continue
+        sources = [item, *(port.get_node() for port in item.input_values() if item.get_type_name() == "Add")]
+        found += [node.get_friendly_name() for node in sources if node.get_type_name() in MULTIPLIERS]
+    return found
 
 
 def _sequences(graph: Any, kind: str, hidden: int, direction: str) -> list[str]:
@@ -57,21 +83,25 @@ def kept_float(graph: Any, model: Model) -> tuple[str, ...]:
     return operations(graph, model.path, float_nodes(model.path, model.precision.overrides, model.names))
 
 
-def bound_inputs(graph: Any, model: Model) -> dict[str, Range]:
-    """Return the input ranges that encodings give, by the friendly name of the layer.
+def bound_inputs(graph: Any, model: Model) -> dict[str, dict[str, Range]]:
+    """Return the input ranges that encodings give: by parameter, and by the friendly name of each of its layers.
 
-    Raises:
-        Unsupported: A layer is not in the graph.
+    A parameter has no layer here where converting left none.
     """
     wanted = model.precision
     if wanted.realise != "exact" or wanted.encodings is None:
         return {}
-    given = read_encodings(wanted.encodings)
-    found: dict[str, Range] = {}
-    for parameter, bounds in given.items():
-        layers = operations(graph, model.path, float_nodes(model.path, {parameter: "float32"}, model.names))
-        found |= dict.fromkeys(layers, bounds)
-    return found
+    return {
+        parameter: dict.fromkeys(_layers(graph, model, parameter), bounds)
+        for parameter, bounds in read_encodings(wanted.encodings).items()
+    }
+
+
+def _layers(graph: Any, model: Model, parameter: str) -> tuple[str, ...]:
+    try:
+        return operations(graph, model.path, float_nodes(model.path, {parameter: "float32"}, model.names))
+    except Unsupported:
+        return ()
 
 
 def ignored_scope(nncf: Any, names: tuple[str, ...], kinds: tuple[str, ...] = ()) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from harness.api import Unsupported
 from harness_onnx import Range, ranges
+from harness_openvino.operations import MULTIPLIERS
 from harness_openvino.probe import import_openvino
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 _LEVELS = 256
 _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Transpose"}
-_MULTIPLIERS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}
 
 
 def calibrated(graph: Any, feeds: Sequence[Feed], method: str) -> dict[str, Range]:
@@ -40,36 +40,39 @@ def _is_watched(node: Any) -> bool:
     return floats and node.get_type_name() not in {"Constant", "Result"}
 
 
-def set_ranges(graph: Any, seen: Mapping[str, Range], bound: Mapping[str, Range], *, symmetric: bool) -> None:
+def set_ranges(
+    graph: Any, seen: Mapping[str, Range], bound: Mapping[str, Mapping[str, Range]], *, symmetric: bool
+) -> tuple[str, ...]:
     """Set the activation quantizers of a graph, in place.
 
     Args:
         graph: What ``nncf.quantize`` gave.
         seen: Range by friendly name of the operation whose value is quantized.
-        bound: Range by friendly name of the layer whose input is quantized; it wins.
+        bound: By parameter, the range by friendly name of the layer whose input is quantized; it wins.
         symmetric: Zero points of ranges that were seen are the middle of the grid, unless all values are positive.
 
+    Returns:
+        The parameters whose ranges bind nothing, since NNCF leaves their layers in float.
+
     Raises:
-        Unsupported: A layer whose range binds has no quantizer at its input.
+        Unsupported: None of the ranges that bind has a quantizer.
     """
-    if not seen and not bound:
-        return
+    binding = {name: bounds for layers in bound.values() for name, bounds in layers.items()}
     placed = set()
-    for node in graph.get_ordered_ops():
+    for node in graph.get_ordered_ops() if seen or bound else ():
         name = node.get_friendly_name()
         if node.get_type_name() == "FakeQuantize" and not _is_weight(node):
             source = node.input_value(0).get_node().get_friendly_name()
             if source in seen:
                 _set(node, _affine(seen[source], symmetric=symmetric))
-        if name in bound and node.get_type_name() in _MULTIPLIERS:
-            quantizer = _quantizer_before(node)
-            if quantizer is None:
-                raise Unsupported(f"openvino: nncf quantized nothing in front of {name!r}, so its range cannot bind")
-            _set(quantizer, bound[name])
+        quantizer = _quantizer_before(node) if name in binding and node.get_type_name() in MULTIPLIERS else None
+        if quantizer is not None:
+            _set(quantizer, binding[name])
             placed.add(name)
-    lost = [name for name in bound if name not in placed]
-    if lost and not placed:
-        raise Unsupported(f"openvino: no layer of the graph took the range given for {lost[0]!r}")
+    free = tuple(parameter for parameter, layers in bound.items() if not placed & set(layers))
+    if free and not placed:
+        raise Unsupported(f"openvino: nncf leaves every layer in float whose range binds, the one of {free[0]!r} first")
+    return free
 
 
 def centre_transposed(graph: Any) -> None:
@@ -83,7 +86,7 @@ def centre_transposed(graph: Any) -> None:
 
 def quantized_layers(graph: Any) -> int:
     """Return how many convolutions and matrix products of a graph have a quantizer in front."""
-    layers = (node for node in graph.get_ordered_ops() if node.get_type_name() in _MULTIPLIERS)
+    layers = (node for node in graph.get_ordered_ops() if node.get_type_name() in MULTIPLIERS)
     return sum(_quantizer_before(node) is not None for node in layers)
 
 

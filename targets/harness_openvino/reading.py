@@ -96,7 +96,7 @@ def _refusal(text: str, model: Model) -> Unsupported:
         return Unsupported(f"openvino reads no tensors of type {found[1]}{kept} from .tflite files", hint=_MAY_BE_LEFT)
     if found := re.search(r"ONNX node '<Node\((\w+)\): ([^>]*)>", text):
         kind, outputs = found[1], found[2].split(", ")
-        names = [node.name for node in _nodes(model.path) if outputs[0] in node.output and node.name]
+        names = [node.name for node in file_nodes(model.path) if outputs[0] in node.output and node.name]
         return Unsupported(f"openvino cannot take {kind} (node {[*names, outputs[0]][0]!r}): {_last(text)}")
     return Unsupported(f"openvino cannot read {model.path.name}: {told(text)}", hint=_MAY_BE_LEFT)
 
@@ -111,14 +111,14 @@ def _listed(kinds: list[str], model: Model) -> str:
     """Return kinds of operators, each with the first of its nodes in the file."""
     names = dict.fromkeys(kinds, "")
     if model.format == "onnx":
-        for node in _nodes(model.path):
+        for node in file_nodes(model.path):
             kind = f"{node.domain}.{node.op_type}" if node.domain not in {"", "ai.onnx"} else node.op_type
             if kind in names and not names[kind]:
                 names[kind] = f" (node {node.name or node.output[0]!r})"
     return ", ".join(f"{kind}{place}" for kind, place in names.items())
 
 
-def _nodes(path: Path) -> Iterator[Any]:
+def file_nodes(path: Path) -> Iterator[Any]:
     """Yield the nodes of an ONNX file, those of its subgraphs too."""
     import onnx
 
@@ -150,7 +150,7 @@ def _refuse_misread(path: Path) -> None:
     Raises:
         Unsupported: A recurrent operator has its batch in front, peepholes, or coupled gates.
     """
-    for node in _nodes(path):
+    for node in file_nodes(path):
         if node.op_type not in {"RNN", "GRU", "LSTM"}:
             continue
         asked = {item.name: item.i for item in node.attribute}

@@ -58,11 +58,12 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
         raise Unsupported("openvino: nncf found no convolution or matrix product that it could quantize")
     preset = "performance" if wanted.activations_symmetric else "mixed"
     centre_transposed(quantized)
-    set_ranges(quantized, seen, bound, symmetric=bool(wanted.activations_symmetric))
+    free = set_ranges(quantized, seen, bound, symmetric=bool(wanted.activations_symmetric))
     kind = ", transformer model type" if transformer else ""
     control = f" with accuracy control, drop at most {params.accuracy_drop:g}" if params.accuracy_drop else ""
     how = f"nncf.quantize{control}, {preset} preset{kind}, {wanted.granularity} int8 weights"
-    given = f"; {len(bound)} ranges given by the encodings" if bound else ""
+    given = f"; {len(bound) - len(free)} ranges given by the encodings" if bound else ""
+    given += f"; those of {', '.join(map(repr, free))} bind nothing: nncf leaves these layers in float" if free else ""
     given += "; recurrent layers stay float32" if _recurrent(graph) else ""
     return quantized, f"{how}, {calibration.method}{' by our own ranges' if ours else ''} over {items} items{given}"
 

@@ -24,6 +24,11 @@ def refuse_nan(model: Model, graph: Any) -> None:
             raise Unsupported(f"weight {name!r} holds NaN ({count} of its {values.size} values), which has no scale")
 
 
+def is_half(model: Model, graph: Any) -> bool:
+    """Tell whether the matrices and kernels of a model are float16 as they came."""
+    return {str(values.dtype) for _name, values in weights(model, graph) if values.ndim > 1} == {"float16"}
+
+
 def overflowing(model: Model, graph: Any) -> dict[str, int]:
     """Return, by the weight's name, how many finite values are beyond float16's largest, 65504."""
     import numpy as np

@@ -74,17 +74,20 @@ def bound_ranges(model: Model) -> dict[str, Range]:
     return found
 
 
-def set_ranges(values: Any, seen: Mapping[str, Range], bound: Mapping[str, Range]) -> Any:
-    """Return the quantizer's statistics with the extremes replaced by ranges seen, and those by ranges that bind.
+def set_ranges(values: Any, seen: Mapping[str, Range], bound: Mapping[str, Range]) -> tuple[Any, tuple[str, ...]]:
+    """Replace the extremes in the quantizer's statistics by ranges seen, and those by ranges that bind.
+
+    Returns:
+        The statistics, and the tensors whose ranges bind nothing, since the quantizer leaves them in float.
 
     Raises:
-        Unsupported: A tensor whose range binds has no statistics.
+        Unsupported: Ranges bind, and none of their tensors has statistics.
     """
     import numpy as np
 
-    lost = sorted(set(bound) - set(values))
-    if lost:
-        raise Unsupported(f"the range of {lost[0]!r} cannot bind: the quantizer leaves that tensor in float")
+    free = tuple(sorted(set(bound) - set(values)))
+    if free and len(free) == len(bound):
+        raise Unsupported(f"the range of {free[0]!r} cannot bind, nor another: the quantizer leaves them in float")
     for name, (low, high) in {**seen, **bound}.items():
         if name in values and "min" in values[name]:
             shape = np.shape(values[name]["min"])
@@ -93,4 +96,4 @@ def set_ranges(values: Any, seen: Mapping[str, Range], bound: Mapping[str, Range
                 "min": np.full(shape, low, np.float32),
                 "max": np.full(shape, high, np.float32),
             }
-    return values
+    return values, free

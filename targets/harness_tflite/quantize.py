@@ -71,12 +71,12 @@ def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int
     model = dataclasses.replace(model, path=path)
     kept, wider = _override_scopes(model)
     base = _recipe(precision, (*kept, *_tail_scopes(model)), wider)
-    ranges = _calibrate(model, base, data, threads) if precision.scheme == "static" else None
+    ranges, unbound = _calibrate(model, base, data, threads) if precision.scheme == "static" else (None, "")
     left_out = _without_failures(model.path, base, ranges, out)
     lost = _loss(model, data, out, threads) if precision.scheme == "static" else None
     normal.unlink(missing_ok=True)
     as_it_came = f"the file is used as it came: {why}" if why else ""
-    said = [_describe(precision, left_out), as_it_came, lost.told if lost else ""]
+    said = [_describe(precision, left_out), unbound, as_it_came, lost.told if lost else ""]
     flags = (*(("as_given",) if why else ()), *((lost.flag,) if lost else ()))
     return Quantized(out, "; ".join(filter(None, said)), left_out, flags)
 
@@ -195,7 +195,8 @@ def _add_static(manager: Any, precision: Precision, bits: int, granularity: Any)
     manager.add_quantization_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, config)
 
 
-def _calibrate(model: Model, recipe: Any, data: Callable[[], Split], threads: int) -> Any:
+def _calibrate(model: Model, recipe: Any, data: Callable[[], Split], threads: int) -> tuple[Any, str]:
+    """Return the quantizer's statistics, and in words which ranges bind nothing."""
     from ai_edge_quantizer import calibrator
     from ai_edge_quantizer.utils import qsv_utils
 
@@ -209,7 +210,10 @@ def _calibrate(model: Model, recipe: Any, data: Callable[[], Split], threads: in
     runner.calibrate({key: feeds}, recipe(()))
     found = runner.get_model_qsvs()
     ours = wanted.method not in CALIBRATIONS
-    return set_ranges(found, calibrated(model.path, feeds, wanted.method) if ours else {}, bound_ranges(model))
+    seen = calibrated(model.path, feeds, wanted.method) if ours else {}
+    ranges, free = set_ranges(found, seen, bound_ranges(model))
+    names = ", ".join(map(repr, free))
+    return ranges, f"the ranges of {names} bind nothing: the quantizer leaves them in float" if free else ""
 
 
 def batches(path: Path, model: Model, split: Split, samples: int) -> list[dict[str, Any]]:
