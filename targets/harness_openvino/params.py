@@ -12,7 +12,11 @@ from harness.api import param
 class Params:
     """What can be chosen about OpenVINO."""
 
-    fast_bias_correction: bool = param(True, "static int8 corrects biases layer by layer, not by running the model")
+    bias_correction: Literal["off", "fast", "full"] = param(
+        "off",
+        "static int8 shifts biases by the mean error: fast from statistics of each layer, full by running the model; "
+        "off, for fast was seen to lose up to 8 dB (a U-Net), and full takes several times as long",
+    )
     smooth_quant: bool = param(False, "static int8 of models with attention moves outliers into weights first")
     accuracy_drop: float = param(
         0.0,

@@ -49,10 +49,10 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
         preset=nncf.QuantizationPreset.PERFORMANCE if wanted.activations_symmetric else nncf.QuantizationPreset.MIXED,
         target_device=nncf.TargetDevice.CPU,
         subset_size=len(feeds),
-        fast_bias_correction=params.fast_bias_correction,
+        fast_bias_correction=params.bias_correction != "full",
         model_type=nncf.ModelType.TRANSFORMER if transformer else None,
         ignored_scope=ignored_scope(nncf, kept_float(graph, model), _recurrent(graph)),
-        advanced_parameters=_advanced(native, wanted.granularity == "per-channel", params.smooth_quant),
+        advanced_parameters=_advanced(native, wanted.granularity == "per-channel", params),
     )
     if not quantized_layers(quantized):
         raise Unsupported("openvino: nncf found no convolution or matrix product that it could quantize")
@@ -64,6 +64,7 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
     how = f"nncf.quantize{control}, {preset} preset{kind}, {wanted.granularity} int8 weights"
     given = f"; {len(bound) - len(free)} ranges given by the encodings" if bound else ""
     given += f"; those of {', '.join(map(repr, free))} bind nothing: nncf leaves these layers in float" if free else ""
+    given += "" if params.bias_correction == "off" else f"; {params.bias_correction} bias correction"
     given += "; recurrent layers stay float32" if _recurrent(graph) else ""
     return quantized, f"{how}, {calibration.method}{' by our own ranges' if ours else ''} over {items} items{given}"
 
@@ -130,7 +131,7 @@ def _is_computed(port: Any) -> bool:
     return bool(node.get_type_name() != "Constant")
 
 
-def _advanced(method: str, per_channel: bool, smooth: bool) -> Any:
+def _advanced(method: str, per_channel: bool, params: Params) -> Any:
     from nncf.quantization.advanced_parameters import (
         AdvancedQuantizationParameters,
         AdvancedSmoothQuantParameters,
@@ -138,9 +139,12 @@ def _advanced(method: str, per_channel: bool, smooth: bool) -> Any:
     )
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    off = -1.0  # nncf's own value for "do not"
+    off = AdvancedSmoothQuantParameters(-1.0, -1.0)  # nncf's own value for "do not"
     return AdvancedQuantizationParameters(
-        smooth_quant_alphas=AdvancedSmoothQuantParameters() if smooth else AdvancedSmoothQuantParameters(off, off),
+        disable_bias_correction=params.bias_correction == "off",
+        smooth_quant_alphas=AdvancedSmoothQuantParameters()
+        if params.smooth_quant
+        else AdvancedSmoothQuantParameters(off, off),
         weights_quantization_params=QuantizationParameters(per_channel=per_channel),
         activations_range_estimator_params=getattr(RangeEstimatorParametersSet, _RANGES[method]),
     )
