@@ -19,7 +19,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tflite_files import Writer
 
 import harness_tflite
-from harness_tflite import flatbuffer, normal
+from harness_tflite import flatbuffer, normal, tails
 from harness_tflite.normal import normal_form
 from harness_tflite.params import Params
 
@@ -218,3 +218,54 @@ def _swell(values: np.ndarray) -> np.ndarray:
 def _ignore(values: np.ndarray) -> np.ndarray:
     values[..., 0] = 0
     return values
+
+
+def masked(path: Path, mask: float) -> Path:
+    """Write x [1, 8, 16] -> y: one head of causal attention over a projection, its mask added as the converter does."""
+    to, chance = Writer(), np.random.default_rng(2)
+    shape, square = (1, 8, 16), (1, 8, 8)
+    x = to.tensor("x", shape)
+    first, last = (
+        to.tensor(name, (16, 16), (chance.standard_normal((16, 16)) / 4).astype(np.float32)) for name in ("wq", "wo")
+    )
+    kept = {"options": "FullyConnectedOptions", "keepNumDims": True}
+    query = to.op("FULLY_CONNECTED", [x, first, -1], to.tensor("q", shape), **kept)
+    scores = to.op("BATCH_MATMUL", [query, x], to.tensor("scores", square), "BatchMatMulOptions", adjY=True)
+    hidden = np.triu(np.full((1, 8, 8), mask, np.float32), 1)
+    seen = to.op("ADD", [scores, to.tensor("mask", square, hidden)], to.tensor("masked", square), "AddOptions")
+    share = to.op("SOFTMAX", [seen], to.tensor("share", square), "SoftmaxOptions", beta=1.0)
+    out = to.op("BATCH_MATMUL", [share, x], to.tensor("mixed", shape), "BatchMatMulOptions")
+    y = to.op("FULLY_CONNECTED", [out, last, -1], to.tensor("y", shape), **kept)
+    return to.write(path, [x], [y])
+
+
+@pytest.mark.parametrize("mask", [-np.inf, float(np.finfo(np.float32).min), -1e9], ids=["inf", "least", "1e9"])
+def test_a_causal_mask_still_masks_in_int8(mask: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = RANDOM.standard_normal((24, 8, 16)).astype(np.float32)
+    monkeypatch.setattr(Data, "split", lambda self, name: Split({"x": items}))
+    source = masked(tmp_path / "m.tflite", mask)
+    artifact = lowered(source, STATIC, tmp_path / "out")
+    wanted, found = run(source, items[:1]), run(artifact.path, items[:1], reference=False)
+    assert sqnr_db(wanted, found) > 20
+    later = items[:1].copy()
+    later[:, 4:] = 0  # the first four steps see nothing of these
+    np.testing.assert_array_equal(found[:, :4], run(artifact.path, later, reference=False)[:, :4])
+
+
+def test_a_written_out_layer_norm_stays_float() -> None:
+    node = flatbuffer.Node
+    nodes = (
+        node("FULLY_CONNECTED", (0, 1), (2,)),
+        node("MEAN", (2, 3), (4,)),
+        node("SQUARED_DIFFERENCE", (2, 4), (5,)),
+        node("MEAN", (5, 3), (6,)),
+        node("ADD", (6, 7), (8,)),
+        node("RSQRT", (8,), (9,)),
+        node("SUB", (2, 4), (10,)),
+        node("MUL", (10, 9), (11,)),
+        node("ADD", (11, 12), (13,)),
+        node("FULLY_CONNECTED", (13, 14), (15,)),
+        node("ADD", (15, 2), (16,)),
+    )
+    kept = {index for item in tails.normalizations(nodes) for index in item.outputs}
+    assert kept == {4, 5, 6, 8, 9, 10, 11, 13}

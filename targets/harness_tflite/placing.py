@@ -23,6 +23,16 @@ def calibrated(path: Path, feeds: Sequence[Feed], method: str) -> dict[str, Rang
     return ranges(_runs(path, feeds), cast("Any", method))
 
 
+def extremes(path: Path, feeds: Sequence[Feed]) -> dict[str, Range]:
+    """Return the least and the largest value of every float tensor that is computed, infinite ones too, by name."""
+    found: dict[str, Range] = {}
+    for values in _runs(path, feeds):
+        for name, array in values.items():
+            low, high = found.get(name, (float("inf"), float("-inf")))
+            found[name] = min(low, float(array.min(initial=low))), max(high, float(array.max(initial=high)))
+    return found
+
+
 def _runs(path: Path, feeds: Sequence[Feed]) -> Iterator[dict[str, NDArray[Any]]]:
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter, OpResolverType

@@ -25,9 +25,9 @@ from harness.api import (
 from harness_onnx import Loss, calibration_feeds, loss, read_encodings
 from harness_tflite import flatbuffer
 from harness_tflite.normal import normal_form
-from harness_tflite.placing import bound_ranges, calibrated, set_ranges
+from harness_tflite.placing import bound_ranges, calibrated, extremes, set_ranges
 from harness_tflite.session import plain_session
-from harness_tflite.tails import tail
+from harness_tflite.tails import normalizations, tail, wide
 
 # A dynamically quantized depthwise convolution has no XNNPACK kernel and made MobileNetV2 slower than float32.
 DYNAMIC_OPS = ("FULLY_CONNECTED", "CONV_2D")
@@ -70,7 +70,7 @@ def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int
     path, why = normal_form(model.path, normal)
     model = dataclasses.replace(model, path=path)
     kept, wider = _override_scopes(model)
-    base = _recipe(precision, (*kept, *_tail_scopes(model)), wider)
+    base = _recipe(precision, (*kept, *_float_scopes(model, data)), wider)
     ranges, unbound = _calibrate(model, base, data, threads) if precision.scheme == "static" else (None, "")
     left_out = _without_failures(model.path, base, ranges, out)
     lost = _loss(model, data, out, threads) if precision.scheme == "static" else None
@@ -112,17 +112,20 @@ def _override_scopes(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return _users(model.path, kept), _users(model.path, wider)
 
 
-def _tail_scopes(model: Model) -> tuple[str, ...]:
-    """Return patterns of output names for what stays float behind the last layers; none but in static int8.
+def _float_scopes(model: Model, data: Callable[[], Split]) -> tuple[str, ...]:
+    """Return patterns of output names for the operators that stay float in static int8.
 
     Ranges that bind may be of these operators too, and then nothing is left out.
     """
     if model.precision.scheme != "static" or model.precision.encodings is not None:
         return ()
     file = flatbuffer.open_model(model.path)
-    names = flatbuffer.tensor_names(file)
-    behind = tail(flatbuffer.nodes(file), flatbuffer.outputs(file))
-    return tuple(re.escape(f"{names[output]};") for node in behind for output in node.outputs)
+    names, nodes = flatbuffer.tensor_names(file), flatbuffer.nodes(file)
+    # The quantizer's own statistics leave out what is beyond any scale, and a mask of minus infinity becomes 0.
+    seen = extremes(model.path, batches(model.path, model, data(), 1))
+    spans = {index: seen[name] for index, name in enumerate(names) if name in seen}
+    kept = (*tail(nodes, flatbuffer.outputs(file)), *wide(nodes, spans), *normalizations(nodes))
+    return tuple(dict.fromkeys(re.escape(f"{names[output]};") for node in kept for output in node.outputs))
 
 
 def _users(path: Path, weights: Sequence[str]) -> tuple[str, ...]:

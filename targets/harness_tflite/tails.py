@@ -1,8 +1,8 @@
-"""Which operators a static quantization leaves in float: those that only shape, join and scale what goes out."""
+"""Which operators a static quantization leaves in float: one scale would leave nothing of most of their values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness_tflite.flatbuffer import Node
 
@@ -10,6 +10,10 @@ _BEHIND = {
     "ADD", "CONCATENATION", "DIV", "EXP", "EXPAND_DIMS", "LOGISTIC", "MUL", "PACK", "RESHAPE", "SLICE", "SOFTMAX",
     "SPLIT", "SPLIT_V", "SQUEEZE", "STRIDED_SLICE", "SUB", "TANH", "TRANSPOSE", "UNPACK",
 }  # fmt: skip
+_ROOTS = {"RSQRT", "SQRT"}  # of a variance
+_VARIANCE = {"ADD", "MEAN", "MUL", "RESHAPE", "SQUARE", "SQUARED_DIFFERENCE"}  # what leads to the root
+_SCALED = {"ADD", "DIV", "MUL", "RESHAPE", "SUB"}  # what makes use of it
+_WIDE = 1e5  # a mask of minus infinity, or of the least float
 
 
 def tail(nodes: Sequence[Node], outputs: Sequence[int]) -> tuple[Node, ...]:
@@ -33,3 +37,38 @@ def tail(nodes: Sequence[Node], outputs: Sequence[int]) -> tuple[Node, ...]:
         if node.op in _BEHIND and ends and all(reader in found for reader in behind):
             found.append(node)
     return tuple(reversed(found))
+
+
+def wide(nodes: Sequence[Node], ranges: Mapping[int, tuple[float, float]]) -> tuple[Node, ...]:
+    """Return the operators that read or give values beyond any scale, such as those of an attention mask.
+
+    Args:
+        nodes: Of the main subgraph.
+        ranges: Least and largest value by tensor index.
+    """
+    far = {index for index, bounds in ranges.items() if not max(map(abs, bounds)) <= _WIDE}
+    return tuple(node for node in nodes if far & {*node.inputs, *node.outputs})
+
+
+def normalizations(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Return the operators of layer norms written out: the root of a variance spans more than 8 bits resolve."""
+    makers = {index: node for node in nodes for index in node.outputs}
+    found: list[Node] = []
+    for root in (node for node in nodes if node.op in _ROOTS):
+        found += [root, *_variance(root, makers)]
+    for node in nodes:  # in order, so that what follows what follows is met
+        if node.op in _SCALED and any(makers.get(index) in found for index in node.inputs) and node not in found:
+            found.append(node)
+    return tuple(found)
+
+
+def _variance(root: Node, makers: Mapping[int, Node]) -> Iterator[Node]:
+    """Yield what leads to a root, back to where the mean is subtracted, and the mean."""
+    waiting = [makers[index] for index in root.inputs if index in makers]
+    while waiting:
+        node = waiting.pop()
+        if node.op not in _VARIANCE:
+            continue
+        yield node
+        sources = [makers[index] for index in node.inputs if index in makers]
+        waiting += [item for item in sources if node.op != "SQUARED_DIFFERENCE" or item.op in {"MEAN", "RESHAPE"}]
