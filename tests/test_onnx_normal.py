@@ -163,6 +163,23 @@ def test_dimensions_of_zero_or_less_are_free(tmp_path: Path) -> None:
     assert sizes == [None, 3, None, 8]
 
 
+@pytest.mark.parametrize("places", [[0, 5, 11], [[0, 0], [1, 1], [2, 3]]])
+def test_sparse_weights_become_dense(places: Any, tmp_path: Path) -> None:
+    values = numpy_helper.from_array(np.array([1, 2, 3], np.float32), "w")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.array(places), ""), [4, 4])
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    outline = helper.make_graph(nodes, "g", [info("x", ["n", 4])], [info("y", ["n", 4])], sparse_initializer=[sparse])
+    source = tmp_path / "in.onnx"
+    onnx.save(helper.make_model(outline, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(source))
+    x = rand(2, 4)
+    assert normal_form(source, tmp_path / "out.onnx", [{"x": x}]) == ((), "")
+    full = np.zeros((4, 4), np.float32)
+    full[0, 0], full[1, 1], full[2, 3] = 1, 2, 3
+    np.testing.assert_allclose(
+        ReferenceEvaluator(str(tmp_path / "out.onnx")).run(None, {"x": x})[0], x @ full, rtol=1e-6
+    )
+
+
 def test_weights_of_branches_are_reached(tmp_path: Path) -> None:
     model, _feed, _flags = read_in(in_a_branch(tmp_path / "in.onnx"), tmp_path)
     assert {"w_yes", "w_no"} <= {item.name for item in model.graph.initializer}

@@ -129,7 +129,26 @@ ATTENTIONS: dict[str, Callable[[Path], Model]] = {
     "where": chosen_mask,
     "computed": computed_mask,
 }
-OTHERS = {"stacked": stacked, "scaled": scaled_gemms, "tied": tied, "bias": shared_bias}
+
+
+def odd_biases(path: Path) -> Model:
+    """A bias of one number for all columns, and one with a row for each of two items."""
+    nodes = [
+        node("Gemm", ["x", "w", "b"], ["h"]), node("Relu", ["h"], ["r"]),
+        node("Gemm", ["r", "v", "c"], ["z"], transB=1),
+        node("Relu", ["z"], ["s"]), node("MatMul", ["s", "u"], ["y"]),
+    ]  # fmt: skip
+    weights = {
+        "w": rand(16, 24),
+        "b": rand(1),
+        "v": rand(8, 24, seed=1),
+        "c": rand(2, 8, seed=2),
+        "u": rand(8, 4, seed=3),
+    }
+    return graph(path, nodes, [2, 16], {"y": [2, 4]}, weights)
+
+
+OTHERS = {"odd": odd_biases, "stacked": stacked, "scaled": scaled_gemms, "tied": tied, "bias": shared_bias}
 
 
 @pytest.mark.parametrize("make", [*OTHERS.values(), *ATTENTIONS.values()], ids=[*OTHERS, *ATTENTIONS])

@@ -72,12 +72,15 @@ def kept_float(model: ModelProto, seen: Mapping[str, Extremes]) -> dict[str, str
     """
     found: dict[str, str] = {}
     outputs = {item.name for item in model.graph.output}
+    ranks = {item.name: len(item.dims) for item in model.graph.initializer}
     nested = {name for node in model.graph.node for item in _inside(node) for name in item.input}
     for node in model.graph.node:
         if any(_unbounded(seen.get(name)) for name in (*node.input, *node.output)):
             found[node.name] = "infinite or huge values"
         elif node.op_type in _FLOAT_ONLY:
             found[node.name] = "no integer kernel"
+        elif node.op_type == "Gemm" and len(node.input) > 2 and ranks.get(node.input[2], 1) != 1:
+            found[node.name] = "its bias is no vector"
         elif node.op_type in _REMOVED and node.input[0] in outputs:
             found[node.name] = "its input is an output of the graph"
         elif node.op_type in _REMOVED and nested.intersection((node.input[0], node.output[0])):

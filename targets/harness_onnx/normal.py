@@ -86,6 +86,7 @@ def brought_up_to_date(model: ModelProto, path: Path) -> ModelProto:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     _free_dimensions(model)
+    _dense(model)
     model.ir_version = min(max(model.ir_version, _IR_OLDEST), max(_IR_NEWEST, _needed_ir(model)))
     name_nodes(model.graph)
     if before < OLDEST:
@@ -103,6 +104,22 @@ def _free_dimensions(model: ModelProto) -> None:
         for place, size in enumerate(item.type.tensor_type.shape.dim):
             if size.HasField("dim_value") and size.dim_value <= 0:
                 size.dim_param = BATCH if place == 0 else f"{item.name}_{place}"
+
+
+def _dense(model: ModelProto) -> None:
+    """Turn sparse initializers into dense ones: few tools read them."""
+    import numpy as np
+
+    onnx = import_onnx()
+    for item in model.graph.sparse_initializer:
+        values, places = (onnx.numpy_helper.to_array(part) for part in (item.values, item.indices))
+        full = np.zeros(tuple(item.dims), values.dtype)
+        if places.ndim == 1:
+            full.reshape(-1)[places] = values
+        else:
+            full[tuple(places.T)] = values
+        model.graph.initializer.append(onnx.numpy_helper.from_array(full, item.values.name))
+    del model.graph.sparse_initializer[:]
 
 
 def name_nodes(graph: GraphProto) -> None:

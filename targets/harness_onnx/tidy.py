@@ -32,6 +32,7 @@ def tidy(model: ModelProto) -> None:
     a bias that two layers share needs a scale for each.
     """
     _plain_gemms(model)
+    _full_biases(model)
     _own_weights(model)
     drop_unread(model)
 
@@ -159,6 +160,21 @@ def _plain_gemms(model: ModelProto) -> None:
             scaled = (value * factor).astype(value.dtype)
             node.input[place] = _added(model, stored, node.input[place], scaled, f"{node.name}_{key}")
             _forget(node, key)
+
+
+def _full_biases(model: ModelProto) -> None:
+    """Repeat a Gemm's bias of one number for every column: the quantizer takes a bias for a vector of that length."""
+    import numpy as np
+
+    onnx = import_onnx()
+    stored = {item.name: item for item in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "Gemm" or len(node.input) < 3 or not {node.input[1], node.input[2]} <= stored.keys():
+            continue
+        bias = onnx.numpy_helper.to_array(stored[node.input[2]])
+        columns = stored[node.input[1]].dims[0 if attribute(node, "transB", 0) else 1]
+        if bias.size == 1 and bias.shape != (columns,):
+            node.input[2] = _added(model, stored, node.input[2], np.full(columns, bias.item(), bias.dtype), node.name)
 
 
 def _own_weights(model: ModelProto) -> None:
