@@ -17,6 +17,7 @@ BY_FAMILY: Mapping[str, frozenset[str]] = {  # what a method of a family changes
 COUNTED = ("parameters", "nonzero_parameters", "macs")
 LESS = "less_than_asked"
 LEAST = 0.5  # of what was asked for, below which a step is said to have done less
+NOTHING = 0.005  # a smaller share is not told of a step that was not asked for any
 NOT_ACTUALLY = "not_actually_"
 _DONE = {
     "pruning": "pruned",
@@ -101,9 +102,10 @@ def did(before: Sequence[StepRecord], step: StepRecord) -> str:
     """Say what a step did, by its counts; empty where it counted nothing."""
     gone = removed(counts_before(before), step.effect)
     zeros = gone.pop("nonzero_parameters", 0.0)
-    parts = [f"{_percent(share)} of the {_WORDS[name]}" for name, share in gone.items()]
+    counts = bool(step.asked and step.asked.removes) or any(abs(share) >= NOTHING for share in gone.values())
+    parts = [f"{_percent(share)} of the {_WORDS[name]}" for name, share in gone.items() if counts]
     told = [f"{' and '.join(parts)} removed"] if parts else []
-    if zeros > gone.get("parameters", 0.0):
+    if zeros > gone.get("parameters", 0.0) and (counts or zeros >= NOTHING):
         told.append(f"{_percent(zeros)} of the weights zero or gone")
     touched = step.effect.get("layers_touched")
     told += [f"{touched:.0f} layers touched"] if touched is not None else []

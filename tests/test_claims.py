@@ -195,20 +195,21 @@ def test_strict_fails_a_step_that_changed_nothing():
 def test_each_method_has_a_line_with_what_it_was_asked_and_what_it_did():
     asked = "channel-pruning: 0.5 of the channels"
     did = "3 % of the parameters and 2 % of the MACs removed"
+    dense = {"artifact_bytes": 100, "stored_bytes": 100, "stored_as": ""}
+    packed = {"artifact_bytes": 100, "stored_bytes": 25, "stored_as": "codebook"}
     rows = [
         {"method": "baseline", "target": "a", "asked": "", "achieved": "", "weight_bytes_removed": None},
         {"method": "prune", "target": "a", "asked": asked, "achieved": did, "weight_bytes_removed": 0.03},
         {"method": "prune", "target": "b", "asked": asked, "achieved": did, "weight_bytes_removed": 0.03},
         {"method": "int8", "target": "a", "asked": "int8: int8 weights", "achieved": "", "weight_bytes_removed": 0.75},
         {"method": "int8", "target": "b", "asked": "int8: int8 weights", "achieved": "", "weight_bytes_removed": 0.5},
+        {"method": "codebook", "target": "a", "asked": "codebook: 4 bits", "achieved": "", "weight_bytes_removed": 0.0},
     ]
+    rows = [{**(packed if item["method"] == "codebook" else dense), **item} for item in rows]
     assert claim_lines(rows) == (
         ("prune", "0.5 of the channels", f"{did}; weights 3 % smaller"),
-        (
-            "int8",
-            "int8 weights",
-            "weights 75 % smaller on a; weights 50 % smaller on b",
-        ),
+        ("int8", "int8 weights", "weights 75 % smaller on a; weights 50 % smaller on b"),
+        ("codebook", "4 bits", "stored 75 % smaller"),
     )
 
 
@@ -221,3 +222,10 @@ def test_the_board_shows_these_lines(view):
     text = console.export_text() if view == "terminal" else render(frame, "md").decode()
     assert "0.5 of the channels" in text
     assert "3 % of the parameters and 2 % of the MACs removed" in text
+
+
+def test_a_step_that_was_not_asked_for_counts_does_not_tell_of_none():
+    few = step("codebook", Asked("16 values"), parameters=996, nonzero_parameters=995, macs=50_000)
+    assert claims.did((FIT,), few) == ""
+    some = step("codebook", Asked("16 values"), parameters=1000, nonzero_parameters=700, macs=50_000)
+    assert claims.did((FIT,), some) == "30 % of the weights zero or gone"

@@ -29,7 +29,16 @@ def _asked(text: str) -> str:
 def _did(rows: Sequence[Mapping[str, Any]]) -> str:
     counts = _by_target({row["target"]: row["achieved"] or "" for row in rows})
     sizes = _by_target({row["target"]: _smaller(row["weight_bytes_removed"]) for row in rows})
-    return "; ".join(text for text in (counts, sizes) if text)
+    packed = _by_target({row["target"]: _packed(row) for row in rows})
+    return "; ".join(text for text in (counts, sizes, packed) if text)
+
+
+def _packed(row: Mapping[str, Any]) -> str:
+    """Say how much smaller the file is stored than the runtime loads it, where a decoder restores it."""
+    loaded, stored = row["artifact_bytes"], row["stored_bytes"]
+    if not row["stored_as"] or not loaded or not stored:
+        return ""
+    return f"stored {100 * (1 - stored / loaded):.0f} % smaller"
 
 
 def _smaller(share: float | None) -> str:
