@@ -225,7 +225,7 @@ def test_the_board_shows_these_lines(view):
 
 
 def test_a_step_that_was_not_asked_for_counts_does_not_tell_of_none():
-    few = step("codebook", Asked("16 values"), parameters=996, nonzero_parameters=995, macs=50_000)
+    few = step("codebook", Asked("16 values"), parameters=997, nonzero_parameters=996, macs=50_000)
     assert claims.did((FIT,), few) == ""
     some = step("codebook", Asked("16 values"), parameters=1000, nonzero_parameters=700, macs=50_000)
     assert claims.did((FIT,), some) == "30 % of the weights zero or gone"
