@@ -193,15 +193,18 @@ def _values(proto: ModelProto) -> Iterator[str]:
         yield f"{_many(len(masks), 'constant')} infinite or huge, as masks are: a calibration range must leave them out"
 
 
-def quantizable(path: Path) -> tuple[int, int]:
-    """Return how many layers with products a file has, and how many of them have stored weights."""
-    total = stored = 0
-    for node, graph in nodes(load(path, values=False).graph):
+def quantizable(path: Path) -> tuple[int, int, int]:
+    """Return how many layers multiply, how many of them have stored weights, and how many of those subgraphs hold."""
+    total = stored = inside = 0
+    main = load(path, values=False).graph
+    for node, graph in nodes(main):
         if node.op_type not in LAYERS:
             continue
         total += 1
-        stored += any(name in _constant_names(graph) for name in node.input[1:])
-    return total, stored
+        held = any(name in _constant_names(graph) for name in node.input[1:])
+        stored += held
+        inside += held and graph is not main
+    return total, stored, inside
 
 
 def _constant_names(graph: GraphProto) -> set[str]:

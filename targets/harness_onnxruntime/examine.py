@@ -19,10 +19,13 @@ def examine(model: Model, params: Params) -> tuple[Finding, ...]:
         return _loaded(model, params)
     if wanted.name not in {"float16", "binary"} and is_quantized(model.path):
         return (Finding("the file is quantized already; baseline runs it as it is"),)
-    total, stored = quantizable(model.path)
+    total, stored, inside = quantizable(model.path)
     if wanted.name not in {"float16", "binary"} and not stored:
         has = f"none of its {total} has stored weights" if total else "it has none"
         return (Finding(f"nothing to quantize: {has} (convolution, matrix product or recurrent layer)"),)
+    if wanted.name in {"int8", "dynamic-int8"} and inside:
+        told = f"{inside} of {stored} layers lie in branches or loops, which the quantizer does not enter"
+        return (Finding(told, stops=inside == stored),)
     return ()
 
 

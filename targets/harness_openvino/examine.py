@@ -26,7 +26,7 @@ def examine(model: Model, params: Params) -> tuple[Finding, ...]:
         return ()
     if is_quantized(model.path):
         return (Finding("the file is quantized already; baseline runs it as it is"),)
-    total, stored = quantizable(model.path)
+    total, stored, _inside = quantizable(model.path)
     if not stored:
         has = f"none of its {total} has stored weights" if total else "it has none"
         return (Finding(f"nothing to quantize: {has} (convolution, matrix product or recurrent layer)"),)
