@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.codec import content_sha256
 from harness.errors import BadModel, HarnessError, MissingDependency, PlanError, Unsupported
 from harness.explain import KnownError, first_line
-from harness.feeds import as_array, carried, feed, fixed_batch, items_in, with_roles
+from harness.feeds import as_array, carried, feed, fixed_batch, items_in, items_of_call, with_roles
 from harness.hookspecs import hookimpl
 from harness.inspection import Finding, Inspected, InspectorSpec, Operators, Shapes, Weights
 from harness.isa import cpu_features, int8_dot_product
@@ -116,6 +116,7 @@ __all__ = [
     "hookimpl",
     "int8_dot_product",
     "items_in",
+    "items_of_call",
     "param",
     "stored_size",
     "weight_bytes",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Job, Split, Unsupported
+from harness.api import Job, Split, TensorSpec, Unsupported, items_in
 from harness_torch.inference import tensors
 
 if TYPE_CHECKING:
@@ -102,11 +102,11 @@ def fit(
     split = job.data.split("train")
     if split.labels is None and loss is None:
         raise Unsupported(f"workload {job.workload.name!r} has no labels to train with")
-    if not len(next(iter(split.inputs.values()))):
+    if not next(iter(items_in(job.workload.inputs, split.inputs).values())):
         raise Unsupported(f"the train split of workload {job.workload.name!r} is empty")
     seed_everything(job.seed)
     module.train()
-    batches = _Batches(split, batch_size, epochs, job.seed)
+    batches = _Batches(split, job.workload.inputs, batch_size, epochs, job.seed)
     criterion = loss or (lambda outputs, labels, _inputs: job.workload.loss(outputs, labels))
     deadline = time.monotonic() + (max_seconds or float("inf"))
     with _repeatable(job.threads), _layout(module, split.inputs) as layout:
@@ -143,11 +143,11 @@ def _tell(job: Job, step: int, steps: _Batches, value: Tensor) -> None:
 class _Batches:
     """Shuffled batches of all epochs, from a generator of their own."""
 
-    def __init__(self, split: Split, batch_size: int, epochs: int, seed: int) -> None:
+    def __init__(self, split: Split, specs: Mapping[str, TensorSpec], batch_size: int, epochs: int, seed: int) -> None:
         import torch
 
-        self.split, self.epochs = split, epochs
-        self.items = len(next(iter(split.inputs.values())))
+        self.split, self.specs, self.epochs = split, specs, epochs
+        self.items = next(iter(items_in(specs, split.inputs).values()))
         self.batch_size = min(batch_size, self.items)
         self.per_epoch = self.items // self.batch_size
         self.generator = torch.Generator().manual_seed(seed)
@@ -166,7 +166,7 @@ class _Batches:
     def _take(self, index: Any) -> tuple[tuple[Tensor, ...], Tensor]:
         import torch
 
-        inputs = tensors(self.split.inputs, index)
+        inputs = tensors(self.split.inputs, index, self.specs)
         if self.split.labels is None:
             return inputs, torch.empty(0)
         return inputs, tensors((self.split.labels,), index)[0]

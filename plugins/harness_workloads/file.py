@@ -194,7 +194,12 @@ def _read_in(
         known = _tried(harness_onnx.runner(target), found.outputs, known, params)
     except Exception as error:  # noqa: BLE001  of the runtime's own classes, from loading; each target says its own
         job.log.info("%s cannot be run to find its batch: %s", found.files[0].name, first_line(str(error)))
+    before, one = target.read_bytes(), _one_call(known.inputs, params, 1)
     harness_onnx.bind(target, known.inputs, found.outputs, known.sized)
+    if known.sized and one is not None and not harness_onnx.runs(target, one):
+        target.write_bytes(before)  # a branch that is never taken may contradict the sizes
+        if harness_onnx.runs(target, one):
+            harness_onnx.bind(target, known.inputs, found.outputs, None)
     return flags, known
 
 

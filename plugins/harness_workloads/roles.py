@@ -419,14 +419,7 @@ def _same_shape(one: Port, other: Port) -> bool:
         return True
     if len(one.dims) != len(other.dims):
         return False
-    return all(
-        mine == theirs or (isinstance(mine, str) and isinstance(theirs, str)) or _open(mine) or _open(theirs)
-        for mine, theirs in zip(one.dims, other.dims, strict=True)
-    )
-
-
-def _open(dim: int | str) -> bool:
-    return isinstance(dim, str) and dim.startswith(UNNAMED)
+    return all(mine == theirs or isinstance(theirs, str) for mine, theirs in zip(one.dims, other.dims, strict=True))
 
 
 _AFTER = (

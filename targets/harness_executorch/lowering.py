@@ -6,7 +6,18 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported, first_line
+from harness.api import (
+    Artifact,
+    Calibration,
+    Job,
+    MissingDependency,
+    Model,
+    Options,
+    TensorSpec,
+    Unsupported,
+    first_line,
+    items_of_call,
+)
 from harness_executorch import runtime
 from harness_executorch.probing import GAPS, PORTABLE
 
@@ -80,6 +91,10 @@ def check_supported(model: Model, params: Params) -> None:
         raise Unsupported(f"executorch: PT2E has no calibration {method!r}", hint=f"known: {', '.join(_OBSERVERS)}")
 
 
+def _sizes(spec: TensorSpec, batch: int) -> list[int]:
+    return [(batch if at == spec.axis else 1) if size is None else size for at, size in enumerate(spec.shape)]
+
+
 def _program(exported: Any, model: Model, options: Options, *, xnnpack: bool) -> bytes:
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -87,7 +102,7 @@ def _program(exported: Any, model: Model, options: Options, *, xnnpack: bool) ->
     except (ImportError, OSError) as error:
         raise MissingDependency(f"executorch cannot be imported: {error}", hint=runtime.HINT) from error
     facts = json.dumps({
-        "inputs": {name: [spec.dtype, [options.batch, *spec.shape[1:]]] for name, spec in model.inputs.items()},
+        "inputs": {name: [spec.dtype, _sizes(spec, options.batch)] for name, spec in model.inputs.items()},
         "outputs": list(model.outputs),
     })  # fmt: skip
     try:
@@ -121,12 +136,12 @@ def _quantized(module: nn.Module, model: Model, example: tuple[Tensor, ...], job
     feeds = programs.calibration_feeds(model, job, batch=_BATCH)
     if not feeds:
         raise Unsupported("int8 needs calibration items and there are none")
-    prepared = quantizing.prepare_pt2e(_graph(module, model, example, feeds), quantizer)
+    prepared = quantizing.prepare_pt2e(_graph(module, model, example, feeds, job), quantizer)
     items = 0
     with torch.no_grad():
         for feed in feeds:
             prepared(*feed)
-            items += len(feed[0])
+            items += _items(model, feed)
     converted = quantizing.convert_pt2e(prepared)
     if not any("quantized_decomposed.quantize" in str(node.target) for node in converted.graph.nodes):
         raise Unsupported("executorch: XNNPACKQuantizer finds no layer of this model to quantize")
@@ -134,17 +149,22 @@ def _quantized(module: nn.Module, model: Model, example: tuple[Tensor, ...], job
     return converted, f"{grain}, {'dynamic' if dynamic else f'{method} over {items} items'}"
 
 
-def _graph(module: nn.Module, model: Model, example: tuple[Tensor, ...], feeds: list[Any]) -> Any:
+def _items(model: Model, given: tuple[Tensor, ...]) -> int:
+    return items_of_call(model.inputs, dict(zip(model.inputs, given, strict=True)))
+
+
+def _graph(module: nn.Module, model: Model, example: tuple[Tensor, ...], feeds: list[Any], job: Job) -> Any:
     """Return the graph to quantize: of any batch where torch.export gives one, so that calibration takes few runs."""
     import harness_torch
     from harness_torch import programs
 
     try:
-        return programs.export(module, harness_torch.example_inputs(model.inputs, batch=2)).module(check_guards=False)
+        return programs.export(module, harness_torch.example_inputs(model.inputs, batch=2), specs=model.inputs).module(
+            check_guards=False
+        )
     except Unsupported:
-        size = len(example[0])
-        whole = [tuple(item[at : at + size] for item in feed) for feed in feeds for at in range(0, len(feed[0]), size)]
-        feeds[:] = [feed for feed in whole if len(feed[0]) == size]
+        size = _items(model, example)
+        feeds[:] = [feed for feed in programs.calibration_feeds(model, job, batch=size) if _items(model, feed) == size]
         return programs.export(module, example, free=False).module(check_guards=False)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.api import ExporterSpec, InspectorSpec, OracleSpec, hookimpl
-from harness_onnx.agreement import runner
+from harness_onnx.agreement import runner, runs
 from harness_onnx.export import export
 from harness_onnx.graph import (
     BATCH,
@@ -83,6 +83,7 @@ __all__ = [
     "recurrent_nodes",
     "refuse_invalid",
     "runner",
+    "runs",
     "save_normalised",
     "symmetric_qdq",
     "tensor_runs",

@@ -17,8 +17,8 @@ TOLERANCE = 1e-3  # largest difference over the largest value: float32 sums in a
 _CHANGED_CHOICES = 0.01  # share of integers or booleans that may differ where two candidates tie
 
 
-def plain_session(path: Path) -> Any:
-    """Return ONNX Runtime's session of a file with every rewriting off; None where it is not installed.
+def plain_session(path: Path, *, rewritten: bool = False) -> Any:
+    """Return ONNX Runtime's session of a file with every rewriting off, or on; None where it is not installed.
 
     Raises:
         Exception: The runtime does not load the file; its errors are of its own classes.
@@ -28,10 +28,24 @@ def plain_session(path: Path) -> Any:
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if rewritten else levels.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def runs(path: Path, inputs: Feed) -> bool:
+    """Tell whether ONNX Runtime runs a file, rewritten as by default; without it, whether ONNX's reference does."""
+    try:
+        session = plain_session(path, rewritten=True)
+        if session is not None:
+            session.run(None, dict(inputs))
+        else:
+            runner(path)(inputs)
+    except Exception:  # noqa: BLE001  its errors are of its own classes
+        return False
+    return True
 
 
 def runner(path: Path) -> Callable[[Feed], list[Any]]:

@@ -8,7 +8,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Job, MissingDependency, Model, Options, Unsupported, first_line
+from harness.api import (
+    Job,
+    MissingDependency,
+    Model,
+    Options,
+    TensorSpec,
+    Unsupported,
+    feed,
+    first_line,
+    fixed_batch,
+    items_in,
+)
 from harness_onnx.graph import BATCH, GATES, check_file, import_onnx, load, model_io, normalise
 from harness_onnx.quantize import quiet
 
@@ -17,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 OPSET = 18  # what torch.onnx translates to natively; every target here reads it
+_MOST = 3  # items of the larger call that is compared
 _TOLERANCE = 5e-4  # largest difference over the largest output; float32 kernels that reorder sums differ by ~1e-6
 log = logging.getLogger("harness")
 
@@ -64,7 +76,7 @@ def _write_exported(module: nn.Module, model: Model, path: Path) -> None:
             module,
             _example(model),
             dynamo=True,
-            dynamic_shapes=tuple({0: BATCH} for _ in model.inputs),
+            dynamic_shapes=tuple(_free(spec) for spec in model.inputs.values()),
             input_names=list(model.inputs),
             output_names=list(model.outputs),
             opset_version=OPSET,
@@ -86,11 +98,24 @@ def _write_traced(module: nn.Module, model: Model, path: Path) -> None:
             _example(model),
             str(path),
             dynamo=False,
-            dynamic_axes={name: {0: BATCH} for name in (*model.inputs, *model.outputs)},
+            dynamic_axes=_free_axes(model),
             input_names=list(model.inputs),
             output_names=list(model.outputs),
             opset_version=OPSET,
         )
+
+
+def _free(spec: TensorSpec) -> dict[int, str] | None:
+    return {spec.axis: BATCH} if spec.axis is not None and spec.shape[spec.axis] is None else None
+
+
+def _free_axes(model: Model) -> dict[str, dict[int, str]]:
+    """Return the dimension that holds the items of each input and output that takes any number of them."""
+    found = {name: free for name, spec in model.inputs.items() if (free := _free(spec))}
+    if fixed_batch(model.inputs) is None:
+        axes = {name: model.axes.get(name, 0) for name in model.outputs}
+        found |= {name: {axis: BATCH} for name, axis in axes.items() if axis is not None}
+    return found
 
 
 def _need_onnxscript() -> None:
@@ -120,34 +145,46 @@ def _tidy(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def _items(model: Model, job: Job) -> dict[str, NDArray[Any]]:
-    """Return three real items where the workload has calibration data, else seeded ones."""
-    import numpy as np
-
-    arrays = job.data.split("calibration").inputs
-    if set(arrays) == set(model.inputs) and all(len(array) >= 3 for array in arrays.values()):
-        return {name: np.array(arrays[name][:3]) for name in model.inputs}
+def _items(model: Model, job: Job) -> dict[int, dict[str, NDArray[Any]]]:
+    """Return calls of one and of three real items where the workload has calibration data, else seeded ones."""
     from harness_torch import example_inputs
 
-    return dict(zip(model.inputs, (item.numpy() for item in example_inputs(model.inputs, batch=3)), strict=True))
+    fixed = fixed_batch(model.inputs)
+    arrays = job.data.split("calibration").inputs
+    real = set(arrays) == set(model.inputs) and min(items_in(model.inputs, arrays).values()) >= (fixed or _MOST)
+    found = {}
+    for batch in (fixed,) if fixed else (1, _MOST):
+        if real:
+            found[batch] = feed(model.inputs, arrays, range(batch))
+        else:
+            example = (item.numpy() for item in example_inputs(model.inputs, batch=batch))
+            found[batch] = dict(zip(model.inputs, example, strict=True))
+    return found
 
 
-def _compare(module: nn.Module, model: Model, path: Path, items: Mapping[str, NDArray[Any]]) -> None:
+def _compare(module: nn.Module, model: Model, path: Path, items: Mapping[int, Mapping[str, NDArray[Any]]]) -> None:
     import numpy as np
-
-    from harness_torch import call
 
     names = (tuple(model_io(path)[0]), tuple(model_io(path)[1]))
     if names != (tuple(model.inputs), model.outputs):
         raise Unsupported(f"the file's inputs and outputs are {names}, not those of the model")
     run = _runner(path)
-    for batch in (1, 3):
-        feed = {name: array[:batch] for name, array in items.items()}
-        wanted = call(module, feed, outputs=model.outputs)
-        for name, got in zip(model.outputs, run(feed), strict=True):
+    for batch, given in items.items():
+        wanted = _answers(module, model, given)
+        for name, got in zip(model.outputs, run(given), strict=True):
             scale = float(np.abs(wanted[name]).max()) or 1.0
             if got.shape != wanted[name].shape or not np.abs(got - wanted[name]).max() <= _TOLERANCE * scale:
                 raise Unsupported(f"output {name!r} of the file differs from the module's at batch {batch}")
+
+
+def _answers(module: nn.Module, model: Model, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    import numpy as np
+    import torch
+
+    with torch.inference_mode():
+        result = module(*(torch.from_numpy(np.array(given[name])) for name in model.inputs))
+    several = result if isinstance(result, (tuple, list)) else (result,)
+    return {name: value.numpy() for name, value in zip(model.outputs, several, strict=True)}
 
 
 def _runner(path: Path) -> Callable[[Mapping[str, NDArray[Any]]], list[NDArray[Any]]]:

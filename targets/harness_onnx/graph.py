@@ -106,7 +106,7 @@ def normalise(model: ModelProto) -> None:
     del model.graph.value_info[:]
 
 
-def bind(path: Path, inputs: Mapping[str, TensorSpec], outputs: Sequence[str], sized: Mapping[str, int]) -> None:
+def bind(path: Path, inputs: Mapping[str, TensorSpec], outputs: Sequence[str], sized: Mapping[str, int] | None) -> None:
     """Write the sizes and roles that were found for a file's inputs into it, so that only the batch is left free.
 
     An output that is an input too gets a name of its own behind an Identity; one that is named twice stands once.
@@ -115,26 +115,35 @@ def bind(path: Path, inputs: Mapping[str, TensorSpec], outputs: Sequence[str], s
         path: Of the file, which is changed.
         inputs: With their roles; what is free is the batch.
         outputs: Their names, once each.
-        sized: Sizes of free dimensions by name.
+        sized: Sizes of free dimensions by name; ``None`` leaves all of them free and names the batch alone.
     """
     onnx = import_onnx()
     model = load(path)
     _part_outputs(model, outputs)
-    named = {}
+    named: dict[str, int | None] = {}
     for item in model.graph.input:
-        shape = inputs[item.name].shape if item.name in inputs else ()
-        for dim, size in zip(item.type.tensor_type.shape.dim, shape, strict=False):
-            if dim.dim_value <= 0:
+        known = inputs.get(item.name)
+        for axis, dim in enumerate(item.type.tensor_type.shape.dim if known is not None else ()):
+            size = known.shape[axis] if known is not None else None
+            if dim.dim_value <= 0 and (sized is not None or size is None):
                 named[dim.dim_param] = size
                 _set(dim, size)
-    named |= sized
+            elif dim.dim_value <= 0:
+                _set(dim, None, _other(dim.dim_param, item.name, axis))
+    named |= sized or {}
     for item in model.graph.output:
-        for dim in item.type.tensor_type.shape.dim:
-            if dim.dim_value <= 0:
-                known = dim.dim_param and dim.dim_param in named
-                _set(dim, named[dim.dim_param], dim.dim_param) if known else _set(dim, None, dim.dim_param or "free")
+        for axis, dim in enumerate(item.type.tensor_type.shape.dim):
+            if dim.dim_value <= 0 and dim.dim_param and dim.dim_param in named:
+                _set(dim, named[dim.dim_param])
+            elif dim.dim_value <= 0:
+                _set(dim, None, _other(dim.dim_param, item.name, axis))
     del model.graph.value_info[:]
     onnx.save(model, str(path))
+
+
+def _other(name: str, value: str, axis: int) -> str:
+    """Return the name of a free dimension that is not the batch."""
+    return name if name and name != BATCH else f"{value}.{axis}"
 
 
 def _part_outputs(model: ModelProto, outputs: Sequence[str]) -> None:

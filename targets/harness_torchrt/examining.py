@@ -18,5 +18,5 @@ def examine(model: Model, params: Params) -> tuple[Finding, ...]:
         return ()
     import harness_torch
 
-    program.export(harness_torch.load(model), harness_torch.example_inputs(model.inputs, batch=2))
+    program.export(harness_torch.load(model), harness_torch.example_inputs(model.inputs, batch=2), model.inputs)
     return ()

@@ -6,7 +6,16 @@ import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Artifact, Calibration, Job, MissingDependency, Model, Options, Unsupported
+from harness.api import (
+    Artifact,
+    Calibration,
+    Job,
+    MissingDependency,
+    Model,
+    Options,
+    Unsupported,
+    items_of_call,
+)
 from harness_torchrt import program
 from harness_torchrt.probe import EAGER, capabilities
 from harness_torchrt.program import HINT
@@ -76,7 +85,7 @@ def _example(model: Model) -> tuple[Any, ...]:
 
 def _float32(module: nn.Module, model: Model, job: Job) -> tuple[Any, str]:
     del job
-    return program.export(module, _example(model)), "torch.export of the module"
+    return program.export(module, _example(model), model.inputs), "torch.export of the module"
 
 
 def _half(module: nn.Module, model: Model, job: Job) -> tuple[Any, str]:
@@ -84,7 +93,7 @@ def _half(module: nn.Module, model: Model, job: Job) -> tuple[Any, str]:
     from harness_torch import programs
 
     name = model.precision.weights
-    made = program.export(programs.in_dtype(module, name), _example(model), variadic=True)
+    made = program.export(programs.in_dtype(module, name), _example(model), model.inputs, variadic=True)
     return made, f"module.to({name}) and torch.export, float32 inputs and outputs"
 
 
@@ -102,18 +111,18 @@ def _int8(module: nn.Module, model: Model, job: Job) -> tuple[Any, str]:
         quantizer.set_global(quantizing.config(None if dynamic else _OBSERVERS[_method(model)]))
         for name in programs.kept_in_float32(module, wanted.overrides):
             quantizer.set_module_name_qconfig(name, None)
-        graph = program.export(module, _example(model)).module(check_guards=False)
+        graph = program.export(module, _example(model), model.inputs).module(check_guards=False)
         prepared = quantizing.prepare(graph, quantizer)
         items = 0
         with torch.no_grad():
             for feed in _feeds(model, job):
                 prepared(*feed)
-                items += len(feed[0])
+                items += items_of_call(model.inputs, dict(zip(model.inputs, feed, strict=True)))
         converted = quantizing.convert(prepared)
         layers = sum(str(node.target).startswith("quantized_decomposed.quantize") for node in converted.graph.nodes)
         if not layers:
             raise Unsupported("torch: PT2E finds no layer of this model to quantize")
-        made = program.export(converted, _example(model))
+        made = program.export(converted, _example(model), model.inputs)
     kind = "dynamic, int8 linear layers alone" if dynamic else f"{_method(model)} over {items} items"
     return made, f"PT2E, X86InductorQuantizer, u8 activations, per-channel int8 weights, {kind}"
 

@@ -49,12 +49,15 @@ def quiet() -> Generator[None, None, None]:
             logger.setLevel(level)
 
 
-def export(module: nn.Module, example: tuple[Tensor, ...], *, variadic: bool = False) -> Any:
-    """Return the program of a module, free in its first dimension.
+def export(
+    module: nn.Module, example: tuple[Tensor, ...], specs: Mapping[str, TensorSpec], *, variadic: bool = False
+) -> Any:
+    """Return the program of a module, free in the dimension of the items.
 
     Args:
         module: In evaluation mode; takes its inputs by position.
         example: Inputs of batch 2 or more: 0 and 1 would be taken for constants.
+        specs: The inputs with their roles.
         variadic: The module is declared with ``*inputs``, whose shapes torch wants in a tuple of their own.
 
     Raises:
@@ -63,7 +66,7 @@ def export(module: nn.Module, example: tuple[Tensor, ...], *, variadic: bool = F
     from harness_torch import programs
 
     with quiet():
-        return programs.export(module, example, variadic=variadic)
+        return programs.export(module, example, variadic=variadic, specs=specs)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class TorchSession:
         if params.channels_last:
             module = module.to(memory_format=torch.channels_last)
         self._module: Any = module
-        self._ready: dict[tuple[int, ...], Callable[..., Any]] = {}
+        self._ready: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._last: Arrays | None = None
 
     @property
@@ -110,7 +110,7 @@ class TorchSession:
         return tuple(item.contiguous(memory_format=last) if item.dim() == 4 else item for item in tensors)
 
     def _callable(self, given: tuple[Any, ...]) -> Callable[..., Any]:
-        batch = tuple(item.shape[0] for item in given)
+        batch = tuple(item.shape for item in given)
         if batch not in self._ready:
             self._ready[batch] = self._prepare(given)
         return self._ready[batch]
