@@ -24,9 +24,10 @@ from harness.api import (
     WorkloadSpec,
     param,
 )
-from harness_workloads.archives import Arrays, class_labels, divide
+from harness_workloads.archives import Arrays, divide
 from harness_workloads.importing import Found, imported, reason
-from harness_workloads.labels import class_indices
+from harness_workloads.labels import checked_labels
+from harness_workloads.roles import Port
 from harness_workloads.scoring import (
     accuracy,
     correct,
@@ -39,6 +40,7 @@ from harness_workloads.scoring import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from harness.api import Task
     from harness_torch import Plain
 
 NEEDED: tuple[SplitName, ...] = ("calibration", "selection", "test")
@@ -61,6 +63,8 @@ class UserWorkload:
             may be missing where ``epochs`` is 0.
         outputs: Names of the outputs, or the keys of those that count; empty for the model's own names.
         task: Of the data; a regression is asked for as ``factory-regression``.
+        classes_axis: Axis of the classes in the first output, items first. Where there are neither labels nor this,
+            outputs are compared as values alone.
         epochs: Passes of training over the train split; 0 takes the model as it is.
         lr: Peak learning rate.
     """
@@ -71,6 +75,7 @@ class UserWorkload:
     splits: Mapping[SplitName, Split] = dataclasses.field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     task: Literal["classification", "regression"] = "classification"
+    classes_axis: int | None = None
     epochs: int = 0
     lr: float = 1e-3
 
@@ -165,7 +170,8 @@ def _fitted(target: str, user: UserWorkload, plain: Plain) -> UserWorkload:
         if labels is not None and user.task == "classification":
             first = next(iter(plain.outputs.values()))
             where = f"of {name} from factory {target!r}"
-            labels = class_indices(labels, first.shape[1], where) if first.ndim == 2 else class_labels(labels, where)
+            port = Port(str(first.dtype), ("n", *first.shape[1:]))
+            labels = checked_labels(labels, where, first=port, axis=user.classes_axis, task=user.task)
         return Split(inputs, labels)
 
     if user.inputs:
@@ -297,6 +303,12 @@ def _inputs(params: Params) -> dict[str, TensorSpec]:
     return {name: TensorSpec(str(value.dtype), (None, *value.shape[1:])) for name, value in _one(params).inputs.items()}
 
 
+def _task(params: Params) -> Task:
+    """Return what is declared of the first output: nothing is guessed from its shape."""
+    declared = _one(params).labels is not None or _made(params.target).user.classes_axis is not None
+    return "classification" if declared else "none"
+
+
 def workloads() -> Iterable[WorkloadSpec[Any]]:
     """Return the workloads of this module."""
     classification = WorkloadSpec(
@@ -308,6 +320,8 @@ def workloads() -> Iterable[WorkloadSpec[Any]]:
         outputs=lambda params: tuple(_made(params.target).plain.outputs),
         fit=lambda params, job: _fit(params, job, task="classification"),
         split=_split,
+        task=_task,
+        classes_axis=lambda params: _made(params.target).user.classes_axis,
         score=correct,
         aggregate=accuracy,
         model=_build,

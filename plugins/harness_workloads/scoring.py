@@ -66,10 +66,20 @@ def root_mean(scores: Array) -> float:
 
 
 def cross_entropy(outputs: Any, labels: Any) -> Any:
-    """Return the mean cross-entropy of logits [n, classes] against class indices [n]."""
+    """Return the mean cross-entropy of logits [n, classes] against class indices [n], or of each position's.
+
+    Of positions the classes lie on the axis without which the logits have the labels' shape, axis 1 before others; a
+    single value for two classes is a logit.
+    """
     from torch.nn import functional
 
     logits = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+    if labels.dim() > 1 and labels.numel() != len(labels):
+        shape = list(logits.shape)
+        axis = next(at for at in range(1, len(shape)) if shape[:at] + shape[at + 1 :] == list(labels.shape))
+        return functional.cross_entropy(logits.movedim(axis, 1), labels.long())
+    if logits.numel() == len(logits):
+        return functional.binary_cross_entropy_with_logits(logits.reshape(-1), labels.reshape(-1).to(logits.dtype))
     return functional.cross_entropy(logits, labels.reshape(-1).long())
 
 

@@ -16,7 +16,7 @@ from harness_openvino.dynamic import quantize_dynamically
 from harness_openvino.ir import weight_spans
 from harness_openvino.operations import ignored_scope, kept_float, operations
 from harness_openvino.probe import import_nncf, import_openvino, optimized_for
-from harness_openvino.reading import is_quantized, read, unfold
+from harness_openvino.reading import is_quantized, read, told, unfold
 from harness_openvino.static import quantize_statically, what_is_lost
 from harness_openvino.values import is_half, overflowing, refuse_nan
 
@@ -70,7 +70,30 @@ def _convert(model: Model) -> Any:
     for names, ports in ((tuple(model.inputs), graph.inputs), (model.outputs, graph.outputs)):
         for name, port in _bound(names, ports).items():
             port.get_tensor().set_names({name})
+    _fix_sizes(graph, model)
     return graph
+
+
+def _fix_sizes(graph: Any, model: Model) -> None:
+    """Give free dimensions beside the batch their sizes: a session takes every free one for the batch.
+
+    Raises:
+        Unsupported: The graph does not take them.
+    """
+    shapes, changed = {}, False
+    for port in graph.inputs:
+        shape, spec = port.get_partial_shape(), model.inputs[port.any_name]
+        for axis in range(shape.rank.get_length()):
+            size = spec.shape[axis] if axis < len(spec.shape) else None
+            if shape[axis].is_dynamic and size is not None:
+                shape[axis], changed = size, True
+        shapes[port] = shape
+    if not changed:
+        return
+    try:
+        graph.reshape(shapes)
+    except RuntimeError as error:
+        raise Unsupported(f"openvino cannot give the inputs the sizes of the data: {told(str(error))}") from error
 
 
 def _bound(names: tuple[str, ...], ports: list[Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from harness.api import Artifact, Job, Model, Options, Unsupported, stored_size,
 from harness_tflite import flatbuffer
 from harness_tflite.chatter import captured
 from harness_tflite.quantize import Quantized, quantize
+from harness_tflite.session import AXES
 from harness_tflite.sparse import sparsify
 
 QUANTIZED = frozenset({"float16", "int8", "dynamic-int8", "weight-only-int8", "weight-only-int4"})
@@ -24,6 +26,9 @@ def lower(model: Model, options: Options, job: Job) -> Artifact:
     del options  # the file is already of one batch size
     name = model.precision.name
     path = job.out / "model.tflite"
+    axes = {key: spec.axis for key, spec in model.inputs.items()}
+    if any(axis != 0 for axis in axes.values()):
+        (job.out / AXES).write_text(json.dumps(axes))
     quantized = flatbuffer.is_quantized(model.path)
     if quantized and model.precision.realise == "exact" and model.precision.encodings is None:
         shutil.copyfile(model.path, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays = Mapping[str, NDArray[Any]]
+
+AXES = "axes.json"  # beside a file: input -> its item axis, where not all items lie on the first dimension
 
 
 class TfliteSession:
@@ -37,8 +40,8 @@ class TfliteSession:
 
         before = _os_threads()
         self._path, self._xnnpack = artifact.path, params.xnnpack
-        self._interpreter, self._resized = _load(litert, params, options, model_path=str(artifact.path))
-        self._load_bytes = partial(_load, litert, params, options)
+        self._interpreter, self._resized = _load(litert, params, options, artifact.path, model_path=str(artifact.path))
+        self._load_bytes = partial(_load, litert, params, options, artifact.path)
         self._layers: Layers | None = None
         self._inputs, self._outputs = details(self._interpreter, artifact.path)
         self._pool = _os_threads() - before  # XNNPACK starts its threads while tensors are allocated
@@ -121,23 +124,33 @@ def plain_session(path: Path, threads: int) -> TfliteSession:
     return TfliteSession(artifact, Params(), Options(threads, int(shapes[0][0]) if shapes else 1))
 
 
-def _load(litert: Any, params: Params, options: Options, **source: Any) -> tuple[Any, bool]:
+def _load(litert: Any, params: Params, options: Options, path: Path, **source: Any) -> tuple[Any, bool]:
     """Return an allocated interpreter of a file, and whether it was resized."""
     kinds = litert.OpResolverType
     resolver = kinds.AUTO if params.xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = litert.Interpreter(**source, num_threads=options.threads, experimental_op_resolver_type=resolver)
-    resized = _fit_batch(interpreter, options.batch)
+    resized = _fit_batch(interpreter, options.batch, _axes(interpreter, path))
     interpreter.allocate_tensors()
     return interpreter, resized
 
 
-def _fit_batch(interpreter: Any, batch: int) -> bool:
-    """Resize the first dimension of every input where the file was made for another batch; tell whether it was."""
+def _axes(interpreter: Any, path: Path) -> dict[int, int | None]:
+    """Return the item axis of inputs by tensor index, where lowering left word that it is not the first."""
+    told = path.with_name(AXES)
+    if not told.is_file():
+        return {}
+    known: dict[str, int | None] = json.loads(told.read_text())
+    return {int(entry["index"]): known[name] for name, entry in details(interpreter, path)[0].items() if name in known}
+
+
+def _fit_batch(interpreter: Any, batch: int, axes: Mapping[int, int | None]) -> bool:
+    """Resize the batch of every input where the file was made for another one; tell whether it was."""
     resized = False
     for entry in interpreter.get_input_details():
-        shape = [int(size) for size in entry["shape"]]
-        if shape and shape[0] != batch:
-            interpreter.resize_tensor_input(entry["index"], [batch, *shape[1:]])
+        shape, axis = [int(size) for size in entry["shape"]], axes.get(int(entry["index"]), 0)
+        if axis is not None and len(shape) > axis and shape[axis] != batch:
+            shape[axis] = batch
+            interpreter.resize_tensor_input(entry["index"], shape)
             resized = True
     try:
         interpreter.allocate_tensors()
