@@ -132,3 +132,46 @@ def test_a_label_without_a_logit_is_refused():
     spec = load_registry(only={"workloads"}).workloads["digits-resnet8"].spec
     with pytest.raises(Exception, match="a label is 10, but the model has 10 outputs"):
         spec.score({"logits": np.zeros((2, 10), np.float32)}, np.array([3, 10]))
+
+
+def fixed(path, shape, out):
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [8, 3], np.ones(24, np.float32))
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["o"])],
+        "fixed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("o", TensorProto.FLOAT, out)],
+        [weights],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_a_model_of_a_fixed_batch_is_planned_at_it_and_another_is_refused(tmp_path, capsys):
+    model = fixed(tmp_path / "four.onnx", [4, 8], [4, 3])
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
+    words = ["bench", "--model", str(model), "--data", str(tmp_path / "d.npz"), "--targets", "null", "--dry-run"]
+    assert call([*words, "--json"]) == 0
+    told = capsys.readouterr()
+    assert {cell["cell"]["options"]["batch"] for cell in json.loads(told.out)["cells"]} == {4}
+    assert "4 in each call, as the model is fixed to" in told.err
+    assert call([*words, "--batch", "8"]) == 2
+    talk = capsys.readouterr().err
+    assert "takes 4 items in a call, not 8" in talk
+    assert "--batch 4" in talk
+
+
+def test_axes_states_and_the_task_are_said_on_the_command_line(tmp_path, capsys):
+    model = fixed(tmp_path / "m.onnx", [5, 6, 8], [5, 6, 3])
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(5, 60, 8)).astype(np.float32))
+    words = ["bench", "--model", str(model), "--data", str(tmp_path / "d.npz"), "--targets", "null", "--dry-run"]
+    assert call(words) == 2
+    assert "--axis NAME=1" in capsys.readouterr().err
+    assert call([*words, "--axis", "x=1", "--task", "none", "--json"]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert cells[0]["cell"]["workload"]["params"]["axes"] == "x=1"
+    assert cells[0]["cell"]["options"]["batch"] == 6
+    assert call([*words, "--axis", "x=1", "--state", "x=o"]) == 2
+    assert "it is one or the other" in capsys.readouterr().err
+    assert call(["bench", "--axis", "x=1", "--dry-run"]) == 2
+    assert "no --model is given" in capsys.readouterr().err
