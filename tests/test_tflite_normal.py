@@ -269,3 +269,51 @@ def test_a_written_out_layer_norm_stays_float() -> None:
     )
     kept = {index for item in tails.normalizations(nodes) for index in item.outputs}
     assert kept == {4, 5, 6, 8, 9, 10, 11, 13}
+
+
+def test_sparse_weights_are_unpacked_by_the_runtime(tmp_path: Path) -> None:
+    """As MediaPipe stores them: sparse float16 constants behind DENSIFY and DEQUANTIZE."""
+    dense = folded(tmp_path / "half.tflite")
+    model = schema.ModelT.InitFromObj(flatbuffer.open_model(dense))
+    graph = model.subgraphs[0]
+    (index,) = [place for place, tensor in enumerate(graph.tensors) if tensor.name == b"second"]
+    constant, made = graph.tensors[index], schema.TensorT()
+    values = np.array(model.buffers[constant.buffer].data, np.uint8).view(np.float16).reshape(4, -1)
+    values[:, ::2] = 0
+    made.name, made.shape, made.type, made.buffer = b"second_dense", constant.shape, constant.type, 0
+    graph.tensors.append(made)
+    sparsity = schema.SparsityParametersT()
+    levels = [schema.DimensionMetadataT() for _ in range(4)]
+    for level, size in zip(levels[:3], constant.shape[:3], strict=True):
+        level.format, level.denseSize = schema.DimensionType.DENSE, int(size)
+    rows = values.reshape(-1, int(constant.shape[3]))
+    levels[3].format = schema.DimensionType.SPARSE_CSR
+    levels[3].arraySegmentsType, levels[3].arraySegments = _integers(np.cumsum([0, *(rows != 0).sum(1)]))
+    levels[3].arrayIndicesType, levels[3].arrayIndices = _integers(np.nonzero(rows)[1])
+    sparsity.traversalOrder, sparsity.dimMetadata = [0, 1, 2, 3], levels
+    constant.sparsity = sparsity
+    model.buffers[constant.buffer].data = rows[rows != 0].view(np.uint8)
+    kind = schema.OperatorCodeT()
+    kind.builtinCode = kind.deprecatedBuiltinCode = schema.BuiltinOperator.DENSIFY
+    kind.version = 1
+    model.operatorCodes.append(kind)
+    unpack = schema.OperatorT()
+    unpack.opcodeIndex, unpack.inputs, unpack.outputs = len(model.operatorCodes) - 1, [index], [len(graph.tensors) - 1]
+    unpack.builtinOptionsType, unpack.builtinOptions = schema.BuiltinOptions.DensifyOptions, schema.DensifyOptionsT()
+    for operator in graph.operators:
+        operator.inputs = [len(graph.tensors) - 1 if item == index else item for item in operator.inputs]
+    graph.operators = [unpack, *graph.operators]
+    source = tmp_path / "sparse.tflite"
+    source.write_bytes(flatbuffer.pack(model))
+    path, why = normal_form(source, tmp_path / "normal.tflite")
+    assert not why
+    assert {node.op for node in flatbuffer.nodes(flatbuffer.open_model(path))} == {"CONV_2D"}
+    found = dict(flatbuffer.constant_bytes(path))["second"]
+    np.testing.assert_array_equal(np.frombuffer(found, np.float32).reshape(4, -1), values.astype(np.float32))
+    np.testing.assert_array_equal(run(path, IMAGES[:1]), run(source, IMAGES[:1]))
+
+
+def _integers(values: np.ndarray) -> tuple[int, object]:
+    vector = schema.Uint16VectorT()
+    vector.values = values.astype(np.uint16)
+    return schema.SparseIndexVector.Uint16Vector, vector

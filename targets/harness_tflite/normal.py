@@ -8,6 +8,8 @@ checked on one item with LiteRT's reference kernels; where it does not, the file
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +86,7 @@ def _unfold(schema: Any, model: Any, path: Path) -> bool:
             kept.append(operator)
     if not source:
         return False
-    for index, values in _made(path, list(source)).items():
+    for index, values in _made(model, source, path).items():
         tensor, buffer = graph.tensors[index], schema.BufferT()
         tensor.name, tensor.type, tensor.sparsity = graph.tensors[source[index]].name, schema.TensorType.FLOAT32, None
         buffer.data = values.astype("<f4").reshape(-1).view("uint8")
@@ -95,10 +97,19 @@ def _unfold(schema: Any, model: Any, path: Path) -> bool:
     return True
 
 
-def _made(path: Path, indices: list[int]) -> dict[int, NDArray[Any]]:
-    """Return the values of tensors that depend on constants alone, as LiteRT itself computes them."""
-    interpreter = _reference(path, keep=True)
-    return {index: interpreter.get_tensor(index).copy() for index in indices}
+def _made(model: Any, source: Mapping[int, int], path: Path) -> dict[int, NDArray[Any]]:
+    """Return the values of tensors by index, each from a float16 constant; LiteRT itself unpacks sparse ones."""
+    import numpy as np
+
+    tensors = model.subgraphs[0].tensors
+    sparse = [index for index, constant in source.items() if tensors[constant].sparsity is not None]
+    found = {}
+    for index, constant in source.items():
+        if index not in sparse:
+            raw = np.array(model.buffers[tensors[constant].buffer].data, np.uint8)
+            found[index] = raw.view(np.float16).astype(np.float32)
+    interpreter = _run_once(path, keep=True) if sparse else None
+    return found | {index: interpreter.get_tensor(index).copy() for index in sparse if interpreter}
 
 
 def _drop_unread(model: Any) -> None:
@@ -130,7 +141,7 @@ def _difference(path: Path, other: Path) -> str:
     import numpy as np
 
     try:
-        given, found = (_outputs(_reference(file)) for file in (path, other))
+        given, found = (_outputs(_run_once(file)) for file in (path, other))
     except (RuntimeError, ValueError) as error:
         return f"the normal form does not run: {str(error).strip().splitlines()[0]}"
     for place, (one, two) in enumerate(zip(given, found, strict=True)):
@@ -140,25 +151,31 @@ def _difference(path: Path, other: Path) -> str:
     return ""
 
 
-def _reference(path: Path, *, keep: bool = False) -> Any:
-    """Return an interpreter with reference kernels that has run once, on seeded inputs."""
-    import numpy as np
+def _run_once(path: Path, *, keep: bool = False) -> Any:
+    """Return an interpreter that has run on seeded inputs: with reference kernels, or XNNPACK where these lack one."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    interpreter = Interpreter(
-        model_path=str(path),
-        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
-        experimental_preserve_all_tensors=keep,
-    )
-    interpreter.allocate_tensors()
+    made = partial(Interpreter, model_path=str(path), experimental_preserve_all_tensors=keep)
+    interpreter = made(experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError:  # some custom operators are XNNPACK's alone
+        interpreter = made()
+        interpreter.allocate_tensors()
+    _feed(interpreter)
+    interpreter.invoke()
+    return interpreter
+
+
+def _feed(interpreter: Any) -> None:
+    import numpy as np
+
     chance = np.random.default_rng(0)
     for entry in interpreter.get_input_details():
         if np.dtype(entry["dtype"]).kind == "f":
             interpreter.set_tensor(entry["index"], chance.standard_normal(entry["shape"]).astype(entry["dtype"]))
         else:
             interpreter.set_tensor(entry["index"], np.ones(entry["shape"], entry["dtype"]))
-    interpreter.invoke()
-    return interpreter
 
 
 def _outputs(interpreter: Any) -> list[NDArray[Any]]:
