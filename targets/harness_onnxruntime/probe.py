@@ -101,6 +101,7 @@ def capabilities(params: Params) -> Capabilities:
         },
         op_gaps={
             "GRU": "no int8 kernel: stays float32 in static, dynamic and weight-only int8",
+            "ConvTranspose": "no int8 kernel: stays float32 in static and dynamic int8",
             "LSTM": "no static int8 kernel: float32 there; dynamic int8 has DynamicQuantizeLSTM",
             "Conv": "weight-only: unpacked and computed in float32; dynamic int8 scales channels behind the kernel",
         },
