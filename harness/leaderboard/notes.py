@@ -39,6 +39,10 @@ def meaning(flag: str) -> str:
     if flag.startswith("stored_") and "_executed_" in flag:
         stored, executed = stored_and_executed(flag)
         return FLAGS.get(flag, f"stored as {stored}, computed as {executed}")
+    if flag.startswith("own_range:"):
+        return (
+            f"layer {flag.partition(':')[2]!r} keeps the range that the runtime finds: the one given cannot bind there"
+        )
     return FLAGS.get(flag) or claims.meaning(flag)
 
 

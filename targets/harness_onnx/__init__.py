@@ -44,13 +44,14 @@ from harness_onnx.quantize import (
     symmetric_qdq,
     to_float16,
 )
-from harness_onnx.ranges import Range, bound_ranges, ranges, read_encodings, tensor_runs
+from harness_onnx.ranges import Bound, Range, bound_ranges, ranges, read_encodings, tensor_runs
 from harness_onnx.validity import refuse_invalid
 from harness_onnx.weight_only import weight_only
 from harness_onnx.wire import TensorSpan
 
 __all__ = [
     "BATCH",
+    "Bound",
     "Loss",
     "Range",
     "TensorSpan",

@@ -16,7 +16,7 @@ from harness.api import MissingDependency, Model, Unsupported, feed, items_in
 from harness_onnx.agreement import runner
 from harness_onnx.care import beyond_float16, drop_last_pairs, extremes, kept_float
 from harness_onnx.graph import attribute, consumers, drop_unread, import_onnx, load, normalise
-from harness_onnx.ranges import Range, ranges, tensor_runs
+from harness_onnx.ranges import Bound, ranges, tensor_runs
 from harness_onnx.tidy import (
     fold_batch_norms,
     refuse_broken_weights,
@@ -39,7 +39,6 @@ _METHODS = {"minmax": "MinMax", "moving-average": "MinMax", "percentile": "Perce
 _OURS = "mse"  # a calibration that ONNX Runtime lacks
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _DYNAMIC = {"ConvInteger", "DynamicQuantizeLSTM", "MatMulInteger"}
-_FREE: Mapping[str, Range] = MappingProxyType({})
 
 
 @contextlib.contextmanager
@@ -134,7 +133,7 @@ def qdq(
     per_channel: bool = True,
     reduce_range: bool = False,
     exclude: Mapping[str, str] = _NOTHING,
-    bound: Mapping[str, Range] = _FREE,
+    bound: Bound | None = None,
     operators: bool = False,
     only: Collection[str] = (),
 ) -> None:
@@ -150,7 +149,7 @@ def qdq(
         per_channel: One weight scale per output channel.
         reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums saturate.
         exclude: Nodes of ``source`` that stay float, each with the parameter whose override asks for it.
-        bound: Ranges that bind, by tensor name; calibration finds the others.
+        bound: Ranges that bind, by tensor name; calibration finds the others. What cannot bind is noted in it.
         operators: QLinearConv and its like instead of Q/DQ pairs.
         only: Types of the operators to quantize; empty for all that can be.
 
@@ -158,7 +157,7 @@ def qdq(
         Unsupported: ONNX Runtime has no such calibration, or left nothing of a node that is to stay float.
     """
     extra = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
-    kind = _Kind(activations, per_channel, reduce_range, exclude, bound, operators, only)
+    kind = _Kind(activations, per_channel, reduce_range, exclude, bound or Bound(), operators, only)
     _static(source, out, feeds, calibration, kind, extra)
 
 
@@ -185,7 +184,7 @@ class _Kind:
     per_channel: bool
     reduce_range: bool
     exclude: Mapping[str, str]
-    bound: Mapping[str, Range] = field(default_factory=dict)
+    bound: Bound = field(default_factory=Bound)
     operators: bool = False
     only: Collection[str] = ()
 
@@ -210,7 +209,7 @@ def _static(
     alone = [{"quant_type": toolkit.QuantType.QInt8, "symmetric": True}]
     options["TensorQuantOverrides"] = dict.fromkeys(scaled_as_one(model), alone) if kind.per_channel else {}
     loose = {name for name, item in seen.items() if not item.finite}
-    ours = calibration == _OURS or bool(kind.bound) or bool(loose)
+    ours = calibration == _OURS or bool(kind.bound.ranges) or bool(loose)
     given = _given(prepared, feeds, calibration, kind.bound, loose) if ours else None
     with quiet():
         toolkit.quantize_static(
@@ -238,15 +237,13 @@ def _static(
         given.unlink()
 
 
-def _given(
-    prepared: Path, feeds: Sequence[Feed], calibration: str, bound: Mapping[str, Range], loose: Collection[str]
-) -> Path:
+def _given(prepared: Path, feeds: Sequence[Feed], calibration: str, bound: Bound, loose: Collection[str]) -> Path:
     """Write ranges that are not ONNX Runtime's own as its calibration cache, which it then takes instead of running.
 
     What is in ``loose`` holds infinite values and gets no range.
 
     Raises:
-        Unsupported: A tensor whose range binds is not in the prepared file.
+        Unsupported: Ranges are given, and no tensor of the prepared file takes one.
     """
     import numpy as np
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData, save_tensors_data
@@ -255,10 +252,9 @@ def _given(
         runs = tensor_runs(prepared, feeds)
         tight = ({name: array for name, array in run.items() if name not in loose} for run in runs)
         found = ranges(tight, cast("Method", calibration))
-    lost = sorted(set(bound) - set(found))
-    if lost:
-        raise Unsupported(f"the range of {lost[0]!r} cannot bind: ONNX Runtime's fusions took that tensor away")
-    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in {**found, **bound}.items()}
+    bound.drop(sorted(set(bound.ranges) - set(found)), "ONNX Runtime's fusions take its input away")
+    bound.refuse_nothing()
+    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in {**found, **bound.ranges}.items()}
     path = prepared.with_suffix(".ranges.json")
     save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), path)
     return path

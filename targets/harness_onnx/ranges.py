@@ -222,28 +222,83 @@ def read_encodings(path: Path) -> dict[str, Range]:
     return found
 
 
-def bound_ranges(model: Model) -> dict[str, Range]:
+@dataclass
+class Bound:
+    """Ranges that a model's encodings give, as far as a file shows the layers that they are of.
+
+    Attributes:
+        ranges: Range by tensor, or by layer where a runtime goes by that.
+        left: Parameter -> why its layer keeps the range that the runtime finds itself.
+        owners: Name in ``ranges`` -> the parameter whose range it is.
+    """
+
+    ranges: dict[str, Range] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def take(self, parameter: str, names: Iterable[str], bounds: Range) -> None:
+        """Bind the range of one parameter's layer; where another one has bound a name, that one stays."""
+        for name in names:
+            self.owners.setdefault(name, parameter)
+            if self.ranges.setdefault(name, bounds) != bounds:
+                self.left[parameter] = "another layer reads the same tensor with another range"
+
+    def drop(self, names: Iterable[str], why: str) -> None:
+        """Note that names cannot take their ranges after all."""
+        for name in names:
+            if name in self.ranges:
+                del self.ranges[name]
+                self.left[self.owners[name]] = why
+
+    def refuse_nothing(self) -> None:
+        """Raise Unsupported where encodings were given and none of them is bound."""
+        if self.left and not self.ranges:
+            parameter, why = next(iter(self.left.items()))
+            raise Unsupported(f"no range of the encodings can be bound, such as that of {_layer(parameter)!r}: {why}")
+
+    @property
+    def told(self) -> str:
+        """What is bound and what is not, to append to a sentence; empty without encodings."""
+        given = f"; {len(self.ranges)} ranges given by the encodings" if self.ranges else ""
+        left = ", ".join(f"{_layer(parameter)} ({why})" for parameter, why in self.left.items())
+        return f"{given}; the runtime's own range for {left}" if left else given
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of an artifact in which some layers keep the runtime's own range."""
+        return tuple(f"own_range:{_layer(parameter)}" for parameter in self.left)
+
+
+def _layer(parameter: str) -> str:
+    return parameter.rpartition(".")[0] or parameter
+
+
+def bound_ranges(model: Model) -> Bound:
     """Return the ranges that bind in a model's ONNX file, by tensor name; none where its precision leaves it open."""
     wanted = model.precision
     if wanted.realise != "exact" or wanted.encodings is None:
-        return {}
+        return Bound()
     return bound_inputs(model.path, read_encodings(wanted.encodings), model.names)
 
 
-def bound_inputs(path: Path, given: Mapping[str, Range], names: Mapping[str, str]) -> dict[str, Range]:
-    """Return tensor name -> range for the inputs of the layers that ``given`` names by their weights.
+def bound_inputs(path: Path, given: Mapping[str, Range], names: Mapping[str, str]) -> Bound:
+    """Return the ranges by tensor name for the inputs of the layers that ``given`` names by their weights.
 
     Raises:
-        Unsupported: A layer is not in the file, or two that read one tensor are given different ranges.
+        Unsupported: None of the layers is in the file.
     """
     nodes = {node.name: node for node in load(path).graph.node}
-    found: dict[str, Range] = {}
+    found = Bound()
     for parameter, bounds in given.items():
-        for name in layer_nodes(path, parameter, names):
-            tensor = nodes[name].input[0]
-            if found.setdefault(tensor, bounds) != bounds:
-                raise Unsupported(f"the encodings give {parameter!r} an input range and another reader a different one")
-    return _carried_back(path, found)
+        try:
+            readers = [nodes[name] for name in layer_nodes(path, parameter, names)]
+            layers = [node for node in readers if node.op_type != "Gather"]  # an embedding that is tied to the layer
+            found.take(parameter, (node.input[0] for node in layers), bounds)
+        except Unsupported:
+            found.left[parameter] = "the exported graph shows no layer with its weight"
+    found.refuse_nothing()
+    _carried_back(path, found.ranges)
+    return found
 
 
 def _carried_back(path: Path, found: dict[str, Range]) -> dict[str, Range]:

@@ -186,10 +186,9 @@ def _int8(model: Model, params: Params, job: Job, out: Path) -> tuple[str, tuple
     how = (
         f"quantize_static {form}, {'symmetric ' if symmetric else ''}{activations} activations, "
         f"{wanted.granularity} int8 weights, {calibration.method} over {items} items"
-        f"{f'; {len(bound)} ranges given by the encodings' if bound else ''}"
-        f"{mended}{f'; {lost.told}' if lost else ''}"
+        f"{bound.told}{mended}{f'; {lost.told}' if lost else ''}"
     )
-    return how, ((lost.flag,) if lost else ())
+    return how, (*bound.flags, *((lost.flag,) if lost else ()))
 
 
 def _few(names: Collection[str]) -> str:

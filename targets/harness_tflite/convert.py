@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import logging
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from harness.api import HarnessError, Job, MissingDependency, Model, Options, Un
 from harness_tflite import flatbuffer
 from harness_tflite.chatter import captured
 
+# the orders of dimensions in which a file may hold a parameter: kernels have their input channels last, depthwise and
+# transposed ones their first dimension last
+_ORDERS = defaultdict(tuple, {2: ((0, 1),), 3: ((0, 2, 1), (1, 2, 0)), 4: ((0, 2, 3, 1), (1, 2, 3, 0))})
 TOLERANCE = 1e-3  # of the largest output: float32 sums in another order differ by 1e-6, a wrong graph by 1e-1
 
 
@@ -100,11 +104,11 @@ def _check(module: Any, sample: tuple[Any, ...], model: Model, path: Path) -> No
 def weight_names(module: Any, path: Path) -> dict[str, str]:
     """Map parameter names to the constant tensors of the file that hold them.
 
-    A matrix is the only tensor with its values, if there is one: the projections of attention are used without being
-    called, and the matrices of a recurrent layer can be of one size, so that nothing else finds them. For what was
-    changed by folding, litert-torch writes the scope of the layer, ``package.Net/torch.nn.modules.conv.Conv2d_stem``,
-    into the names of its tensors; the one of the parameter's size is taken. A parameter that was folded away is left
-    out.
+    A matrix or kernel is the only tensor with its values, if there is one: the projections of attention are used
+    without being called, the matrices of a recurrent layer can be of one size, and a layer that is called twice has two
+    scopes, so that nothing else finds them. For what was changed by folding, litert-torch writes the scope of a layer,
+    ``package.Net/torch.nn.modules.conv.Conv2d_stem``, into the names of its tensors; the one of the parameter's size is
+    taken. A parameter that was folded away is left out.
     """
     constants = flatbuffer.constants(flatbuffer.open_model(path))
     values: dict[bytes, list[str]] = {}
@@ -112,10 +116,9 @@ def weight_names(module: Any, path: Path) -> dict[str, str]:
         values.setdefault(hashlib.sha256(raw).digest(), []).append(tensor)
     found = {}
     for name, parameter in module.named_parameters():
-        match = None
-        if parameter.dim() == 2:
-            same = values.get(hashlib.sha256(parameter.detach().contiguous().numpy().tobytes()).digest(), [])
-            match = same[0] if len(same) == 1 else None
+        forms = [parameter.detach().permute(order).contiguous().numpy() for order in _ORDERS[parameter.dim()]]
+        same = {tensor for form in forms for tensor in values.get(hashlib.sha256(form.tobytes()).digest(), [])}
+        match = next(iter(same)) if len(same) == 1 else None
         if match is None:
             scope = f"{_scope(module, name.split('.')[:-1])};"
             sizes = {tensor: size for tensor, size in constants.items() if scope in f"{tensor};"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.api import Model, Unsupported
-from harness_onnx import Range, ranges, read_encodings
+from harness_onnx import Bound, Range, ranges, read_encodings
 from harness_tflite import flatbuffer
 
 if TYPE_CHECKING:
@@ -57,31 +57,35 @@ def _dtype(interpreter: Any, index: int) -> Any:
     return interpreter._get_tensor_details(index, 0)["dtype"]  # the public list of all details is O(n) per call
 
 
-def bound_ranges(model: Model) -> dict[str, Range]:
+def bound_ranges(model: Model) -> Bound:
     """Return the ranges that a model's encodings bind, by tensor name; none where its precision leaves it open.
 
     Raises:
-        Unsupported: A layer is not in the file, or two that read one tensor are given different ranges.
+        Unsupported: None of the layers is in the file.
     """
-    wanted = model.precision
+    wanted, found = model.precision, Bound()
     if wanted.realise != "exact" or wanted.encodings is None:
-        return {}
+        return found
     file = flatbuffer.open_model(model.path)
     names, nodes = flatbuffer.tensor_names(file), flatbuffer.nodes(file)
-    found: dict[str, Range] = {}
     for parameter, bounds in read_encodings(wanted.encodings).items():
         weight = model.names.get(parameter)
         readers = [node for node in nodes if any(index >= 0 and names[index] == weight for index in node.inputs)]
+        readers = [node for node in readers if node.op not in {"GATHER", "EMBEDDING_LOOKUP"}]  # tied to the layer
         if not readers:
-            raise Unsupported(f"the encodings name {parameter!r}, which no operator of {model.path.name} reads")
-        for node in readers:
-            if found.setdefault(names[node.inputs[0]], bounds) != bounds:
-                raise Unsupported(f"the encodings give {parameter!r} an input range and another reader a different one")
+            found.left[parameter] = "no operator of the .tflite file reads its weight as it is"
+        found.take(parameter, (names[_data(node)] for node in readers), bounds)
+    found.refuse_nothing()
     for node in reversed(nodes):  # both sides of these operators have one scale
         output = names[node.outputs[0]]
-        if node.op in _SAME_SCALE and output in found:
-            found.setdefault(names[node.inputs[0]], found[output])
+        if node.op in _SAME_SCALE and output in found.ranges:
+            found.ranges.setdefault(names[node.inputs[0]], found.ranges[output])
     return found
+
+
+def _data(node: Any) -> int:
+    """Return the input of an operator that is no weight: a transposed convolution takes it last."""
+    return int(node.inputs[2] if node.op == "TRANSPOSE_CONV" else node.inputs[0])
 
 
 def set_ranges(values: Any, seen: Mapping[str, Range], bound: Mapping[str, Range]) -> tuple[Any, tuple[str, ...]]:

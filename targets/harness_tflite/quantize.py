@@ -22,7 +22,7 @@ from harness.api import (
     first_line,
     with_roles,
 )
-from harness_onnx import Loss, calibration_feeds, loss, read_encodings
+from harness_onnx import Loss, calibration_feeds, loss
 from harness_tflite import flatbuffer
 from harness_tflite.normal import normal_form
 from harness_tflite.placing import bound_ranges, calibrated, extremes, set_ranges
@@ -214,9 +214,11 @@ def _calibrate(model: Model, recipe: Any, data: Callable[[], Split], threads: in
     found = runner.get_model_qsvs()
     ours = wanted.method not in CALIBRATIONS
     seen = calibrated(model.path, feeds, wanted.method) if ours else {}
-    ranges, free = set_ranges(found, seen, bound_ranges(model))
+    bound = bound_ranges(model)
+    ranges, free = set_ranges(found, seen, bound.ranges)
     names = ", ".join(map(repr, free))
-    return ranges, f"the ranges of {names} bind nothing: the quantizer leaves them in float" if free else ""
+    said = f"the ranges of {names} bind nothing: the quantizer leaves them in float" if free else ""
+    return ranges, "; ".join(filter(None, [bound.told.removeprefix("; "), said]))
 
 
 def batches(path: Path, model: Model, split: Split, samples: int) -> list[dict[str, Any]]:
@@ -304,8 +306,6 @@ def _describe(precision: Precision, left_out: Mapping[str, str]) -> str:
         wanted = precision.calibration or Calibration()
         ours = "" if wanted.method in CALIBRATIONS else " by our own ranges"
         parts.append(f"{wanted.method}{ours} over at most {wanted.samples} samples")
-        if precision.realise == "exact" and precision.encodings is not None:
-            parts.append(f"{len(read_encodings(precision.encodings))} ranges given by the encodings")
     for dtype, count in sorted(Counter(precision.overrides.values()).items()):
         parts.append(f"{count} overrides in {dtype}")
     parts += [f"{op} left in float: {reason}" for op, reason in left_out.items()]
