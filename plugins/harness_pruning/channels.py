@@ -94,6 +94,7 @@ def structured(method: str, remove: Prune, model: Model, params: Params, job: Jo
     module = load(model)
     inputs = example_inputs(job, batch=2)
     before, shapes = parameters(module), _shapes(module, inputs)
+    frozen = {name for name, value in module.named_parameters() if not value.requires_grad}
     seed_everything(job.seed)
     removed = remove(module, inputs, params, job)
     if not removed or parameters(module) >= before:
@@ -102,6 +103,8 @@ def structured(method: str, remove: Prune, model: Model, params: Params, job: Jo
             f"or a grouped convolution, or rounds back to a multiple of {job.hardware.channel_multiple}"
         )
     _check_shapes(method, module, inputs, shapes)
+    for name, value in module.named_parameters():  # smaller parameters are new ones
+        value.requires_grad_(name not in frozen)
     fine_tune(module, job, epochs=params.epochs, lr=params.lr, distill=params.distill, temperature=params.T)
     return save(module, model, job)
 

@@ -166,6 +166,11 @@ def _first_call(module: nn.Module, batch: Batch, what: str) -> tuple[calling.Cal
             except Exception as error:  # noqa: BLE001  the user's code may raise anything
                 if number == 0 and (problem is None or not flags):
                     problem = error
+    if ways[0].style != "args":
+        told = ", ".join(batch)
+        raise BadModel(
+            f"{what} does not fit its inputs: forward takes one argument; the inputs are {told}"
+        ) from problem
     raise BadModel(f"{what} cannot run its own inputs ({told}): {said(problem)}") from problem
 
 

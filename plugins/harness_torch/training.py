@@ -104,8 +104,11 @@ def fit(
         raise Unsupported(f"workload {job.workload.name!r} has no labels to train with")
     if not next(iter(items_in(job.workload.inputs, split.inputs).values())):
         raise Unsupported(f"the train split of workload {job.workload.name!r} is empty")
+    if not _trainable(module):
+        raise Unsupported(f"every parameter of workload {job.workload.name!r} is frozen, so nothing can be trained")
     seed_everything(job.seed)
     module.train()
+    _keep_frozen(module)
     batches = _Batches(split, job.workload.inputs, batch_size, epochs, job.seed)
     criterion = loss or (lambda outputs, labels, _inputs: job.workload.loss(outputs, labels))
     deadline = time.monotonic() + (max_seconds or float("inf"))
@@ -128,6 +131,16 @@ def fit(
                 break
     module.zero_grad(set_to_none=True)
     module.eval()
+
+
+def _keep_frozen(module: nn.Module) -> None:
+    """Let the statistics of a batch norm whose parameters are frozen be those that it has."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for layer in module.modules():
+        own = list(layer.parameters(recurse=False))
+        if isinstance(layer, _BatchNorm) and own and not any(value.requires_grad for value in own):
+            layer.eval()
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
