@@ -1,4 +1,4 @@
-"""What a factory gives beside its module: labels against outputs, arrays of any kind, frozen parts, masks in training."""
+"""What a factory gives beside its module: labels against outputs, arrays of any kind, frozen parts, held masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workload_jobs import job, workload
 
 import harness_torch
 from harness.api import BadModel, Job, Unsupported
-from harness_pruning.channels import CHANNELS, Params, compress
+from harness_pruning.channels import CHANNELS, Params, compress, prune
 from harness_workloads.labels import class_indices
 
 HEAD = """
@@ -165,3 +165,46 @@ def test_masks_hold_while_the_workload_trains(tmp_path: Path) -> None:
     module = harness_torch.load(work.spec.fit(work.params, job(work, tmp_path / "out")))
     assert float((module[3].weight == 0).float().mean()) == pytest.approx(0.6, abs=0.01)
     assert not (module[0].weight == 0).any()
+
+
+class Groups(torch.nn.Module):
+    """Grouped convolutions, one of them transposed, one layer called twice, and a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv = torch.nn.Conv2d
+        self.stem, self.g, self.twice = conv(1, 16, 3, padding=1), conv(16, 32, 3, padding=1, groups=4), conv(32, 32, 1)
+        self.dw, self.up = conv(32, 32, 3, 2, 1, groups=32), torch.nn.ConvTranspose2d(32, 16, 2, 2, groups=2)
+        self.mix, self.fc = conv(48, 24, 1), torch.nn.Linear(24, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        relu = torch.nn.functional.relu
+        a = relu(self.g(relu(self.stem(x))))
+        a = relu(self.twice(relu(self.twice(a))))
+        y = torch.cat([a, relu(self.up(relu(self.dw(a))))], 1)
+        return self.fc(relu(self.mix(y)).mean((2, 3)))
+
+
+def test_grouped_convolutions_lose_the_same_channels_of_each_group() -> None:
+    torch.manual_seed(0)
+    module, x = Groups().eval(), torch.randn(2, 1, 16, 16)
+    gone = {"stem": [0, 2, 5, 7, 8, 11, 12, 14], "mix": list(range(0, 24, 2)), "up": [1, 2, 3, 4, 9, 10, 11, 12]}
+    gone["stem"] = [4 * part + index for part in range(4) for index in (1, 2)]
+    gone["dw"] = gone["g"] = gone["twice"] = [8 * part + index for part in range(4) for index in (0, 3, 5, 6)]
+    with torch.no_grad():
+        for name, channels in gone.items():  # what gives nothing can go without a trace
+            layer = module.get_submodule(name)
+            layer.bias[channels] = 0
+            if name == "up":
+                layer.weight.view(2, 16, 8, 2, 2)[:, :, [1, 2, 3, 4]] = 0
+            else:
+                layer.weight[channels] = 0
+        wanted = module(x)
+        removed = prune(module, (x,), 0.5)
+        assert {name: sorted(channels) for name, channels in removed.items()} == {
+            name: gone[name] for name in ("stem", "dw", "up", "mix")
+        }
+        torch.testing.assert_close(module(x), wanted)
+    assert (module.g.groups, module.g.in_channels, module.g.out_channels) == (4, 8, 16)
+    assert (module.up.groups, tuple(module.up.weight.shape)) == (2, (16, 4, 2, 2))
+    assert type(module.g) is torch.nn.Conv2d

@@ -99,8 +99,8 @@ def structured(method: str, remove: Prune, model: Model, params: Params, job: Jo
     removed = remove(module, inputs, params, job)
     if not removed or parameters(module) >= before:
         raise Unsupported(
-            f"{method} found no channels to remove: what is there is an output, passes through attention "
-            f"or a grouped convolution, or rounds back to a multiple of {job.hardware.channel_multiple}"
+            f"{method} found no channels to remove: what is there is an output, passes through attention, is "
+            f"concatenated for a grouped convolution, or rounds back to a multiple of {job.hardware.channel_multiple}"
         )
     _check_shapes(method, module, inputs, shapes)
     for name, value in module.named_parameters():  # smaller parameters are new ones
@@ -131,8 +131,9 @@ def prune(
 ) -> dict[str, tuple[int, ...]]:
     """Remove channels from a module in place.
 
-    Kept are the channels of the outputs, those that pass through attention or grouped convolutions, and those
-    of recurrent layers whose directions share them: the dependency graph cannot follow these.
+    Kept are the channels of the outputs, those that pass through attention, and those of recurrent layers whose
+    directions share them: the dependency graph cannot follow these. Of a grouped convolution the same channels of each
+    group go, and none where it reads a concatenation.
 
     Args:
         module: In any mode; left in evaluation mode.
@@ -151,24 +152,37 @@ def prune(
         Unsupported: A layer would keep no channel.
     """
     from harness_pruning.graph import Groups
+    from harness_pruning.grouped import marked
     from harness_pruning.importance import gather
 
     evidence = evidence or gather(module, importance, None)
-    groups = Groups(module, inputs)
-    found = {groups.name(group): group for group in groups.prunable() if groups.kind(group) in scope.kinds}
-    scores = {name: groups.scores(group, evidence, own=scope.own) for name, group in found.items()}
-    stay = allocate(scores, ratio, multiple, method=scope.method, everywhere=allocation == "global")
     removed: dict[str, tuple[int, ...]] = {}
-    for name, group in found.items():
-        going = len(scores[name]) - stay[name]
-        if going:
-            removed[name] = tuple(sorted(scores[name].argsort(stable=True)[:going].tolist()))
-            groups.remove(group, removed[name])
+    with marked(module):
+        groups = Groups(module, inputs)
+        found = {groups.name(group): group for group in groups.prunable() if groups.kind(group) in scope.kinds}
+        folds = {name: groups.fold(group) for name, group in found.items()}
+        scores = {
+            name: groups.scores(group, evidence, own=scope.own).unflatten(0, (folds[name], -1)).sum(0)
+            for name, group in found.items()
+        }
+        stay = allocate(scores, ratio, multiple, method=scope.method, everywhere=allocation == "global", folds=folds)
+        for name, group in found.items():
+            size = len(scores[name])
+            going = sorted(scores[name].argsort(stable=True)[: size - stay[name]].tolist())
+            if going:
+                removed[name] = tuple(part * size + index for part in range(folds[name]) for index in going)
+                groups.remove(group, removed[name])
     return removed
 
 
 def allocate(
-    scores: Mapping[str, Tensor], ratio: float, multiple: int, *, method: str, everywhere: bool
+    scores: Mapping[str, Tensor],
+    ratio: float,
+    multiple: int,
+    *,
+    method: str,
+    everywhere: bool,
+    folds: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """Return how many channels of each group stay.
 
@@ -179,14 +193,21 @@ def allocate(
         multiple: What is kept is the nearest multiple.
         method: For the message.
         everywhere: Rank all groups together.
+        folds: Equal parts of a group's channels that one score stands for, each of which keeps as many.
 
     Raises:
         Unsupported: A group would keep no channel.
     """
+    import math
+
     import torch
 
+    parts = {name: (folds or {}).get(name, 1) for name in scores}
+    multiples = {name: multiple // math.gcd(multiple, parts[name]) for name in scores}
     if not everywhere or not scores:
-        return {name: kept(len(part), ratio, multiple, layer=name, method=method) for name, part in scores.items()}
+        return {
+            name: kept(len(part), ratio, multiples[name], layer=name, method=method) for name, part in scores.items()
+        }
     relative = [part / part.mean().clamp_min(torch.finfo(torch.float32).tiny) for part in scores.values()]
     going = round(ratio * sum(len(part) for part in relative))
     gone = torch.zeros(sum(len(part) for part in relative), dtype=torch.bool)
@@ -194,7 +215,7 @@ def allocate(
     result: dict[str, int] = {}
     for (name, part), out in zip(scores.items(), gone.split([len(part) for part in relative]), strict=True):
         share = min(int(out.sum()) / len(part), 1 - max(LEAST_SHARE, 1 / len(part)))
-        result[name] = kept(len(part), share, multiple, layer=name, method=method)
+        result[name] = kept(len(part), share, multiples[name], layer=name, method=method)
     return result
 
 

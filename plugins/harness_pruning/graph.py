@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.api import MissingDependency
+from harness_pruning.grouped import Grouped, grouped_pruner, is_grouped
 from harness_pruning.importance import by_channel
 from harness_pruning.recurrent import fixed_pruner, opaque, recurrent_pruner
 
@@ -29,7 +31,9 @@ class Groups:
         self._names = {layer: name for name, layer in module.named_modules()}
         recurrent = {type(layer) for layer in self._names if isinstance(layer, nn.RNNBase)}
         attention = {type(layer) for layer in self._names if isinstance(layer, nn.MultiheadAttention)}
+        several = {type(layer) for layer in self._names if isinstance(layer, Grouped)}
         pruners = {kind: recurrent_pruner() for kind in recurrent} | {kind: fixed_pruner() for kind in attention}
+        pruners |= {kind: grouped_pruner() for kind in several}
         self._roots = [nn.modules.conv._ConvNd, nn.Linear, *recurrent]
         module.requires_grad_()  # the trace follows gradients
         with torch.enable_grad(), opaque(module, (nn.RNNBase, nn.MultiheadAttention)):
@@ -41,8 +45,18 @@ class Groups:
     def prunable(self) -> Iterator[Any]:
         """Yield each group of coupled layers whose channels may go, as torch-pruning's group of all its channels."""
         for group in self._graph.get_all_groups(root_module_types=self._roots):
-            if all(self._may_go(dep) for dep, _ in group):
+            if all(self._may_go(item.dep) and self._aligned(item, group) for item in group):
                 yield group
+
+    def fold(self, group: Any) -> int:
+        """Return how many equal parts of the channels must lose the same ones: several around a grouped convolution."""
+        return math.lcm(*(layer.groups for item in group if is_grouped(layer := item.dep.target.module)))
+
+    def _aligned(self, item: Any, group: Any) -> bool:
+        """Tell whether a grouped convolution sees the group's channels, all of them in their order and no others."""
+        layer, count = item.dep.target.module, self.channels(group)
+        whole = list(item.idxs) == list(item.root_idxs) == list(range(count))
+        return not is_grouped(layer) or (isinstance(layer, Grouped) and whole and count % self.fold(group) == 0)
 
     def name(self, group: Any) -> str:
         """Return the name of the layer that leads a group."""
@@ -95,8 +109,6 @@ class Groups:
         layer, node = dep.target.module, dep.target
         if node.type == self._graph.ops.OPTYPE.OUTPUT or layer in self._fixed:
             return False
-        if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1:
-            return layer.groups == layer.in_channels == layer.out_channels
         if isinstance(layer, nn.GroupNorm):
             return layer.num_groups == 1
         if isinstance(layer, nn.RNNBase):

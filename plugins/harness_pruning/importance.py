@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.api import Job, Unsupported
+from harness_pruning.grouped import by_input, by_output, is_grouped
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -185,6 +186,10 @@ def by_channel(layer: Any, evidence: Evidence, *, out: bool) -> Iterator[Tensor]
     if isinstance(layer, nn.RNNBase):
         yield from _of_recurrent(layer, evidence, out=out)
     elif isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
+        if is_grouped(layer):
+            turn = by_output if out else by_input
+            yield evidence.over(turn(layer, evidence.entries(layer.weight)), 0)
+            return
         depthwise = getattr(layer, "groups", 1) > 1
         dim = 0 if out != getattr(layer, "transposed", False) or depthwise else 1
         yield evidence.over(evidence.entries(layer.weight), dim)
