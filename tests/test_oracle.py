@@ -274,3 +274,11 @@ def test_the_table_of_tolerances_is_the_one_in_the_documentation():
     text = (Path(__file__).parents[1] / "docs" / "measurement.md").read_text()
     for name, due in oracle.TOLERANCES.items():
         assert f"| {name} | {due.due_db:g} dB | {due.equal:.0%} | {due.why} |" in text
+
+
+def test_the_methods_that_keep_the_function_say_so():
+    from harness.plugins import load_registry
+
+    registry = load_registry(only={"baseline", "decomposition", "quantization", "pruning"})
+    exact = {name for name, offer in registry.methods.items() if offer.spec.exact}
+    assert exact == {"baseline", "batchnorm-folding", "split", "weight-equalization"}
