@@ -83,3 +83,28 @@ def test_what_cannot_bind_is_named_in_the_words_of_the_model() -> None:
     bound.drop(["t1"], "it was fused away")
     with pytest.raises(Unsupported, match="no range of the encodings can be bound, such as that of 'head'"):
         bound.refuse_nothing()
+
+
+class Averages(nn.Module):
+    """A mean over what a mask keeps: a call of zeros alone has no answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        kept = mask[..., None].float()
+        return self.head((self.table(ids) * kept).sum(1) / kept.sum(1))
+
+
+def test_converted_files_are_checked_on_real_items(tmp_path: Path) -> None:
+    from harness_tflite.convert import export
+
+    (tmp_path / "averages_made.py").write_text(
+        "import numpy as np\nfrom harness_workloads import UserWorkload\nfrom test_modules_qat import Averages\n"
+        "def make():\n    ids = np.random.default_rng(0).integers(0, 9, (40, 5))\n"
+        "    return UserWorkload(Averages(), {'mask': np.ones_like(ids), 'ids': ids}, outputs=('y',))\n"
+    )
+    work = workload("factory", target=f"{tmp_path}/averages_made.py:make")
+    fitted = work.spec.fit(work.params, job(work, tmp_path / "fit"))
+    assert export(fitted, Options(), job(work, tmp_path / "export")).path.is_file()
