@@ -17,7 +17,7 @@ from onnx_files import DYNAMIC, HALF, STATIC, make_job, outputs, sqnr_db, write
 from torch.nn import functional as F
 
 from harness.api import Artifact, Calibration, Model, Options, Precision, Unsupported
-from harness_onnx import model_io
+from harness_onnx import model_io, symmetric_qdq
 from harness_onnxruntime import harness_targets
 from harness_onnxruntime.params import Params
 
@@ -229,6 +229,16 @@ def test_every_class_of_a_detector_survives_beside_its_boxes(scaled: bool, tmp_p
     assert min(sqnr_db(wanted[:, place], got[:, place]) for place in range(9)) > 20
     placed = {item.op_type for item in onnx.load(tmp_path / "lowered" / "model.onnx").graph.node}
     assert "QuantizeLinear" in placed
+
+
+@pytest.mark.parametrize("make", ATTENTIONS.values(), ids=list(ATTENTIONS))
+def test_the_dialect_of_tensorrt_leaves_masks_in_float(make: Any, tmp_path: Path) -> None:
+    model = make(tmp_path / "m.onnx")
+    symmetric_qdq(model.path, tmp_path / "q.onnx", [{"x": rand(16, 8, 16, seed=seed, scale=1)} for seed in range(3)])
+    feed = {"x": rand(8, 8, 16, seed=7, scale=1)}
+    (wanted,) = ReferenceEvaluator(str(model.path)).run(None, feed)
+    session = pytest.importorskip("onnxruntime").InferenceSession(str(tmp_path / "q.onnx"))
+    assert sqnr_db(wanted, session.run(None, feed)[0]) > 20
 
 
 def test_an_output_that_a_relu_reads_keeps_its_negative_values(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SCORES = 64.0  # widest range of softmax inputs in 8 bits: a step of 1/4 is 28 % of a probability
 HUGE = 1e9  # magnitudes beyond it stand for "never": masks of -1e9 and of float32's least value
+UNBOUNDED, MASKED = "infinite or huge values", "masked attention scores"  # reasons that hold for every runtime
 LARGEST_FLOAT16 = 65504.0
 _MOVES = {
     "Cast", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Tile",
@@ -76,7 +77,7 @@ def kept_float(model: ModelProto, seen: Mapping[str, Extremes]) -> dict[str, str
     nested = {name for node in model.graph.node for item in _inside(node) for name in item.input}
     for node in model.graph.node:
         if any(_unbounded(seen.get(name)) for name in (*node.input, *node.output)):
-            found[node.name] = "infinite or huge values"
+            found[node.name] = UNBOUNDED
         elif node.op_type in _FLOAT_ONLY:
             found[node.name] = "no integer kernel"
         elif node.op_type == "Gemm" and len(node.input) > 2 and ranks.get(node.input[2], 1) != 1:
@@ -90,7 +91,7 @@ def kept_float(model: ModelProto, seen: Mapping[str, Extremes]) -> dict[str, str
         if node.op_type in {"Softmax", "LogSoftmax"}:
             way = [node, *_scores(node.input[0], makers)]
             if any(_wide(seen.get(name)) for item in way for name in item.input):
-                found |= dict.fromkeys((item.name for item in way), "masked attention scores")
+                found |= dict.fromkeys((item.name for item in way), MASKED)
     return found | {node.name: "behind the last layer" for node in _behind(model, outputs)}
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from harness.api import MissingDependency, Model, Unsupported, feed, items_in
 from harness_onnx.agreement import runner
-from harness_onnx.care import beyond_float16, drop_last_pairs, extremes, kept_float
+from harness_onnx.care import MASKED, UNBOUNDED, beyond_float16, drop_last_pairs, extremes, kept_float
 from harness_onnx.graph import attribute, consumers, drop_unread, import_onnx, load, normalise
 from harness_onnx.ranges import Bound, ranges, tensor_runs
 from harness_onnx.tidy import (
@@ -201,7 +201,9 @@ def _static(
     prepared = prepare(source, out.with_suffix(".pre.onnx"))
     seen = extremes(prepared, feeds)
     model = load(prepared)
-    careful = {} if "QuantizeBias" in extra else kept_float(model, seen)  # TensorRT places its own kernels
+    careful = kept_float(model, seen)
+    if "QuantizeBias" in extra:  # TensorRT places its own kernels
+        careful = {name: why for name, why in careful.items() if why in {UNBOUNDED, MASKED}}
     left = [node.name for node in model.graph.node if kind.only and node.op_type not in kind.only]
     kept = dict.fromkeys([*kept_nodes(source, prepared, kind.exclude), *careful, *left])
     # A stride of one feed bounds memory: ranges or histograms are merged before the next feed is run.
