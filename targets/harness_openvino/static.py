@@ -139,7 +139,7 @@ def _advanced(method: str, per_channel: bool, params: Params) -> Any:
     )
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    off = AdvancedSmoothQuantParameters(-1.0, -1.0)  # nncf's own value for "do not"
+    off = -1.0  # nncf's own value for "do not"
     return AdvancedQuantizationParameters(
         disable_bias_correction=params.bias_correction == "off",
         smooth_quant_alphas=AdvancedSmoothQuantParameters()
