@@ -16,7 +16,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_files", description=__doc__)
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of a file or network, or a part of it")
     parser.add_argument("--quick", action="store_true", help="the part that every submission runs")
-    parser.add_argument("--short", action="store_true", help="cut launches short: what ran is the same, speed is not")
+    parser.add_argument("--short", action="store_true", help="cut launches short: the same answers, and no speed-ups")
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--missing", action="store_true", help="only those that were not run here yet")

@@ -90,17 +90,17 @@ def _lines(row: Row, footnotes: dict[str, int]) -> Iterator[str]:
         own = {cell.method.partition(":")[0]: cell for cell in row.cells if cell.target == target}
         if all(_no_way(cell) for cell in own.values()):
             continue
-        shown = (_cell(own[method], footnotes) if method in own else "" for method in METHODS)
+        shown = (_cell(own[method], footnotes, timed=not row.short) if method in own else "" for method in METHODS)
         yield f"| {about} | {target} | {' | '.join(shown)} |"
         about = ""
 
 
-def _cell(cell: CellRow, footnotes: dict[str, int]) -> str:
+def _cell(cell: CellRow, footnotes: dict[str, int], *, timed: bool) -> str:
     if cell.status != "ok":
         word = "no" if cell.status in {"not-applicable", "unavailable"} else "**failed**"
         return f"{word}{_mark(cell.reason, footnotes)}"
     told = ["ok" if cell.db is None else f"{_decibels(cell.db)}{'' if cell.against != 'its anchor' else '°'}"]
-    if cell.speedup is not None and cell.method != "baseline":
+    if timed and cell.speedup is not None and cell.method != "baseline":
         told.append(f"{cell.speedup:.2f}{TIMES}{'!' if cell.noise == 'noisy' else ''}")
     marks = "".join(mark for flag, mark in SHOWN.items() if flag in cell.flags)
     return " ".join(told) + (f" {marks}" if marks else "")
@@ -123,7 +123,7 @@ def _plain(reason: str) -> str:
 def _notes(rows: Sequence[Row], footnotes: Mapping[str, int]) -> Iterator[str]:
     flags = {flag for row in rows for cell in row.cells for flag in cell.flags}
     marks = [mark for flag, mark in SHOWN.items() if flag in flags]
-    noisy = any(cell.noise == "noisy" for row in rows for cell in row.cells)
+    noisy = any(cell.noise == "noisy" for row in rows for cell in row.cells if not row.short)
     for mark in (*marks, *(["!"] if noisy else [])):
         yield f"`{mark}` {MEANS[mark]}  "
     if any(cell.against == "its anchor" for row in rows for cell in row.cells):
@@ -134,7 +134,7 @@ def _notes(rows: Sequence[Row], footnotes: Mapping[str, int]) -> Iterator[str]:
     versions = next((row.versions for row in reversed(rows) if row.versions), {})
     short = any(row.short for row in rows)
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    cut = "; launches were cut short, so a speed-up only tells the order of magnitude" if short else ""
+    cut = "; rows without a speed-up were made with launches cut short, which give none" if short else ""
     yield f"Made with {told}{cut}."
 
 
