@@ -690,7 +690,7 @@ class Closeness:
         agreement: Share of declared choices that agree; ``None`` where the task declares none.
         slices: The worst of each axis.
         lost: Slices that died, the worst first, at most eight.
-        lost_count: How many did.
+        lost_count: How many did; 1 too where an output without slices died as a whole.
         not_numbers: Share of the reference's elements that are NaN.
         differs: Why it cannot be compared element by element, such as another shape.
     """

@@ -139,6 +139,15 @@ def test_what_is_bad_all_over_has_no_lost_slice():
     assert found.lost_count == 0
 
 
+def test_what_no_method_taught_is_lost_where_it_is_bad_all_over():
+    ours = RNG.normal(size=SCORES.shape)
+    found = closeness(ours, SCORES, retrained=False)
+    assert found.lost_count == SCORES.shape[1]
+    one = closeness(ours[:, :1], SCORES[:, :1], retrained=False)  # an output of one value has no slices
+    assert (one.lost, one.lost_count) == ((), 1)
+    assert closeness(SCORES, SCORES, retrained=False).lost_count == 0
+
+
 def test_a_class_that_is_hardly_ever_chosen_may_round_to_nothing():
     reference = np.zeros((100, 4))
     reference[np.arange(100), np.arange(100) % 3] = 1

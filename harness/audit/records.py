@@ -184,7 +184,7 @@ def _flags(record: Record) -> Iterator[Breach]:
         due["fallback"] = "its operators ran on several devices"
     if record.coverage is not None and cover.not_actually_quantised(record.coverage):
         due["not_actually_quantised"] = f"under half of it is {record.coverage.label or 'int8'}"
-    if record.oracle is not None and any(item.lost for item in record.oracle.outputs.values()):
+    if record.oracle is not None and any(item.lost_count for item in record.oracle.outputs.values()):
         due["output_slice_lost"] = "a part of an output died"
     for flag, why in due.items():
         if flag not in record.flags:

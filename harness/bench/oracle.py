@@ -77,6 +77,7 @@ def judge(
     *,
     binding: bool,
     choice: Mapping[str, int],
+    retrained: bool = True,
     tf32: bool = False,
 ) -> OracleCheck:
     """Compare outputs with the reference of the cell's workload.
@@ -87,6 +88,7 @@ def judge(
         placements: What ran, for the precision.
         binding: The cell must compute the model's own function: an anchor, or a method that keeps it.
         choice: Output -> axis along which the largest value is the declared choice.
+        retrained: As for ``closeness``.
         tf32: As for ``ran_in``.
     """
     reference = built.reference
@@ -96,7 +98,13 @@ def judge(
     due = tolerance(precision) if binding else None
     wanted = load_outputs(reference.files)
     found = {
-        name: closeness(outputs[name], array, due_db=due.due_db if due else None, classes=choice.get(name))
+        name: closeness(
+            outputs[name],
+            array,
+            due_db=due.due_db if due else None,
+            classes=choice.get(name),
+            retrained=retrained,
+        )
         for name, array in wanted.items()
         if name in outputs
     }
@@ -172,5 +180,5 @@ def leaked(check: OracleCheck | None, artifact: Artifact) -> bool:
 def oracle_flags(check: OracleCheck | None) -> tuple[str, ...]:
     """Return the flags of a cell that was compared."""
     outputs = check.outputs.values() if check is not None else ()
-    lost, holes = any(found.lost for found in outputs), any(found.not_numbers for found in outputs)
+    lost, holes = any(found.lost_count for found in outputs), any(found.not_numbers for found in outputs)
     return tuple(name for name, due in ((SLICE_LOST, lost), (NOT_NUMBERS, holes)) if due)

@@ -18,9 +18,11 @@ from harness.errors import Unsupported
 from harness.explain import Where, first_line
 from harness.explain import failure as explained
 from harness.measure import Member, Untimed, run_untimed
-from harness.plan import PlannedCell, Request, TargetState
+from harness.plan import PlannedCell, Request, Resolved, TargetState
+from harness.plan.splits import needs_of
 from harness.plugins import Registry
 from harness.shards import Ragged
+from harness.specs import MethodSpec
 from harness.stats import Fidelity, fidelity, quality
 from harness.stats.confidence import confidence, item_confidences
 from harness.store import RunStore
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CONFIDENCE, AGREEMENT = "confidence", "agreement"  # names of the per-item statistics in the store
+POST_TRAINING = ("none", "quantization")  # families of methods that keep what the model learned, unless they train
 EVALUATION_BATCH = 32  # where batching cannot change a result; dynamic scales are found per batch, so never there
 
 
@@ -99,9 +102,12 @@ class Judge:
         choice = {name: axis % ranks[name] for name, axis in axes.items() if ranks[name] > 1}
         methods = [self.registry.methods[step.name].spec for step in planned.pipeline]
         exact = built.artifact.realised == "float32" and all(method.exact for method in methods)
+        retrained = any(map(_retrains, methods, planned.pipeline))
         binding, tf32 = planned.is_anchor or exact, bool(planned.target.params.get("tf32"))
         try:
-            return judge(outputs, built, result.placements, binding=binding, choice=choice, tf32=tf32)
+            return judge(
+                outputs, built, result.placements, binding=binding, choice=choice, retrained=retrained, tf32=tf32
+            )
         except Exception as error:  # noqa: BLE001  what cannot be compared costs the comparison, and says so
             return OracleCheck(reason=f"the outputs could not be compared: {first_line(str(error))}")
 
@@ -184,6 +190,11 @@ class Judge:
 
     def _anchor_scores(self, block: Block) -> NDArray[Any] | None:
         return self.store.scores(block.anchor) if block.anchor is not None else None
+
+
+def _retrains(method: MethodSpec[Any], step: Resolved) -> bool:
+    """Tell whether a step may teach the model other answers: all do but those that only ask for a precision."""
+    return method.family not in POST_TRAINING or "training" in needs_of(method, step.params)
 
 
 def evaluation_batch(planned: PlannedCell, built: Built, state: TargetState | None) -> int:

@@ -35,6 +35,12 @@ class Counted(Protocol):
         ...
 
 
+def needs_of(spec: MethodSpec[Any], given: Mapping[str, Any]) -> frozenset[str]:
+    """Return what a method needs with these parameters, such as "training"; see ``MethodSpec.needs``."""
+    needs = spec.needs
+    return needs(build(spec.params, given, owner=f"method {spec.name!r}")) if callable(needs) else needs
+
+
 def lacking(
     spec: MethodSpec[Any], given: Mapping[str, Any], workload: str, splits: Mapping[str, Counted]
 ) -> str | None:
@@ -46,9 +52,7 @@ def lacking(
         workload: Name, for the sentence.
         splits: By name; of one that is not among them nothing is known.
     """
-    needs = spec.needs
-    if callable(needs):
-        needs = needs(build(spec.params, given, owner=f"method {spec.name!r}"))
+    needs = needs_of(spec, given)
     for need, (name, labels) in _SPLITS.items():
         found = splits.get(name)
         if need not in needs or found is None:

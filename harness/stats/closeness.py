@@ -31,7 +31,12 @@ NAMED = 8  # lost slices that a record names
 
 
 def closeness(
-    ours: Array | Ragged, reference: Array | Ragged, *, due_db: float | None = None, classes: int | None = None
+    ours: Array | Ragged,
+    reference: Array | Ragged,
+    *,
+    due_db: float | None = None,
+    classes: int | None = None,
+    retrained: bool = True,
 ) -> Closeness:
     """Compare one output with the reference.
 
@@ -44,6 +49,8 @@ def closeness(
         reference: The same by the oracle.
         due_db: What an item has to reach, where it has to: the first one below it is told.
         classes: Axis along which the largest value is the declared choice; ``None`` where none is declared.
+        retrained: A method may have taught the model other answers: a slice then counts as lost only where its output
+            as a whole is so much better. Else every slice below 3 dB does.
     """
     if isinstance(ours, Ragged) or isinstance(reference, Ragged):
         if len(ours) != len(reference):
@@ -56,7 +63,7 @@ def closeness(
         what = f"shape {list(ours.shape)} where the reference has {list(reference.shape)}"
         return Closeness(-SQNR_CAP_DB, -SQNR_CAP_DB, 0, first_item=0, equal=0.0, differs=what)
     if _numeric(ours) and _numeric(reference):
-        return _Comparison.of(ours, reference, classes).result(due_db)
+        return _Comparison.of(ours, reference, classes, retrained).result(due_db)
     same = np.asarray(ours == reference).reshape(len(reference), -1).mean(axis=1)
     return _by_equality(same)
 
@@ -164,6 +171,7 @@ class _Comparison:
     classes: int | None
     exact: bool
     axes: dict[int, _Axis]
+    retrained: bool = True
     items: list[Array] = field(default_factory=list)
     cosine: list[Array] = field(default_factory=list)
     chosen: list[Array] = field(default_factory=list)
@@ -173,11 +181,11 @@ class _Comparison:
     not_numbers: int = 0
 
     @classmethod
-    def of(cls, ours: Array, reference: Array, classes: int | None) -> _Comparison:
+    def of(cls, ours: Array, reference: Array, classes: int | None, retrained: bool) -> _Comparison:
         shape = reference.shape
         axes = {axis: _Axis.of(size) for axis, size in enumerate(shape) if axis and size > 1}
         exact = not np.issubdtype(reference.dtype, np.floating)
-        found = cls(shape, classes if classes in axes else None, exact, axes)
+        found = cls(shape, classes if classes in axes else None, exact, axes, retrained)
         for block in _blocks(shape):
             found.add(_finite(ours[block]), _finite(reference[block]))
         return found
@@ -230,7 +238,7 @@ class _Comparison:
             agreement=float(np.concatenate(self.chosen).mean()) if self.chosen else None,
             slices=slices,
             lost=tuple(sorted(lost, key=lambda item: item.sqnr_db)[:NAMED]),
-            lost_count=len(lost),
+            lost_count=len(lost) or int(not self.retrained and not self.exact and whole < DEAD_DB),
             not_numbers=self.not_numbers / count,
         )
 
@@ -262,7 +270,7 @@ class _Comparison:
         heard = np.sqrt(sums.signal / each) >= max(least, np.finfo(float).tiny)
         index = np.flatnonzero(constant | heard)
         decibels = _decibels(sums.signal[index], sums.noise[index])
-        dead = heard[index] & (decibels < DEAD_DB) & (whole >= DEAD_DB + APART_DB)
+        dead = heard[index] & (decibels < DEAD_DB) & (not self.retrained or whole >= DEAD_DB + APART_DB)
         return index, decibels, constant[index] | dead
 
 

@@ -10,7 +10,7 @@ _ARITHMETIC = {  # wanted compute type -> names that runtimes print for it
     "int8": {"int8", "uint8", "i8", "u8", "s8"},
     "float16": {"float16", "fp16", "f16"},
     "bfloat16": {"bfloat16", "bf16"},
-    "float32": {"float32", "fp32", "f32"},
+    "float32": {"float32", "fp32", "f32", "float64", "f64"},  # a file of doubles runs in no less than it says
     "binary": {"binary", "u1"},
 }
 _NARROW_FLOATS = _ARITHMETIC["float16"] | _ARITHMETIC["bfloat16"]
