@@ -245,11 +245,11 @@ class Scheduler:
         self._unhear(builder)
         self.builders.drop(builder)
         if run is not None:
-            self._finish(run, self._obituary(run.node, gone))
+            self._finish(run, self._exit_failure(run.node, gone))
         elif builder in self.builders.idle:
             self.builders.idle.remove(builder)
 
-    def _obituary(self, node: Node, gone: Gone) -> Failure:
+    def _exit_failure(self, node: Node, gone: Gone) -> Failure:
         if gone.status == "unavailable":
             line = last_line(gone.printed)
             reason = f"{gone.reason}; it printed last {line!r}" if line else gone.reason

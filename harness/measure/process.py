@@ -65,7 +65,8 @@ class Worker:
     def __init__(
         self, module: str, *, python: str | None, threads: int, blame: str, stage: Stage, budget_s: float
     ) -> None:
-        self.blame, self.stage, self.left_s = blame, stage, budget_s
+        self.stage: Stage = stage
+        self.blame, self.left_s = blame, budget_s
         self.budget_s = budget_s
         self._asked = ""
         self._oom_kills = _oom_kills()
@@ -146,7 +147,7 @@ class Worker:
             reason = f"{doing(self._asked)}: no answer within {self.budget_s:g} s"
             raise WorkerLost(self.failed("timeout", reason)) from None
         except channel.Closed:
-            raise WorkerLost(self._obituary()) from None
+            raise WorkerLost(self._exit_failure()) from None
         finally:
             self.left_s -= time.monotonic() - start
 
@@ -173,7 +174,7 @@ class Worker:
         self._log.seek(max(0, self._log.tell() - TAIL_BYTES))
         return self._log.read().decode(errors="replace")
 
-    def _obituary(self) -> Failure:
+    def _exit_failure(self) -> Failure:
         where = Where(self.stage, self.blame, doing(self._asked))
         try:
             code = self.process.wait(EXIT_WAIT_S)
