@@ -44,6 +44,8 @@ PRECISIONS = {"float32": Precision(), "int8": STATIC, "dynamic-int8": DYNAMIC}
 FLOAT = {
     ("gru", "int8"): {"gru"}, ("gru", "dynamic-int8"): {"gru"}, ("transformer", "dynamic-int8"): {"scores", "values"},
 }  # fmt: skip
+# OpenVINO's kernel for both products of an attention is off in int8 graphs that it fuses wrongly: the second is float.
+FLOAT_ON_OPENVINO = {**FLOAT, ("transformer", "int8"): {"values"}}
 EIGHT = {"i8", "u8", "I8", "U8"}
 Kernel = tuple[str, str, str, float]  # name, type, arithmetic ("" where the report gives none), share of time
 
@@ -59,7 +61,7 @@ def opened(target: ModuleType, net: str, precision: str, folder: Path) -> Any:
     return session
 
 
-def check(rows: tuple[Placement, ...], wanted: list[Kernel], net: str, precision: str) -> None:
+def check(rows: tuple[Placement, ...], wanted: list[Kernel], net: str, precision: str, floats=FLOAT) -> None:
     """Hold rows against the report, and their MACs against those that are known by hand."""
     rows, wanted = tuple(sorted(rows, key=lambda row: row.name)), sorted(wanted)  # two kernels may be in either order
     assert [(row.name, row.op) for row in rows] == [(name, kind) for name, kind, _, _ in wanted]
@@ -67,7 +69,7 @@ def check(rows: tuple[Placement, ...], wanted: list[Kernel], net: str, precision
     working = [(row.precision, kernel[2]) for row, kernel in zip(rows, wanted, strict=True) if row.macs]
     assert [got for got, _ in working] == [arithmetic for _, arithmetic in working]
     known = NETS[net][1]
-    left = known.keys() if precision == "float32" else FLOAT.get((net, precision), set())
+    left = known.keys() if precision == "float32" else floats.get((net, precision), set())
     assert sum(row.macs or 0 for row in rows if row.precision == "int8") == sum(
         macs for name, macs in known.items() if name not in left
     )
@@ -140,5 +142,5 @@ def test_openvino_agrees_with_its_runtime_model(net: str, precision: str, tmp_pa
     wanted = exec_graph(session._compiled, tmp_path)
     rows = session.placements()
     session.close()
-    check(rows, wanted, net, precision)
+    check(rows, wanted, net, precision, FLOAT_ON_OPENVINO)
     assert sum(row.macs or 0 for row in rows) == sum(NETS[net][1].values())

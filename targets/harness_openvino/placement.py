@@ -15,6 +15,7 @@ _ARITHMETIC = {
     "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "int8", "i32": "int32", "u1": "binary",
     "bin": "binary",
 }  # fmt: skip
+_ATTENTION = "ScaledDotProductAttention"
 _REACH = 8  # operations behind a layer that a kernel may have fused with it
 _SEQUENCES = {"GRUSequence": 3, "RNNSequence": 3, "LSTMSequence": 4, "GRUCell": 2, "LSTMCell": 3}  # place of W
 
@@ -28,6 +29,7 @@ def read_runtime_model(runtime: Any, model: Any, *, batch: int) -> tuple[Placeme
         batch: Items per run; MACs are per item.
     """
     known = macs_by_name(model)
+    attention = {node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() == _ATTENTION}
     nodes = [(node, _facts(node)) for node in runtime.get_ordered_ops()]
     ran = [(node, facts) for node, facts in nodes if facts["layerType"] not in _NOT_RUN and _has_run(facts)]
     total = sum(_microseconds(facts) for _, facts in ran)
@@ -36,7 +38,9 @@ def read_runtime_model(runtime: Any, model: Any, *, batch: int) -> tuple[Placeme
     placements = []
     for (node, facts), names in zip(ran, named, strict=True):
         layers = sorted(layer for layer, home in homes.items() if home in names and layer in known)
-        macs = [known.pop(layer) for layer in layers] or _own_macs(node, facts)
+        macs = [known.pop(layer) for layer in layers]
+        if not macs or (facts["layerType"] == "MatMul" and attention.issuperset(layers)):
+            macs = _own_macs(node, facts)  # one of the two products that an attention was taken apart into
         placements.append(
             Placement(
                 op=facts["layerType"],
@@ -84,16 +88,17 @@ def _is_lowered(node: Any, facts: dict[str, str], layers: list[str], names: set[
 def _own_macs(node: Any, facts: dict[str, str]) -> list[int]:
     """Return the MACs of a kernel whose name tells nothing, from its shapes.
 
-    A fully connected one may be named after the bias that it took in alone, and each direction of a recurrent one has
-    a name of its own.
+    A fully connected one may be named after the bias that it took in alone, the products of an attention after what
+    follows them, and each direction of a recurrent one has a name of its own.
     """
     shapes = [tuple(port.get_shape()) for port in node.inputs()]
     if facts["layerType"] == "RNNSeq":
         weights, recurrent, _bias = shapes[-3:]
         return [math.prod(shapes[0][:-1]) * (math.prod(weights) + math.prod(recurrent))]
-    if facts["layerType"] != "FullyConnected":
+    if facts["layerType"] not in {"FullyConnected", "MatMul"}:
         return []
-    return [math.prod(node.output(0).get_shape()) * int(node.input(0).get_shape()[-1])]
+    output = tuple(node.output(0).get_shape())
+    return [output[-1] * math.prod(shapes[0])] if output else []
 
 
 def _homes(model: Any, layers: Collection[str], names: Collection[str]) -> dict[str, str]:
@@ -160,7 +165,7 @@ def _macs(node: Any) -> int | None:
     if kind == "MatMul":
         inner = shapes[0][-2 if node.get_attributes()["transpose_a"] else -1]
         return math.prod(output) * inner
-    if kind == "ScaledDotProductAttention":
+    if kind == _ATTENTION:
         query, key, value = shapes[:3]
         return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
     if kind in _SEQUENCES:
