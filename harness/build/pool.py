@@ -16,6 +16,7 @@ import harness
 from harness import codec, imports
 from harness.build.tasks import PROTOCOL, Hello, Reply, Request
 from harness.errors import RecordError
+from harness.explain import last_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +53,12 @@ class Gone:
     status: Status
     reason: str
     printed: str = ""
+
+    @property
+    def told(self) -> str:
+        """The reason, with the last line of what it printed."""
+        line = last_line(self.printed)
+        return f"{self.reason}; it printed last {line!r}" if line else self.reason
 
 
 def oom_kills() -> int:

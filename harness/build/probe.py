@@ -47,7 +47,7 @@ def probe_targets(
 def _state(answer: Reply | Gone) -> TargetState:
     if isinstance(answer, Reply) and answer.probed is not None:
         return TargetState(answer.probed.availability, answer.probed.capabilities)
-    reason = answer.reason if isinstance(answer, Gone) else "the probe gave no answer"
+    reason = answer.told if isinstance(answer, Gone) else "the probe gave no answer"
     return TargetState(Availability(False, f"the probe failed: {reason}"))
 
 
@@ -71,7 +71,7 @@ def sources_elsewhere(
 def _source(key: tuple[str, str], answer: Reply | Gone) -> Source | HarnessError:
     python, plugin = key
     if isinstance(answer, Gone):
-        return MissingDependency(f"{python} cannot be used: {answer.reason}")
+        return MissingDependency(f"{python} cannot be used: {answer.told}")
     if answer.versions is None or not answer.versions.source_sha256:
         return PluginError(f"plugin {plugin!r} cannot be loaded in {python}")
     return Source(answer.versions.plugin_version, answer.versions.source_sha256, answer.versions.packages)

@@ -18,7 +18,7 @@ from harness.build.gate import Gate, Slot
 from harness.build.pool import Builder, Builders, Gone
 from harness.build.tasks import Request, failure_stage
 from harness.errors import HarnessError, Interrupted, MissingDependency, Unsupported
-from harness.explain import Where, died, is_memory, last_line
+from harness.explain import Where, died, is_memory
 from harness.types import Failure, Status
 
 if TYPE_CHECKING:
@@ -251,9 +251,7 @@ class Scheduler:
 
     def _exit_failure(self, node: Node, gone: Gone) -> Failure:
         if gone.status == "unavailable":
-            line = last_line(gone.printed)
-            reason = f"{gone.reason}; it printed last {line!r}" if line else gone.reason
-            return Failure(gone.status, failure_stage(node.stage), str(node.python or "harness"), reason)
+            return Failure(gone.status, failure_stage(node.stage), str(node.python or "harness"), gone.told)
         doing = tasks.doing(node.stage, node.use.name)
         where = Where(failure_stage(node.stage), self._blame(node), doing, self._known(node))
         return died(gone.reason, gone.printed, "oom" if is_memory(gone.printed) else gone.status, where)
