@@ -12,7 +12,6 @@ from typing import Any
 
 from harness.api import (
     Calibration,
-    HarnessError,
     Model,
     PlanError,
     Precision,
@@ -262,7 +261,8 @@ def _greedy(path: Path, recipe: Any, ranges: Any, out: Path, types: Sequence[str
         else:
             left_out[op] = error
     if len(left_out) == len(types) or _attempt(path, recipe(tuple(left_out)), ranges, out) is not None:
-        raise HarnessError(f"ai-edge-quantizer fails on every operator of {path.name}: {next(iter(left_out.values()))}")
+        kinds = ", ".join(types)
+        raise Unsupported(f"LiteRT: ai-edge-quantizer can quantize none of the model's operators ({kinds})")
     return left_out
 
 
