@@ -214,6 +214,19 @@ def test_items_on_any_axis_give_what_the_reference_gives(tmp_path: Path, target:
     assert np.array_equal(got["fixed"], [[1, 2]] * 20)
 
 
+@pytest.mark.parametrize("dims", [["?", 3, "?", "?"], ["b", 3, "s", "s"], [-1, 3, "?", "?"]])
+def test_free_dimensions_of_one_name_may_have_unlike_sizes(tmp_path: Path, dims: list[Any]) -> None:
+    weights = np.random.default_rng(1).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["o"])]
+    path = _saved(tmp_path / "m.onnx", nodes, {"x": dims}, {"o": [dims[0], 4, "?", "?"]}, w=weights)
+    x = np.random.default_rng(0).normal(size=(20, 3, 6, 12)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x)
+    model = _fitted(tmp_path, path)
+    assert model.inputs["x"].shape == (None, 3, 6, 12)
+    got = _outputs(tmp_path, model, "onnxruntime", {"x": x})["o"]
+    assert got == pytest.approx(ReferenceEvaluator(str(path)).run(None, {"x": x})[0], abs=1e-4)
+
+
 def test_an_output_that_is_an_input_has_a_name_of_its_own(tmp_path: Path) -> None:
     nodes = [helper.make_node("Neg", ["x"], ["o"])]
     path = _saved(tmp_path / "m.onnx", nodes, {"x": ["b", 3]}, {"o": ["b", 3], "x": ["b", 3]})

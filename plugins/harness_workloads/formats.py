@@ -101,9 +101,14 @@ def _specs(takes: Mapping[str, Port]) -> dict[str, TensorSpec]:
 
 
 def _dims(name: str, shape: Any) -> Dims:
-    """Return sizes and names of free dimensions; one without a name gets its own."""
+    """Return sizes and names of free dimensions.
+
+    One without a name gets its own, and so does one whose name tells nothing: "?", or one that stands twice.
+    """
+    given = [dim.dim_param for dim in shape.dim]
+    telling = {name for name in given if any(map(str.isalnum, name)) and given.count(name) == 1}
     return tuple(
-        dim.dim_value if dim.dim_value > 0 else dim.dim_param or f"{UNNAMED}{name}.{at}"
+        dim.dim_value if dim.dim_value > 0 else dim.dim_param if dim.dim_param in telling else f"{UNNAMED}{name}.{at}"
         for at, dim in enumerate(shape.dim)
     )
 

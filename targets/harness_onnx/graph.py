@@ -121,19 +121,21 @@ def bind(path: Path, inputs: Mapping[str, TensorSpec], outputs: Sequence[str], s
     model = load(path)
     _part_outputs(model, outputs)
     named: dict[str, int | None] = {}
+    unlike = {"", "?"}  # names that stand for several sizes
     for item in model.graph.input:
         known = inputs.get(item.name)
         for axis, dim in enumerate(item.type.tensor_type.shape.dim if known is not None else ()):
             size = known.shape[axis] if known is not None else None
             if dim.dim_value <= 0 and (sized is not None or size is None):
-                named[dim.dim_param] = size
+                if named.setdefault(dim.dim_param, size) != size:
+                    unlike.add(dim.dim_param)
                 _set(dim, size)
             elif dim.dim_value <= 0:
                 _set(dim, None, _other(dim.dim_param, item.name, axis))
-    named |= sized or {}
+    named = {name: size for name, size in named.items() if name not in unlike} | dict(sized or {})
     for item in model.graph.output:
         for axis, dim in enumerate(item.type.tensor_type.shape.dim):
-            if dim.dim_value <= 0 and dim.dim_param and dim.dim_param in named:
+            if dim.dim_value <= 0 and dim.dim_param in named:
                 _set(dim, named[dim.dim_param])
             elif dim.dim_value <= 0:
                 _set(dim, None, _other(dim.dim_param, item.name, axis))
