@@ -20,6 +20,7 @@ from torch.nn import functional as F
 import harness_torch
 from harness.api import BadModel
 from harness_torch import travelling
+from harness_torch.lifting import lifted
 from harness_torch.plain import CAST
 
 Pair = namedtuple("Pair", ["mean", "spread"])
@@ -422,6 +423,38 @@ def test_embedding_bags_become_lookups_that_every_exporter_takes(mode: str, tmp_
     again = check(module, {"ids": ids}, {"logits": eager(module, ids).clone()}, tmp_path)
     program = torch.export.export(again, (torch.from_numpy(ids),))
     assert not [node for node in program.graph.nodes if "bag" in str(node.target)]
+
+
+class Bags(nn.Module):
+    """Bags of one size beside another input."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.bag, self.fc = nn.EmbeddingBag(9, 4, mode=mode), nn.Linear(6, 2)
+
+    def forward(self, number: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.cat([self.bag(ids), number], 1))
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_embedding_bags_of_a_program_become_lookups(mode: str) -> None:
+    torch.manual_seed(0)
+    module, ids = Bags(mode).eval(), torch.from_numpy(np.random.default_rng(0).integers(0, 9, (6, 3)))
+    free = {0: torch.export.Dim("batch")}
+    program = torch.export.export(module, (torch.ones(6, 2), ids), dynamic_shapes=(free, free))
+    again = lifted(program)
+    number = torch.randn(4, 2)
+    torch.testing.assert_close(again(number, ids[:4]), module(number, ids[:4]))
+    assert isinstance(again.get_submodule("bag"), nn.EmbeddingBag)
+    exported = torch.export.export(again, (number, ids[:4]))
+    assert not [node for node in exported.graph.nodes if "embedding_bag" in str(node.target)]
+
+
+def test_ragged_bags_of_a_program_stay_an_operator() -> None:
+    module = nn.EmbeddingBag(9, 4).eval()
+    given = torch.tensor([1, 2, 4, 5]), torch.tensor([0, 3])
+    again = lifted(torch.export.export(module, given))
+    torch.testing.assert_close(again(*given), module(*given))
 
 
 class Functional(nn.Module):

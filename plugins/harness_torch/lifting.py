@@ -27,11 +27,11 @@ def lifted(program: Any) -> nn.Module:
     """
     import torch
 
-    known = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    dims = {name: value.dim() for name, value in known.items() if isinstance(value, torch.Tensor)}
     module = program.module(check_guards=False)
     graph = torch.fx.Graph()  # one that knows nothing of the tracer and of the call's structure
     results = graph.graph_copy(module.graph, {})
+    known = {node.name: node.meta.get("val") for node in graph.nodes}
+    sizes = {name: tuple(value.shape) for name, value in known.items() if isinstance(value, torch.Tensor)}
     several = tuple(results) if isinstance(results, (tuple, list)) else (results,)
     several = tuple(item for item in several if isinstance(item, torch.fx.Node))
     none = {
@@ -47,26 +47,29 @@ def lifted(program: Any) -> nn.Module:
     for node in list(graph.nodes):
         make = _MAKERS.get(str(node.target)) if node.op == "call_function" else None
         if make is not None:
-            _lift(_Place(root, node, dims), make)
+            _lift(_Place(root, node, sizes), make)
     graph.eliminate_dead_code()
     plain: nn.Module = torch.fx.GraphModule(root, graph)
     return plain.eval()
 
 
-def exported(module: nn.Module, call: Call, inputs: Sequence[Tensor]) -> Any:
+def exported(module: nn.Module, call: Call, inputs: Sequence[Tensor], items: Sequence[bool]) -> Any:
     """Return a module's program with a free batch; of TorchScript where that alone gives one.
 
     Args:
         module: In evaluation mode.
         call: How it takes the inputs.
-        inputs: Two items or more of each.
+        inputs: Two items or more of each that holds items, for a free batch; of one item the batch stays fixed.
+        items: Which of them hold items.
 
     Raises:
         Exception: What torch.export raises where it cannot follow the module.
     """
     import torch
 
-    free = tuple({0: torch.export.Dim("batch", min=1)} for _ in inputs)
+    dim = torch.export.Dim("batch", min=1)
+    many = [holds and len(value) > 1 for value, holds in zip(inputs, items, strict=True)]
+    free = tuple({0: dim} if holds else None for holds in many)
     try:
         with torch.no_grad():
             return torch.export.export(bound(_holder()(module), call, always=True), tuple(inputs), dynamic_shapes=free)
@@ -109,11 +112,14 @@ def _hoisted(module: Any) -> None:
             node.target = str(node.target).removeprefix("held.")
 
 
-class _Place:
-    """A node of a graph, the module that holds what it reads, and the number of dimensions of each value."""
+_FLATTENED = {"aten.reshape.default", "aten.view.default", "aten.flatten.using_ints"}
 
-    def __init__(self, root: Any, node: Any, dims: dict[str, int]) -> None:
-        self.root, self.node, self.dims = root, node, dims
+
+class _Place:
+    """A node of a graph, the module that holds what it reads, and the sizes of each value."""
+
+    def __init__(self, root: Any, node: Any, sizes: dict[str, tuple[Any, ...]]) -> None:
+        self.root, self.node, self.sizes = root, node, sizes
 
     def held(self, value: Any) -> Any:
         """Return the parameter, buffer or constant that a node reads, or ``None``."""
@@ -154,11 +160,18 @@ def _lift(place: _Place, make: Make) -> None:
         return
     source = str(weight.target)
     name = _name(place.root, source, node, layer)
-    call = place.put(name, layer, (values.get("input", values.get("indices")),))
+    call = place.put(name, layer, (_read(values),))
     _reroute(place, node, call)
     for other in list(place.root.graph.nodes):  # what else reads the parameter finds it in the layer
         if other.op == "get_attr" and str(other.target) == source and not _has(place.root, source):
             other.target = f"{name}.weight"
+
+
+def _read(values: Values) -> Any:
+    """Return what a layer reads: a bag of one size, the indices before they were laid end to end."""
+    if "offsets" in values:
+        return values["indices"].args[0]
+    return values.get("input", values.get("indices"))
 
 
 def _flat(values: Any) -> list[Any]:
@@ -199,21 +212,28 @@ def _reroute(place: _Place, node: Any, call: Any) -> None:
     """Let what read the operator read the layer: a recurrent one returns (output, states)."""
     graph = place.root.graph
     target = str(node.target)
-    if not target.startswith(("aten.lstm", "aten.gru")):
-        place.dims[call.name] = place.dims.get(node.name, 0)
+    if not target.startswith(("aten.lstm", "aten.gru", "aten.embedding_bag")):
+        place.sizes[call.name] = place.sizes.get(node.name, ())
         node.replace_all_uses_with(call)
         graph.erase_node(node)
         return
     for user in list(node.users):
         index = user.args[1]
         with graph.inserting_before(user):
-            path = [0] if index == 0 else [1, index - 1] if "lstm" in target else [1]
+            path = _path(target, index)
             found = call
             for step in path:
                 found = graph.call_function(operator.getitem, (found, step))
         user.replace_all_uses_with(found)
         graph.erase_node(user)
     graph.erase_node(node)
+
+
+def _path(target: str, index: int) -> list[int]:
+    """Return where in what a layer gives the operator's result of this index lies."""
+    if target.startswith("aten.embedding_bag"):
+        return []  # a bag gives its one tensor
+    return [0] if index == 0 else [1, index - 1] if "lstm" in target else [1]
 
 
 def _filled(layer: Any, place: _Place, values: Values, names: Sequence[tuple[str, str]]) -> Any:
@@ -280,13 +300,33 @@ def _embedding(place: _Place, values: Values) -> nn.Module | None:
     return _filled(layer, place, values, [("weight", "weight")])
 
 
+def _bag(place: _Place, values: Values) -> nn.Module | None:
+    """Return an embedding bag whose bags are the rows of a matrix of indices; ragged ones stay an operator."""
+    from harness_torch.layers import Bag
+
+    weight, indices, offsets = place.held(values["weight"]), values["indices"], values["offsets"]
+    rows = indices.args[0] if str(indices.target) in _FLATTENED else None
+    width = place.sizes.get(getattr(rows, "name", ""), ())
+    starts = getattr(offsets, "args", ())
+    of_rows = str(getattr(offsets, "target", "")) == "aten.arange.start_step" and starts[0] == 0 and len(starts) > 2
+    if weight is None or len(width) != 2 or not of_rows or starts[2] != width[1]:
+        return None
+    plain = values["per_sample_weights"] is None and not values["include_last_offset"]
+    padding = values.get("padding_idx")
+    only_first = all(user.args[1] == 0 or not user.users for user in place.node.users)
+    if not plain or not only_first or (padding is not None and padding >= 0):
+        return None
+    layer = Bag(*weight.shape, mode=("sum", "mean", "max")[int(values["mode"])], device="meta")
+    return _filled(layer, place, values, [("weight", "weight")])
+
+
 def _batch_norm(place: _Place, values: Values) -> nn.Module | None:
     import torch
     from torch import nn
 
     mean, weight = place.held(values["running_mean"]), place.held(values["weight"])
-    dims = place.dims.get(values["input"].name)
-    kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}.get(dims or 0)
+    dims = len(place.sizes.get(values["input"].name, ()))
+    kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}.get(dims)
     if mean is None or weight is None or values["training"] or kind is None:
         return None
     layer = kind(len(mean), eps=values["eps"], momentum=values["momentum"], device="meta")
@@ -340,6 +380,8 @@ def _recurrent(place: _Place, values: Values) -> nn.Module | None:
 _MAKERS: dict[str, Make] = {
     "aten.linear.default": _linear,
     "aten.embedding.default": _embedding,
+    "aten.embedding_bag.default": _bag,
+    "aten.embedding_bag.padding_idx": _bag,
     "aten.batch_norm.default": _batch_norm,
     "aten.layer_norm.default": _layer_norm,
     "aten.group_norm.default": _group_norm,

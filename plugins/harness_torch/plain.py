@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,9 @@ class Plain:
                     parameter.masked_fill_(self.zeros[name], 0)
 
 
-def plain(module: Any, batch: Batch, *, outputs: Sequence[str] = (), what: str = "the module") -> Plain:
+def plain(
+    module: Any, batch: Batch, *, outputs: Sequence[str] = (), whole: Collection[str] = (), what: str = "the module"
+) -> Plain:
     """Bring a module into plain form; the module that is given may be changed in place.
 
     Args:
@@ -63,6 +65,7 @@ def plain(module: Any, batch: Batch, *, outputs: Sequence[str] = (), what: str =
         batch: A few items of each input by name.
         outputs: Names that the user gives the outputs: one for each, or keys of what the module returns, of which
             only these are then outputs. Empty for the module's own names, "logits" for a lone tensor.
+        whole: Inputs that hold no items on their first dimension.
         what: Names the module in errors.
 
     Raises:
@@ -75,7 +78,8 @@ def plain(module: Any, batch: Batch, *, outputs: Sequence[str] = (), what: str =
         call, result, batch, flags = _first_call(module, batch, what)
     zeros = _baked(module)
     call, named = _named(call, result, tuple(outputs), what)
-    made = _finished(module, call, named, batch, zeros, flags, what)
+    items = [name not in whole for name in batch]
+    made = _finished(module, call, named, batch, items, zeros, flags, what)
     for name, before, after in zip(named, _several(call.read(result)), made.outputs.values(), strict=True):
         if not flags and not _alike(before.float(), torch.from_numpy(after)):
             raise BadModel(f"{what} gives another {name!r} once it is made of plain layers")
@@ -83,10 +87,10 @@ def plain(module: Any, batch: Batch, *, outputs: Sequence[str] = (), what: str =
 
 
 def _finished(
-    module: nn.Module, call: calling.Call, names: tuple[str, ...], batch: Batch, zeros: Mapping[str, Tensor],
-    flags: tuple[str, ...], what: str,
+    module: nn.Module, call: calling.Call, names: tuple[str, ...], batch: Batch, items: Sequence[bool],
+    zeros: Mapping[str, Tensor], flags: tuple[str, ...], what: str,
 ) -> Plain:  # fmt: skip
-    made = _travelling(module, call, batch, what)
+    made = _travelling(module, call, batch, items, what)
     answers = [_several(_run(made, calling.Call("args", call.names, tuple(range(len(batch)))), batch)) for _ in "12"]
     for name, one, two in zip(names, *answers, strict=True):
         if one.shape == two.shape and not _alike(one, two):
@@ -98,7 +102,7 @@ def _finished(
     return Plain(made, shown, {name: str(value.dtype) for name, value in batch.items()}, zeros, flags)
 
 
-def _travelling(module: nn.Module, call: calling.Call, batch: Batch, what: str) -> nn.Module:
+def _travelling(module: nn.Module, call: calling.Call, batch: Batch, items: Sequence[bool], what: str) -> nn.Module:
     """Return the module in a form that a file takes: itself, or layers made of its exported program."""
     import torch
 
@@ -108,7 +112,7 @@ def _travelling(module: nn.Module, call: calling.Call, batch: Batch, what: str) 
     if why is None:
         return calling.bound(module, call)
     try:
-        return lifted(exported(module, call, [torch.from_numpy(value.copy()) for value in batch.values()]))
+        return lifted(exported(module, call, [torch.from_numpy(value.copy()) for value in batch.values()], items))
     except Exception as error:
         raise BadModel(f"{what} cannot be written to a file ({why}), nor exported: {said(error)}") from error
 
