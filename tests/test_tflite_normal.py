@@ -317,3 +317,43 @@ def _integers(values: np.ndarray) -> tuple[int, object]:
     vector = schema.Uint16VectorT()
     vector.values = values.astype(np.uint16)
     return schema.SparseIndexVector.Uint16Vector, vector
+
+
+def recurrent(path: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """Write h' = tanh(A x + B h), y = C h', whose state is an output that the last layer reads, and return weights."""
+    to, chance = Writer(), np.random.default_rng(2)
+    shapes = {"A": (16, 8), "B": (16, 16), "C": (4, 16)}
+    weights = {name: (0.4 * chance.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
+    x, h = to.tensor("x", (1, 8)), to.tensor("h", (1, 16))
+
+    def layer(source: int, name: str) -> int:
+        weight = to.tensor(name, shapes[name], weights[name])
+        result = to.tensor(f"{name}x", (1, shapes[name][0]))
+        return to.op("FULLY_CONNECTED", [source, weight, -1], result, "FullyConnectedOptions")
+
+    total = to.op("ADD", [layer(x, "A"), layer(h, "B")], to.tensor("sum", (1, 16)), "AddOptions")
+    state = to.op("TANH", [total], to.tensor("hn", (1, 16)))
+    return to.write(path, [x, h], [layer(state, "C"), state]), weights
+
+
+def test_a_state_that_the_graph_reads_again_is_quantized_over_its_own_range(tmp_path: Path) -> None:
+    path, weights = recurrent(tmp_path / "m.tflite")
+    (tmp_path / "out").mkdir()
+    inputs = {"x": TensorSpec("float32", (1, 8)), "h": TensorSpec("float32", (1, 16), "state", None, "hn")}
+    model = Model("tflite", path, inputs, ("Cx", "hn"), precision=STATIC)
+    items = np.random.default_rng(3).standard_normal((40, 8)).astype(np.float32)
+    data = type("Data", (), {"split": lambda _self, _name: Split({"x": items, "h": np.zeros((1, 16), np.float32)})})()
+    job = Job(tmp_path / "out", 0, 1, data, None, lambda share, words: None, logging.getLogger("harness"))  # type: ignore[arg-type]
+    made = harness_tflite.lower(model, Params(), Options(), job)
+    assert sum(node.op == "FULLY_CONNECTED" for node in flatbuffer.nodes(flatbuffer.open_model(made.path))) == 3
+    assert made.weight_bytes["int8"] == sum(weight.size for weight in weights.values())
+    session = harness_tflite.open_session(made, Params(), Options(), "accuracy")
+    state, wanted, found = np.zeros((1, 16), np.float32), [], []
+    held = state
+    for item in items:
+        held = np.tanh(item[None] @ weights["A"].T + held @ weights["B"].T)
+        wanted.append(held @ weights["C"].T)
+        result = session.run({"x": item[None], "h": state})
+        state = result["hn"]
+        found.append(result["Cx"])
+    assert sqnr_db(np.concatenate(wanted), np.concatenate(found)) > 20

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -79,17 +79,20 @@ def calibration_batches(inputs: Feed, samples: int, *, batch: int | None = None)
     return feeds
 
 
-def calibration_feeds(model: Model, arrays: Feed, samples: int) -> tuple[list[dict[str, NDArray[Any]]], int]:
+def calibration_feeds(
+    model: Model, arrays: Feed, samples: int, run: Callable[[Feed], Feed] | None = None
+) -> tuple[list[dict[str, NDArray[Any]]], int]:
     """Cut the first ``samples`` items of a split into feeds by the roles of a model's inputs.
 
     Items lie on their axis, 16 in a feed or as many as the file is fixed to, and one where an input has no axis for
-    them or a state goes from call to call; states are those that the file gives as ONNX Runtime runs it. Constants are
-    the same in every feed.
+    them or a state goes from call to call; states are those that the call before gave. Constants are the same in every
+    feed.
 
     Args:
-        model: An ONNX model, with the roles of its inputs.
+        model: With the roles of its inputs.
         arrays: Of the calibration split: items first.
         samples: How many to use at most.
+        run: One call of the model, where states are due; ONNX Runtime's of the model's file where it is not given.
 
     Returns:
         The feeds, and how many different items are in them.
@@ -105,19 +108,25 @@ def calibration_feeds(model: Model, arrays: Feed, samples: int) -> tuple[list[di
     for start in range(0, count, size):
         chosen = [place % count for place in range(start, start + size if fixed else min(start + size, count))]
         feeds.append(feed(specs, arrays, chosen))
-    return (_with_states(model, feeds, states) if states else feeds), count
+    if not states:
+        return feeds, count
+    return _with_states(run or _named_runner(model.path), feeds, states), count
+
+
+def _named_runner(path: Path) -> Callable[[Feed], Feed]:
+    run, names = runner(path), [item.name for item in load(path).graph.output]
+    return lambda given: dict(zip(names, run(given), strict=True))
 
 
 def _with_states(
-    model: Model, feeds: Sequence[dict[str, NDArray[Any]]], states: Mapping[str, str]
+    run: Callable[[Feed], Feed], feeds: Sequence[Feed], states: Mapping[str, str]
 ) -> list[dict[str, NDArray[Any]]]:
     """Run the feeds one after another and give each the states that the one before it left."""
-    run, held = runner(model.path), dict[str, Any]()
-    names = [item.name for item in load(model.path).graph.output]
+    held: dict[str, NDArray[Any]] = {}
     found = []
     for given in feeds:
         found.append({**given, **held})
-        results = dict(zip(names, run(found[-1]), strict=True))
+        results = run(found[-1])
         held = {name: results[source] for name, source in states.items()}
     return found
 

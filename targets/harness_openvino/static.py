@@ -34,7 +34,8 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
     calibration = wanted.calibration or Calibration()
     nncf = import_nncf()
     # Ranges are over all axes, so batches give the same ones and far fewer runs.
-    feeds, items = calibration_feeds(model, job.data.split("calibration").inputs, calibration.samples)
+    run = plain_session(graph).run
+    feeds, items = calibration_feeds(model, job.data.split("calibration").inputs, calibration.samples, run)
     feeds = _cast(graph, feeds)
     if not feeds:
         raise Unsupported("static int8 needs calibration items and there are none")
@@ -71,8 +72,9 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
 
 def what_is_lost(exact: Any, quantized: Any, model: Model, job: Job) -> Loss | None:
     """Compare a float graph and what was made of it on a few calibration items."""
-    feeds, _count = calibration_feeds(model, job.data.split("calibration").inputs, _COMPARED)
-    return loss(plain_session(exact), plain_session(quantized), feeds)
+    session = plain_session(exact)
+    feeds, _count = calibration_feeds(model, job.data.split("calibration").inputs, _COMPARED, session.run)
+    return loss(session, plain_session(quantized), feeds)
 
 
 def _cast(graph: Any, feeds: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from harness.api import (
 from harness_onnx import Loss, calibration_feeds, loss
 from harness_tflite import flatbuffer
 from harness_tflite.normal import normal_form
+from harness_tflite.outputs import read_apart
 from harness_tflite.placing import bound_ranges, calibrated, extremes, set_ranges
 from harness_tflite.session import plain_session
 from harness_tflite.tails import normalizations, tail, wide
@@ -65,15 +66,18 @@ def quantize(model: Model, data: Callable[[], Split], out: Path, *, threads: int
     """
     precision = model.precision
     _check_supported(precision)
-    normal = out.with_name("normal.tflite")
+    normal, apart = out.with_name("normal.tflite"), out.with_name("apart.tflite")
     path, why = normal_form(model.path, normal)
+    if precision.scheme == "static":
+        path = read_apart(path, apart)
     model = dataclasses.replace(model, path=path)
     kept, wider = _override_scopes(model)
     base = _recipe(precision, (*kept, *_float_scopes(model, data)), wider)
     ranges, unbound = _calibrate(model, base, data, threads) if precision.scheme == "static" else (None, "")
     left_out = _without_failures(model.path, base, ranges, out)
     lost = _loss(model, data, out, threads) if precision.scheme == "static" else None
-    normal.unlink(missing_ok=True)
+    for left in (normal, apart):
+        left.unlink(missing_ok=True)
     as_it_came = f"the file is used as it came: {why}" if why else ""
     said = [_describe(precision, left_out), unbound, as_it_came, lost.told if lost else ""]
     flags = (*(("as_given",) if why else ()), *((lost.flag,) if lost else ()))
@@ -226,10 +230,8 @@ def batches(path: Path, model: Model, split: Split, samples: int) -> list[dict[s
 
     details = Interpreter(model_path=str(path)).get_signature_runner().get_input_details()
     declared = with_roles({name: _spec(item) for name, item in details.items()}, model.inputs)
-    # The states of a .tflite file that are inputs start where the data let them start.
-    roles = {name: dataclasses.replace(spec, role="constant") if spec.role == "state" else spec
-             for name, spec in declared.items()}  # fmt: skip
-    return calibration_feeds(dataclasses.replace(model, inputs=roles), split.inputs, samples)[0]
+    run = plain_session(path, 1).run
+    return calibration_feeds(dataclasses.replace(model, inputs=declared), split.inputs, samples, run)[0]
 
 
 def _spec(item: Mapping[str, Any]) -> TensorSpec:

@@ -30,18 +30,19 @@ class TfliteSession:
         artifact: What ``lower`` wrote.
         params: Whether XNNPACK runs what it can.
         options: Threads, and the batch that the inputs are resized to where the file has another.
+        as_stored: Leave the inputs at the shapes that the file has.
 
     Raises:
         Unsupported: The file cannot be resized to the batch.
     """
 
-    def __init__(self, artifact: Artifact, params: Params, options: Options) -> None:
+    def __init__(self, artifact: Artifact, params: Params, options: Options, *, as_stored: bool = False) -> None:
         from ai_edge_litert import interpreter as litert
 
         before = _os_threads()
         self._path, self._xnnpack = artifact.path, params.xnnpack
-        self._interpreter, self._resized = _load(litert, params, options, artifact.path, model_path=str(artifact.path))
-        self._load_bytes = partial(_load, litert, params, options, artifact.path)
+        self._load_bytes = partial(_load, litert, params, options, None if as_stored else artifact.path)
+        self._interpreter, self._resized = self._load_bytes(model_path=str(artifact.path))
         self._layers: Layers | None = None
         self._inputs, self._outputs = details(self._interpreter, artifact.path)
         self._pool = _os_threads() - before  # XNNPACK starts its threads while tensors are allocated
@@ -115,21 +116,16 @@ class TfliteSession:
 
 
 def plain_session(path: Path, threads: int) -> TfliteSession:
-    """Return a session of a file at the batch that it has, with LiteRT's defaults."""
-    from ai_edge_litert import interpreter as litert
-
-    found = litert.Interpreter(str(path)).get_input_details()
-    shapes = [entry["shape"] for entry in found if len(entry["shape"])]
-    artifact = Artifact(path, "tflite", "", "", "", 0, 0)
-    return TfliteSession(artifact, Params(), Options(threads, int(shapes[0][0]) if shapes else 1))
+    """Return a session of a file at the shapes that it has, with LiteRT's defaults."""
+    return TfliteSession(Artifact(path, "tflite", "", "", "", 0, 0), Params(), Options(threads), as_stored=True)
 
 
-def _load(litert: Any, params: Params, options: Options, path: Path, **source: Any) -> tuple[Any, bool]:
-    """Return an allocated interpreter of a file, and whether it was resized."""
+def _load(litert: Any, params: Params, options: Options, sized_by: Path | None, **source: Any) -> tuple[Any, bool]:
+    """Return an allocated interpreter, and whether it was resized, which it may be where a file tells the item axes."""
     kinds = litert.OpResolverType
     resolver = kinds.AUTO if params.xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = litert.Interpreter(**source, num_threads=options.threads, experimental_op_resolver_type=resolver)
-    resized = _fit_batch(interpreter, options.batch, _axes(interpreter, path))
+    resized = sized_by is not None and _fit_batch(interpreter, options.batch, _axes(interpreter, sized_by))
     interpreter.allocate_tensors()
     return interpreter, resized
 
