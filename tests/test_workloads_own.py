@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from workload_jobs import job, workload
 
 import harness_torch
@@ -48,6 +49,32 @@ def no_calibration():
 def float_labels():
     x, y = items()
     return UserWorkload(build, {"x": x}, y.astype(np.float32))
+
+class Steps(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = torch.nn.GRUCell(3, 4), torch.nn.Linear(4, 2)
+
+    def forward(self, x, h, rate):
+        hn = self.cell(x * rate, h)
+        return {"score": self.out(hn), "hn": hn}
+
+def steps(**changes):
+    torch.manual_seed(0)
+    inputs = {"x": items()[0], "h": np.zeros((1, 4), np.float32), "rate": np.float32(2)}
+    return UserWorkload(Steps(), inputs, **{"constants": ("rate",), "states": {"h": "hn"}, **changes})
+
+def no_such_state():
+    return steps(states={"h": "h2"})
+
+def no_such_constant():
+    return steps(constants=("rat",))
+
+def trained_steps():
+    return steps(epochs=2)
+
+def all_kept():
+    return steps(constants=("rate", "x"))
 
 def nothing():
     return UserWorkload(build)
@@ -104,12 +131,33 @@ def test_splits_of_the_factory_are_used(module: str) -> None:
     assert all(len(work.spec.split(work.params, name).labels) == 100 for name in ("train", "calibration", "test"))
 
 
+def test_constants_and_states_are_declared_beside_the_arrays(module: str, tmp_path: Path) -> None:
+    work = workload("factory", target=f"{module}:steps")
+    model = work.spec.fit(work.params, job(work, tmp_path / "out"))
+    kinds = {name: (spec.role, spec.axis, spec.shape, spec.source) for name, spec in model.inputs.items()}
+    wanted = {"x": ("item", 0, (1, 3), ""), "h": ("state", None, (1, 4), "hn"), "rate": ("constant", None, (), "")}
+    assert kinds == wanted
+    assert model.axes == {"hn": None}
+    items = work.spec.split(work.params, "test").inputs
+    assert (items["h"].shape, items["rate"].shape) == ((1, 4), ())
+    net = harness_torch.load(model)
+    state, cell, out = torch.zeros(1, 4), net.get_submodule("cell"), net.get_submodule("out")
+    for item in torch.from_numpy(items["x"][:5]):
+        score, held = net(item[None], state, torch.tensor(2.0))
+        state = cell(2 * item[None], state)
+        torch.testing.assert_close((score, held), (out(state), state))
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
         ("no_calibration", "splits without 'calibration'"),
         ("float_labels", "class indices"),
         ("nothing", "either inputs or splits"),
+        ("no_such_state", "the state 'h' has no output 'h2'; known: 'score', 'hn'"),
+        ("no_such_constant", "name 'rat', which is no input"),
+        ("trained_steps", "trains a model with states, which runs item by item"),
+        ("all_kept", "no input of inputs differs from item to item"),
         ("other", "returns int"),
         ("missing", "has no function 'missing'"),
     ],

@@ -56,7 +56,7 @@ class UserWorkload:
             ``width`` and ``depth`` that returns an untrained one: then methods can derive smaller students. Inputs
             bind to forward's parameters by name, else by position; it returns tensors in a tuple, dict or dataclass.
         inputs: All items by input name in call order, shape [n, …]; divided into seeded disjoint splits. Leave it
-            empty to give ``splits``.
+            empty to give ``splits``. Those that ``constants`` and ``states`` name are given once, as they are fed.
         labels: Class indices [n], or values [n, k] for a regression; ``None`` where there are none. Names of classes,
             and indices with gaps, are numbered in sorted order where there are as many as the model has outputs.
         splits: Inputs and labels of "train", "calibration", "selection" and "test", in place of ``inputs``; "train"
@@ -65,6 +65,9 @@ class UserWorkload:
         task: Of the data; a regression is asked for as ``factory-regression``.
         classes_axis: Axis of the classes in the first output, items first. Where there are neither labels nor this,
             outputs are compared as values alone.
+        constants: Inputs that are one array for all items, such as a sampling rate.
+        states: Input -> the output that is fed back into it; the input is given as it starts, of batch 1. Such a model
+            runs item by item, in the order of the data.
         epochs: Passes of training over the train split; 0 takes the model as it is.
         lr: Peak learning rate.
     """
@@ -76,8 +79,15 @@ class UserWorkload:
     outputs: tuple[str, ...] = ()
     task: Literal["classification", "regression"] = "classification"
     classes_axis: int | None = None
+    constants: tuple[str, ...] = ()
+    states: Mapping[str, str] = dataclasses.field(default_factory=dict)
     epochs: int = 0
     lr: float = 1e-3
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Names of the inputs that hold no items."""
+        return frozenset((*self.constants, *self.states))
 
 
 @dataclass(frozen=True)
@@ -147,13 +157,30 @@ def _check(target: str, user: UserWorkload) -> None:
         missing = [name for name in needed if name not in user.splits]
         if missing:
             raise BadModel(f"factory {target!r} gives splits without {missing[0]!r}")
+    if user.states and user.epochs:
+        raise BadModel(
+            f"factory {target!r} trains a model with states, which runs item by item", hint="train it before; epochs=0"
+        )
     for name, split in _parts(user).items():
-        counts = {key: len(value) if value.ndim else 0 for key, value in split.inputs.items()}
+        _check_kept(target, user, name, split)
+        items = {key: value for key, value in split.inputs.items() if key not in user.kept}
+        counts = {key: len(value) if value.ndim else 0 for key, value in items.items()}
         if split.labels is not None:
             counts["labels"] = len(split.labels) if split.labels.ndim else 0
         if len(set(counts.values())) > 1:
             told = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise BadModel(f"factory {target!r}: numbers of items differ in {name}: {told}")
+
+
+def _check_kept(target: str, user: UserWorkload, name: str, split: Split) -> None:
+    unknown = sorted(user.kept - set(split.inputs))
+    if unknown:
+        raise BadModel(
+            f"factory {target!r}: constants and states name {unknown[0]!r}, which is no input of {name}",
+            hint=f"its inputs are {', '.join(map(repr, split.inputs))}",
+        )
+    if user.kept >= set(split.inputs):
+        raise BadModel(f"factory {target!r}: no input of {name} differs from item to item")
 
 
 def _parts(user: UserWorkload) -> Mapping[str, Split]:
@@ -186,8 +213,15 @@ def _plain(target: str, user: UserWorkload, module: Any) -> Plain:
     import harness_torch
 
     inputs = next(iter(_parts(user).values())).inputs
-    batch = {name: value[:_FEW] for name, value in inputs.items()}
-    return harness_torch.plain(module, batch, outputs=user.outputs, what=f"the model of factory {target!r}")
+    few = 1 if user.states else _FEW
+    batch = {name: value if name in user.kept else value[:few] for name, value in inputs.items()}
+    what = f"the model of factory {target!r}"
+    made = harness_torch.plain(module, batch, outputs=user.outputs, whole=user.kept, what=what)
+    lost = [(name, source) for name, source in user.states.items() if source not in made.outputs]
+    if lost:
+        known = ", ".join(map(repr, made.outputs))
+        raise BadModel(f"factory {target!r}: the state {lost[0][0]!r} has no output {lost[0][1]!r}; known: {known}")
+    return made
 
 
 def _sized(target: str, user: UserWorkload, size: Mapping[str, float]) -> Any:
@@ -246,7 +280,7 @@ def _one(params: Params) -> Split:
 def _split(params: Params, name: SplitName) -> Split:
     user = _made(params.target).user
     if not user.splits:
-        return divide(Arrays(user.inputs, user.labels), name, train=True)
+        return divide(Arrays(user.inputs, user.labels, kept=user.kept), name, train=True)
     if name not in user.splits:
         raise Unsupported(f"factory {params.target!r} gives no {name} split")
     return user.splits[name]
@@ -279,8 +313,9 @@ def _fit(params: Params, job: Job, *, task: str) -> Model:
     harness_torch.fit(
         module, job, epochs=epochs, lr=user.lr, on_batch=lambda trained, _step, _steps: made.plain.hold(trained)
     )
-    flags = made.plain.flags
-    return harness_torch.new_model(module.eval(), job, job.workload.inputs, job.workload.outputs, flags=flags)
+    flags, names = made.plain.flags, job.workload.outputs
+    axes = {name: None for name in names if name in user.states.values()}
+    return harness_torch.new_model(module.eval(), job, job.workload.inputs, names, flags=flags, axes=axes)
 
 
 def _fingerprint(params: Params) -> str:
@@ -300,7 +335,16 @@ def _fingerprint(params: Params) -> str:
 
 
 def _inputs(params: Params) -> dict[str, TensorSpec]:
-    return {name: TensorSpec(str(value.dtype), (None, *value.shape[1:])) for name, value in _one(params).inputs.items()}
+    user = _made(params.target).user
+    return {name: _spec(user, name, value) for name, value in _one(params).inputs.items()}
+
+
+def _spec(user: UserWorkload, name: str, value: NDArray[Any]) -> TensorSpec:
+    if name in user.states:
+        return TensorSpec(str(value.dtype), value.shape, "state", None, user.states[name])
+    if name in user.constants:
+        return TensorSpec(str(value.dtype), value.shape, "constant", None)
+    return TensorSpec(str(value.dtype), (1 if user.states else None, *value.shape[1:]))
 
 
 def _task(params: Params) -> Task:
