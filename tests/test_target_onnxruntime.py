@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnx_files import (
     CONV_MACS,
@@ -26,9 +27,10 @@ from onnx_files import (
     sign_net,
     sqnr_db,
     two_inputs,
+    write,
 )
 
-from harness.api import Artifact, Calibration, Model, Options, Precision, Unsupported
+from harness.api import Artifact, Calibration, Model, Options, Precision, TensorSpec, Unsupported
 from harness_onnx import weight_spans
 from harness_onnxruntime import harness_targets
 from harness_onnxruntime.params import Params
@@ -318,3 +320,27 @@ def test_another_provider_is_asked_for_float32_proper_and_claims_no_kernels_of_t
     assert can.devices == ("cuda",)
     assert "TF32 off" in can.precisions["float32"]
     assert {"dynamic-int8", "weight-only-int4"} <= set(can.gaps)
+
+
+def test_float16_runs_behind_a_transpose_and_passes_constants_on(tmp_path: Path) -> None:
+    """The runtime's own optimization of a float16 product behind a transpose ends the process; a constant is given."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((8, 5)).astype(np.float32), "k": np.float32([1, 2])}
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], name="turn", perm=[1, 0, 2]),
+        helper.make_node("MatMul", ["t", "w"], ["m"], name="mm"),
+        helper.make_node("Transpose", ["m"], ["y"], name="back", perm=[1, 0, 2]),
+        helper.make_node("Add", ["k", "k"], ["double"], name="add"),
+    ]
+    path = tmp_path / "m.onnx"
+    write(path, nodes, {"x": ["n", 4, 8]}, {"y": ["n", 4, 5], "double": [2], "k": [2]}, weights)
+    model = Model("onnx", path, {"x": TensorSpec("float32", (None, 4, 8))}, ("y", "double", "k"))
+    artifact = lowered(model, tmp_path, HALF)
+    x = items(model, 6)["x"]
+    session = SPEC.open(artifact, Params(), Options(), "accuracy")
+    got = session.run({"x": x})
+    assert sqnr_db(x @ weights["w"], got["y"]) > 55
+    assert (got["k"].tolist(), got["double"].tolist()) == ([1, 2], [2, 4])
+    assert session.effective()["disabled_optimizers"] == "MatmulTransposeFusion"
+    assert [item.name for item in session.layers({"x": x[:1]})]
+    session.close()

@@ -307,7 +307,7 @@ def _bag(place: _Place, values: Values) -> nn.Module | None:
     weight, indices, offsets = place.held(values["weight"]), values["indices"], values["offsets"]
     rows = indices.args[0] if str(indices.target) in _FLATTENED else None
     width = place.sizes.get(getattr(rows, "name", ""), ())
-    starts = getattr(offsets, "args", ())
+    starts: tuple[Any, ...] = getattr(offsets, "args", ())
     of_rows = str(getattr(offsets, "target", "")) == "aten.arange.start_step" and starts[0] == 0 and len(starts) > 2
     if weight is None or len(width) != 2 or not of_rows or starts[2] != width[1]:
         return None

@@ -30,6 +30,7 @@ from harness_onnx.graph import (
     save_normalised,
     weight_spans,
 )
+from harness_onnx.half import to_float16
 from harness_onnx.inspecting import inspect, quantizable
 from harness_onnx.losses import Loss, loss
 from harness_onnx.narrow import float8_qdq, halve_rest
@@ -42,7 +43,6 @@ from harness_onnx.quantize import (
     qdq,
     quiet,
     symmetric_qdq,
-    to_float16,
 )
 from harness_onnx.ranges import Bound, Range, bound_ranges, ranges, read_encodings, tensor_runs
 from harness_onnx.validity import refuse_invalid

@@ -1,4 +1,4 @@
-"""ONNX files in, ONNX files out: calibrated QDQ, dynamic int8 and float16, by ONNX Runtime's own tools."""
+"""ONNX files in, ONNX files out: calibrated QDQ and dynamic int8, by ONNX Runtime's own tools."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from harness.api import MissingDependency, Model, Unsupported, feed, items_in
 from harness_onnx.agreement import runner
-from harness_onnx.care import MASKED, UNBOUNDED, beyond_float16, drop_last_pairs, extremes, kept_float
-from harness_onnx.graph import attribute, consumers, drop_unread, import_onnx, load, normalise
+from harness_onnx.care import MASKED, UNBOUNDED, drop_last_pairs, extremes, kept_float
+from harness_onnx.graph import drop_unread, import_onnx, load, normalise
 from harness_onnx.ranges import Bound, ranges, tensor_runs
 from harness_onnx.tidy import (
-    fold_batch_norms,
     refuse_broken_weights,
     scale_channels_behind,
     scaled_as_one,
@@ -28,7 +27,6 @@ from harness_onnx.tidy import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from onnx import ModelProto
 
     from harness_onnx.ranges import Method
 
@@ -324,60 +322,6 @@ def dynamic_int8(source: Path, out: Path, *, per_channel: bool = True, exclude: 
             f"{told_left(load(source))}"
         )
     return behind
-
-
-def to_float16(source: Path, out: Path, *, keep_io: bool = True, feeds: Sequence[Feed] = ()) -> Mapping[str, str]:
-    """Write a file with float16 weights and arithmetic; ``keep_io`` leaves inputs and outputs float32.
-
-    Batch norms are folded first, whose variances may exceed the range of float16 where the folded scales do not.
-
-    Args:
-        source: A float32 ONNX file.
-        out: The file to write.
-        keep_io: Leave inputs and outputs float32.
-        feeds: Inputs that show which values exceed 65504; what makes or reads such values stays float32.
-
-    Returns:
-        The nodes that stay float32, each with its operator.
-
-    Raises:
-        Unsupported: A layer's weights are not numbers.
-    """
-    onnx = import_onnx()
-    tools()
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    model = load(source)
-    normalise(model)
-    refuse_broken_weights(model)
-    fold_batch_norms(model)
-    drop_unread(model)
-    onnx.save(model, str(out))
-    kept = {node.name: node.op_type for node in beyond_float16(model, extremes(out, feeds))}
-    own = {node.name for node in model.graph.node}
-    with quiet():
-        halved = convert_float_to_float16(model, keep_io_types=keep_io, node_block_list=list(kept))
-    _skip_double_casts(halved, own)
-    onnx.save(halved, str(out))
-    return kept
-
-
-def _skip_double_casts(model: ModelProto, own: Collection[str]) -> None:
-    """Join nodes that stay float32: the conversion casts between them to float16 and back, which loses large values.
-
-    Casts of the model's ``own`` are left as they are: what they read may be no float.
-    """
-    onnx = import_onnx()
-    casts = {
-        item.output[0]: item
-        for item in model.graph.node
-        if item.op_type == "Cast" and item.name not in own and attribute(item, "to", 0) == onnx.TensorProto.FLOAT16
-    }
-    for node in model.graph.node:
-        before = casts.get(node.input[0]) if node.op_type == "Cast" else None
-        if before is not None and attribute(node, "to", 0) == onnx.TensorProto.FLOAT:
-            for reader, place in consumers(model.graph).get(node.output[0], []):
-                reader.input[place] = before.input[0]
 
 
 def prepare(source: Path, out: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +23,14 @@ class Layers:
 
     Args:
         path: An ONNX file.
-        settings: Of the session that the cell runs in: the same optimizations and kernels.
-        providers: Likewise.
+        create: Makes a session of a file's bytes, with the optimizations and kernels of the one that the cell runs in.
 
     Raises:
         Unsupported: The file is none whose graph can be given outputs.
     """
 
-    def __init__(self, path: Path, settings: Any, providers: list[Any]) -> None:
+    def __init__(self, path: Path, create: Callable[[bytes], Any]) -> None:
         import onnx
-        import onnxruntime
 
         if path.suffix != ".onnx":
             raise Unsupported(f"the graph of an {path.suffix.removeprefix('.').upper()} file takes no further outputs")
@@ -41,7 +39,7 @@ class Layers:
         self._made = outputs_of(model.graph)
         tensors = {tensor for tensor, _op in self._made.values()}
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(tensors - known))
-        self._session: Any = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=providers)
+        self._session = create(model.SerializeToString())
         held = {item.name for item in self._session.get_outputs() if item.type in FLOATS}
         self._wanted = [(name, *found) for name, found in self._made.items() if found[0] in held]
 
