@@ -376,3 +376,36 @@ def test_bias_correction_is_offered_and_off(tmp_path: Path) -> None:
         found[way] = sqnr_db(wanted(model, feed), outputs(SPEC, artifact, feed)["y"])
         assert (f"{way} bias correction" in artifact.how) == (way != "off")
     assert min(found["off"], found["full"]) > 38
+
+
+@pytest.mark.parametrize("precision", [STATIC, DYNAMIC, WEIGHT_ONLY])
+def test_a_product_of_a_vector_gives_a_vector(precision: Precision, tmp_path: Path) -> None:
+    nodes = [NODE("MatMul", ["x", "w"], ["h"], name="a"), NODE("Relu", ["h"], ["r"], name="relu"),
+             NODE("MatMul", ["r", "v"], ["y"], name="b")]  # fmt: skip
+    weights = {"w": normal(0, 16, 24), "v": normal(1, 24, 4)}
+    path = tmp_path / "net.onnx"
+    write(path, nodes, {"x": [16]}, {"y": [4]}, weights)
+    model = Model("onnx", path, {"x": TensorSpec("float32", (16,), "item", None)}, ("y",), axes={"y": None})
+    x = normal(2, 40, 16, scale=1.0)
+    job = dataclasses.replace(make_job(tmp_path / "lowered", model), data=Items({"x": x}))
+    artifact = SPEC.lower(dataclasses.replace(model, precision=precision), Params(), Options(), job)
+    session = SPEC.open(artifact, Params(), Options(), "accuracy")
+    found = [session.run({"x": item})["y"].copy() for item in x]
+    assert [array.shape for array in found] == [(4,)] * 40
+    assert sqnr_db(np.maximum(x @ weights["w"], 0) @ weights["v"], np.array(found)) > 25
+
+
+def test_a_file_that_quantizes_as_it_runs_is_run_as_it_is(tmp_path: Path) -> None:
+    from harness_onnx import dynamic_int8
+
+    nodes = [NODE("MatMul", ["x", "w"], ["y"], name="a")]
+    model = made(tmp_path, nodes, {"x": ["n", 16]}, {"y": ["n", 8]}, {"w": normal(0, 16, 8)})
+    dynamic_int8(model.path, tmp_path / "d.onnx")
+    given = Precision("int8", "int8", "dynamic", realise="exact")
+    dynamic = dataclasses.replace(model, path=tmp_path / "d.onnx")
+    feed = items(model, 8)
+    artifact = lowered(dynamic, tmp_path, given)
+    found = outputs(SPEC, artifact, {"x": feed["x"]})["y"]
+    assert sqnr_db(ReferenceEvaluator(str(model.path)).run(None, feed)[0], found) > 30
+    with pytest.raises(Unsupported, match="quantized already"):
+        lowered(dynamic, tmp_path / "again", STATIC)

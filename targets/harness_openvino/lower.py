@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import harness_onnx
 from harness.api import Artifact, Job, Model, Options, Unsupported, stored_size, weight_bytes
 from harness_onnx import override_nodes, quiet
 from harness_openvino.binary import binarize_convolutions
@@ -19,6 +20,7 @@ from harness_openvino.probe import import_nncf, import_openvino, optimized_for
 from harness_openvino.reading import is_quantized, read, told, unfold
 from harness_openvino.static import quantize_statically, what_is_lost
 from harness_openvino.values import is_half, overflowing, refuse_nan
+from harness_openvino.vectors import vectors_as_rows
 
 if TYPE_CHECKING:
     from harness_openvino.params import Params
@@ -47,9 +49,12 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
     if wanted.name not in ways:
         known = f"known: {', '.join(ways)}"
         raise Unsupported(f"openvino's CPU plugin does not realise {wanted.name} here", hint=known)
+    wide = job.out / "wide.onnx"
+    if model.format == "onnx" and wanted.weights in {"int8", "int4"} and wanted.realise != "exact":
+        model = harness_onnx.widened(model, wide)
     with quiet():
         graph = _convert(model)
-        given = is_quantized(graph)
+        given = is_quantized(graph) or (model.format == "onnx" and harness_onnx.is_quantized(model.path))
         if given and wanted.name != "float32" and (wanted.realise != "exact" or wanted.encodings is not None):
             raise Unsupported("the file is quantized already; baseline runs it as it is")
         if wanted.name == "float16" and is_half(model, graph):
@@ -57,9 +62,11 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
         if wanted.name != "float32":
             refuse_nan(model, graph)
             unfold(graph)
+            vectors_as_rows(graph)
         exact, way = graph, _float32 if given else ways[wanted.name]
         graph, how = way(exact, model, params, job)
         lost = what_is_lost(exact, graph, model, job) if way is quantize_statically else None
+    wide.unlink(missing_ok=True)
     flags = (lost.flag,) if lost else ()
     return _save(graph, f"{how}; {lost.told}" if lost else how, flags, model, job.out / "model.xml")
 

@@ -10,6 +10,7 @@ from harness_openvino.operations import bound_inputs, ignored_scope, kept_float
 from harness_openvino.placing import calibrated, centre_transposed, quantized_layers, set_ranges
 from harness_openvino.probe import import_nncf
 from harness_openvino.session import plain_session
+from harness_openvino.vectors import ranges_of_vectors
 
 if TYPE_CHECKING:
     from harness_openvino.params import Params
@@ -57,6 +58,7 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
     )
     if not quantized_layers(quantized):
         raise Unsupported("openvino: nncf found no convolution or matrix product that it could quantize")
+    ranges_of_vectors(quantized)
     preset = "performance" if wanted.activations_symmetric else "mixed"
     centre_transposed(quantized)
     free = set_ranges(quantized, seen, bound, symmetric=bool(wanted.activations_symmetric))
