@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx_files import CONV_MACS, conv_net, dense_net, items, two_inputs, write
 
-from harness.api import BadModel, Unsupported
+from harness.api import BadModel, Model, Unsupported
 from harness_onnx import (
     calibration_batches,
     calibration_items,
@@ -29,6 +29,7 @@ from harness_onnx import (
     symmetric_qdq,
     to_float16,
     weight_spans,
+    widened,
 )
 
 
@@ -242,3 +243,44 @@ def test_quiet_keeps_prints_off_and_puts_logging_back(capsys: pytest.CaptureFixt
     assert said.getvalue() == "chatter\n"
     assert capsys.readouterr().out == ""
     assert logging.root.manager.disable == before
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_floats_are_widened_and_the_interface_stays(dtype: type, tmp_path: Path) -> None:
+    """An If whose branches read a stored weight, a constant, a cast and an output that something reads."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    rng = np.random.default_rng(0)
+    w, v, one = (rng.standard_normal(shape).astype(dtype) for shape in ((4, 3), (3, 3), (1,)))
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Mul", ["a", factor], [f"{factor}.y"], name=f"{factor}.mul")], factor, [],
+            [helper.make_tensor_value_info(f"{factor}.y", kind, ["n", 3])],
+            [numpy_helper.from_array(np.array([size], dtype), factor)],
+        ) for factor, size in (("twice", 2), ("thrice", 3))
+    ]  # fmt: skip
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="first"),
+        helper.make_node("If", ["which"], ["b"], name="if", then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("Constant", [], ["one"], name="k", value=numpy_helper.from_array(one)),
+        helper.make_node("Cast", ["whole"], ["part"], name="to", to=kind),
+        helper.make_node("MatMul", ["b", "v"], ["c"], name="second"),
+        helper.make_node("Add", ["c", "one"], ["d"], name="add"),
+        helper.make_node("Add", ["d", "part"], ["y"], name="last"),
+    ]
+    given = (("x", kind, ["n", 4]), ("which", onnx.TensorProto.BOOL, []), ("whole", onnx.TensorProto.INT64, [1]))
+    infos = [helper.make_tensor_value_info(*item) for item in given]
+    results = [helper.make_tensor_value_info(name, kind, ["n", 3]) for name in ("a", "y")]
+    stored = [numpy_helper.from_array(value, name) for name, value in (("w", w), ("v", v))]
+    graph = helper.make_graph(nodes, "g", infos, results, stored)
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    model = Model("onnx", path, model_io(path)[0], ("a", "y"))
+    wide = widened(model, tmp_path / "wide.onnx")
+    onnx.checker.check_model(str(wide.path), full_check=True)
+    assert model_io(wide.path) == model_io(path)
+    assert {span.dtype for span in weight_spans(wide.path)} == {"float32"}
+    x = rng.standard_normal((5, 4)).astype(dtype)
+    a, y = ReferenceEvaluator(str(wide.path)).run(None, {"x": x, "which": np.array(True), "whole": np.array([2])})
+    assert a.dtype == y.dtype == dtype
+    np.testing.assert_allclose(y, (2 * (x @ w)) @ v + one + 2, rtol=0.02, atol=0.05 if dtype == np.float16 else 1e-4)
+    assert widened(wide, tmp_path / "again.onnx") is wide

@@ -47,6 +47,7 @@ from harness_onnx.quantize import (
 from harness_onnx.ranges import Bound, Range, bound_ranges, ranges, read_encodings, tensor_runs
 from harness_onnx.validity import refuse_invalid
 from harness_onnx.weight_only import weight_only
+from harness_onnx.widen import widened
 from harness_onnx.wire import TensorSpan
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "to_float16",
     "weight_only",
     "weight_spans",
+    "widened",
 ]
 
 

@@ -20,6 +20,7 @@ from harness_onnx import (
     to_float16,
     weight_only,
     weight_spans,
+    widened,
 )
 from harness_onnxruntime.mending import keep_answers
 
@@ -55,7 +56,24 @@ def lower(model: Model, params: Params, options: Options, job: Job) -> Artifact:
         raise Unsupported(f"onnxruntime's CPU provider does not realise {wanted.name}", hint=known)
     if params.provider != "cpu" and wanted.name not in {"float32", "float16", "int8"}:
         raise Unsupported(f"onnxruntime: {wanted.name} has kernels in the CPU provider alone, not in {params.provider}")
-    return _written(model, params, job, ways[wanted.name])
+    wide = job.out / "wide.onnx"
+    if wanted.weights in {"float16", "int8", "int4"}:
+        _refuse_halves(model)
+        model = widened(model, wide)
+    artifact = _written(model, params, job, ways[wanted.name])
+    wide.unlink(missing_ok=True)
+    return artifact
+
+
+def _refuse_halves(model: Model) -> None:
+    """Refuse to halve what is stored in float16.
+
+    Raises:
+        Unsupported: With the reason.
+    """
+    stored = weight_bytes(weight_spans(model.path)) if model.precision.name == "float16" else {}
+    if "float16" in stored and not {"float32", "float64"} & set(stored):
+        raise Unsupported("the weights are float16 already; baseline runs the file as it is")
 
 
 def _written(model: Model, params: Params, job: Job, way: Way) -> Artifact:
