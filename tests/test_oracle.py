@@ -253,6 +253,13 @@ def test_a_compressed_cell_may_differ_and_is_compared_all_the_same(tmp_path):
     assert check.sqnr_db == pytest.approx(20, abs=0.01)
 
 
+def test_another_number_of_dimensions_is_wrong_in_a_compressed_cell_too(tmp_path):
+    found = oracle.judge({"y": SCORES[:, None]}, built(tmp_path, {"y": SCORES}), (), binding=False, choice={})
+    assert found.wrong.startswith("output 'y' has shape [64, 1, 10] where the reference has [64, 10], by ")
+    fewer = oracle.judge({"y": SCORES[:, :3]}, built(tmp_path, {"y": SCORES}), (), binding=False, choice={})
+    assert (fewer.wrong, oracle.oracle_flags(fewer)) == ("", ("output_slice_lost",))
+
+
 def test_a_model_that_answers_nothing_but_nan_is_no_measure(tmp_path):
     nothing = np.full_like(SCORES, np.nan)
     check = oracle.judge({"y": nothing}, built(tmp_path, {"y": nothing}), (), binding=True, choice={})

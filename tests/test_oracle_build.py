@@ -193,9 +193,22 @@ def test_a_model_that_draws_random_numbers_is_no_measure(tmp_path):
         ask_one(tmp_path, lambda given: {"y": given["x"] + draw.normal(size=given["x"].shape)})
 
 
-def test_a_model_that_mixes_items_is_no_measure(tmp_path):
-    with pytest.raises(HarnessError, match="depends on the others in its batch"):
-        ask_one(tmp_path, lambda given: {"y": given["x"] - given["x"].mean(axis=0)})
+def test_a_model_that_mixes_items_is_asked_for_one_at_a_time(tmp_path):
+    found = ask_one(tmp_path, lambda given: {"y": given["x"] - 0.5 * given["x"].max(axis=0)})
+    assert (found.alone, found.batch) == (True, 1)
+    np.testing.assert_allclose(np.load(found.files["y"]), 0.5 * np.load(tmp_path / "items" / "x.npy"), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("alone", "free", "batch"), [(False, True, 32), (True, True, 1), (True, False, 4)])
+def test_such_a_model_is_judged_one_item_at_a_time(alone, free, batch):
+    from types import SimpleNamespace as Stub
+
+    from harness.bench.quality import evaluation_batch
+    from harness.build.reference import Reference
+
+    built = Stub(reference=Reference(alone=alone), model=Stub(precision=Stub(scheme="float")))
+    planned, state = Stub(cell=Stub(options=Stub(batch=4))), Stub(capabilities=Stub(dynamic_batch=free))
+    assert evaluation_batch(planned, built, state) == batch
 
 
 def test_a_model_that_needs_several_items_is_asked_for_several(tmp_path):

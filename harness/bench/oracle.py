@@ -111,7 +111,9 @@ def judge(
     least = min((item.sqnr_db for item in found.values()), default=None)
     check = OracleCheck(reference.oracle, reference.items, found, precision, sqnr_db=least)
     if due is None:
-        return check
+        # How many boxes are found may differ in eight bits; how many dimensions they have may not.
+        other = (name for name in found if found[name].differs and _rank(outputs[name]) != _rank(wanted[name]))
+        return replace(check, wrong=next((_differs(name, found[name], reference.oracle) for name in other), ""))
     missing = next((name for name in wanted if name not in outputs), None)
     if missing is not None:
         wrong = f"output {missing!r} is missing; there are {', '.join(map(repr, outputs))}"
@@ -130,7 +132,7 @@ def load_outputs(paths: Mapping[str, Path]) -> dict[str, Any]:
 def _wrong(name: str, found: Closeness, due: Tolerance, oracle: str) -> str:
     """Say how an output differs by more than its precision explains, or return an empty text."""
     if found.differs:
-        return f"output {name!r} has {found.differs}, by {oracle}"
+        return _differs(name, found, oracle)
     item = found.worst_item if found.first_item is None else found.first_item
     where = f"output {name!r}, item {item}"
     if found.equal is not None:
@@ -144,6 +146,14 @@ def _wrong(name: str, found: Closeness, due: Tolerance, oracle: str) -> str:
         what = f"index {lost.index} of axis {lost.axis} is lost ({lost.sqnr_db:.1f} dB against {oracle})"
         return f"output {name!r}: {what}"
     return ""
+
+
+def _rank(array: Any) -> int:
+    return int(getattr(array, "ndim", 0))  # items that differ in shape have none of their own
+
+
+def _differs(name: str, found: Closeness, oracle: str) -> str:
+    return f"output {name!r} has {found.differs}, by {oracle}"
 
 
 def refused(check: OracleCheck | None) -> str:
@@ -180,5 +190,6 @@ def leaked(check: OracleCheck | None, artifact: Artifact) -> bool:
 def oracle_flags(check: OracleCheck | None) -> tuple[str, ...]:
     """Return the flags of a cell that was compared."""
     outputs = check.outputs.values() if check is not None else ()
-    lost, holes = any(found.lost_count for found in outputs), any(found.not_numbers for found in outputs)
+    lost = any(found.lost_count or found.differs for found in outputs)
+    holes = any(found.not_numbers for found in outputs)
     return tuple(name for name, due in ((SLICE_LOST, lost), (NOT_NUMBERS, holes)) if due)

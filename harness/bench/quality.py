@@ -103,6 +103,9 @@ class Judge:
         methods = [self.registry.methods[step.name].spec for step in planned.pipeline]
         exact = built.artifact.realised == "float32" and all(method.exact for method in methods)
         retrained = any(map(_retrains, methods, planned.pipeline))
+        if built.reference.alone and result.batch != 1:
+            why = f"an item's answer depends on the others in its call, and {result.batch} are answered at once here"
+            return OracleCheck(reason=why)
         binding, tf32 = planned.is_anchor or exact, bool(planned.target.params.get("tf32"))
         try:
             return judge(
@@ -201,6 +204,8 @@ def evaluation_batch(planned: PlannedCell, built: Built, state: TargetState | No
     """Return how many items a call takes while outputs are collected, where that cannot change them."""
     batch = planned.cell.options.batch
     free = state is not None and state.capabilities is not None and state.capabilities.dynamic_batch
+    if built.reference.alone:
+        return 1 if free else batch
     return max(batch, EVALUATION_BATCH) if free and built.model.precision.scheme != "dynamic" else batch
 
 

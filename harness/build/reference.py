@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.specs import Array, Arrays, Oracle
     from harness.types import Model
 
-REFERENCES = 2  # version of how they are made: older ones in the cache are made again
+REFERENCES = 3  # version of how they are made: older ones in the cache are made again
 BUDGET_S = 10.0  # an oracle that would take longer over all items makes room for the next one
 CALL_ELEMENTS = 1 << 20  # of inputs in one call: evaluators that are meant to be read unfold convolutions in memory
 ALIKE_DB = 60.0  # answers to the same items that differ by more are not those of one function
@@ -32,6 +32,7 @@ class Reference:
         items: How many.
         files: File of each output [items, …]; relative to their folder where they are stored.
         batch: Items per call that they were made with.
+        alone: An item's answer depends on the others in its call, so that one is due in each.
         seconds: What it took.
         reason: Why there are none; empty where there are.
     """
@@ -40,6 +41,7 @@ class Reference:
     items: int = 0
     files: Mapping[str, Path] = field(default_factory=dict)
     batch: int = 1
+    alone: bool = False
     seconds: float = 0.0
     reason: str = ""
 
@@ -50,6 +52,10 @@ class Reference:
 
 class _TooSlow(HarnessError):
     """The items would take longer than the budget."""
+
+
+class _Depends(HarnessError):
+    """An item's answer depends on the others in its call."""
 
 
 def write_reference(
@@ -71,7 +77,7 @@ def write_reference(
         items: How many.
         folder: Gets a file for each output.
         progress: Hears how far it is.
-        batch: Items per call, where the model takes any number: no answer may depend on it.
+        batch: Items per call, where the model takes any number; one where an answer depends on the others in its call.
 
     Raises:
         HarnessError: No oracle answered; the message tells what each of them met.
@@ -104,16 +110,22 @@ class _Run:
     batch: int
 
     def __call__(self, oracle: Oracle, budget_s: float) -> Reference:
+        batch = min(self.batch, max(1, CALL_ELEMENTS // self._elements()))
+        try:
+            return self._answers(oracle, budget_s, batch)
+        except _Depends:
+            return replace(self._answers(oracle, budget_s, 1), alone=True)
+
+    def _answers(self, oracle: Oracle, budget_s: float, batch: int) -> Reference:
         from harness.measure.outputs import write_outputs  # numpy, which only a builder that runs a model imports
 
         for file in self.folder.glob("*"):  # of one that was passed over
             file.unlink()
-        batch = min(self.batch, max(1, CALL_ELEMENTS // self._elements()))
         call, started = _Timed(oracle, self.model, self.items, budget_s, self.progress), time.monotonic()
         files, batch = write_outputs(
             call, self.model.inputs, self.model.axes, self.evaluation, self.folder, batch=batch, items=self.items
         )
-        return Reference(oracle.label, self.items, files, batch, time.monotonic() - started)
+        return Reference(oracle.label, self.items, files, batch, seconds=time.monotonic() - started)
 
     def _elements(self) -> int:
         """Return how many numbers the inputs of one item hold, in the data: the model may leave their size free."""
@@ -134,7 +146,8 @@ class _Timed:
     """Calls of an oracle; the first one tells how long all of them will take, and whether the answers are any measure.
 
     Raises:
-        HarnessError: The same items are answered differently when they are asked for again, or when one is alone.
+        HarnessError: The same items are answered differently when they are asked for again.
+        _Depends: Likewise when one is alone.
     """
 
     def __init__(
@@ -173,7 +186,7 @@ class _Timed:
         except Exception:  # noqa: BLE001  a model may need several items; then nothing is learnt
             return
         if not _alike(alone, {name: _first(array, self._axes.get(name, 0)) for name, array in found.items()}):
-            raise HarnessError("an item's answer depends on the others in its batch: nothing can be compared")
+            raise _Depends("an item's answer depends on the others in its batch")
 
     def _axis(self, name: str) -> int | None:
         return self._specs[name].axis if name in self._specs else None
