@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from harness.store import Run
 
 STAGES = ("fit", "compress", "export", "lower", "memory", "accuracy", "placement", "latency")
-_BUILT = frozenset(STAGES[:4])
+_MODEL = frozenset(STAGES[:3])  # of the steps in a lineage
 
 
 def where_time_went(run: Run) -> pd.DataFrame:
@@ -31,9 +31,23 @@ def where_time_went(run: Run) -> pd.DataFrame:
 def _seconds(run: Run, stage: str) -> float:
     if stage == "latency" and run.sets:
         return sum(item.seconds for item in run.sets.values())
+    if stage in _MODEL:
+        return sum(_steps(run, stage))
     taken = [record.seconds.get(stage, 0.0) for record in run.records]
-    # Records of cells that share a step carry the very same float; two steps never take the same time to the last bit.
-    return sum(set(taken)) if stage in _BUILT else sum(taken)
+    # Records of cells that share an artifact carry the very same float; two steps never take the same time to the bit.
+    return sum(set(taken)) if stage == "lower" else sum(taken)
+
+
+def _steps(run: Run, stage: str) -> list[float]:
+    """Return the seconds of each step of a stage; pipelines that begin alike share the steps that they begin with."""
+    found: dict[tuple[object, ...], float] = {}
+    for record in run.records:
+        key: tuple[object, ...] = (record.labels.get("workload"),)
+        for step in record.lineage:
+            key = (*key, step.stage, step.name, step.seconds)
+            if step.stage == stage:
+                found[key] = step.seconds
+    return list(found.values())
 
 
 def _cells(run: Run, stage: str) -> int:
