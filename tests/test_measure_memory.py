@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.measure import Member, measure_memory
+from harness.measure import min_fit as fitting
 from harness.measure.min_fit import limited, min_fit
 from harness.profiles import PROFILES
 from harness.types import Artifact, Memory, Options, Step
@@ -83,3 +86,60 @@ def test_without_writable_cgroups_the_reason_is_told(member, monkeypatch):
     fit, reason = min_fit(member(), MIB, timeout_s=60)
     assert fit is None
     assert "no memory cgroup is mounted" in reason
+
+
+def test_a_cgroup_that_fails_within_the_search_costs_the_figure_and_not_the_run(member, monkeypatch):
+    times = iter([100.0, 101.0])
+
+    def least(_member, _limit, _timeout_s):
+        for found in times:
+            return found
+        raise OSError(errno.EBUSY, "Device or resource busy", "/sys/fs/cgroup/harness-fit-1")
+
+    monkeypatch.setattr(fitting, "_least_ns", least)
+    fit, reason = min_fit(member(), 100 * MIB, timeout_s=60)
+    assert fit is None
+    assert reason.startswith("cgroups are not writable: [Errno 16]")
+
+
+@pytest.fixture
+def cgroups(tmp_path, monkeypatch):
+    """A folder that behaves as the kernel's: the limit's file comes and goes with a cgroup, which may be busy."""
+    root, busy = tmp_path / "cgroup", [0]
+    root.mkdir()
+    mkdir, rmdir = Path.mkdir, Path.rmdir
+
+    def make(folder, *args, **kwargs):
+        mkdir(folder, *args, **kwargs)
+        if folder.parent == root:
+            (folder / "memory.max").touch()
+
+    def remove(folder):
+        if folder.parent == root and busy[0]:
+            busy[0] -= 1
+            raise OSError(errno.EBUSY, "Device or resource busy", str(folder))
+        (folder / "memory.max").unlink(missing_ok=True)
+        rmdir(folder)
+
+    monkeypatch.setattr(fitting, "_parent", lambda: root)
+    monkeypatch.setattr(fitting, "REMOVE_S", 0.2)
+    monkeypatch.setattr(Path, "mkdir", make)
+    monkeypatch.setattr(Path, "rmdir", remove)
+    return root, busy
+
+
+def test_a_cgroup_is_removed_once_the_kernel_lets_go_of_it(cgroups):
+    root, busy = cgroups
+    busy[0] = 3
+    with limited(MIB) as folder:
+        assert (folder / "memory.max").read_text() == str(MIB)
+    assert not list(root.iterdir())
+
+
+def test_a_cgroup_that_stays_is_told_and_stops_nothing(cgroups, caplog):
+    root, busy = cgroups
+    (root / f"harness-fit-{MIB}").mkdir()  # of a run that was killed
+    busy[0] = 10**9
+    with limited(MIB):
+        pass
+    assert "could not be removed" in caplog.text

@@ -6,6 +6,10 @@ Resident sizes count clean, mapped weights that the kernel can drop and read aga
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
+import os
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -19,7 +23,9 @@ PRECISION = 0.02  # of the limit
 INFERENCES = 20
 REPEATS = 5  # the least counts: what else runs on the host only adds
 CLOCK_NS = 100_000  # of difference that is no slowdown: what faulting pages back in costs is far more
+REMOVE_S = 2.0  # that a cgroup may be busy after its process was killed
 _LIMITS = ("memory.max", "memory.limit_in_bytes")  # of cgroup version 2, and of version 1
+log = logging.getLogger("harness")
 
 
 @contextlib.contextmanager
@@ -29,7 +35,7 @@ def limited(limit_bytes: int) -> Generator[Path, None, None]:
     Raises:
         OSError: Cgroups are not writable here; the text says which.
     """
-    folder = _parent() / f"harness-fit-{limit_bytes}"
+    folder = _parent() / f"harness-fit-{os.getpid()}-{limit_bytes}"  # one that a killed run left has another number
     folder.mkdir()
     try:
         name = next((name for name in _LIMITS if (folder / name).exists()), None)
@@ -40,7 +46,21 @@ def limited(limit_bytes: int) -> Generator[Path, None, None]:
             (folder / "memory.swap.max").write_text("0")
         yield folder
     finally:
-        folder.rmdir()
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a cgroup as soon as the kernel has let go of its last process; one that stays costs no measurement."""
+    deadline = time.monotonic() + REMOVE_S
+    while folder.exists() and time.monotonic() < deadline:
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                break
+            time.sleep(REMOVE_S / 100)
+    if folder.exists():
+        log.warning("the cgroup %s could not be removed", folder)
 
 
 def _parent() -> Path:
@@ -59,9 +79,13 @@ def min_fit(member: Member, peak_bytes: int, *, timeout_s: float) -> tuple[int |
         timeout_s: For one launch.
     """
     try:
-        free = _least_ns(member, 4 * peak_bytes, timeout_s)
+        return _search(member, peak_bytes, timeout_s)
     except OSError as error:
         return None, f"cgroups are not writable: {error}"
+
+
+def _search(member: Member, peak_bytes: int, timeout_s: float) -> tuple[int | None, str]:
+    free = _least_ns(member, 4 * peak_bytes, timeout_s)
     if free is None:
         return None, "it does not run in a cgroup of its own"
     low, high = peak_bytes // 16, 2 * peak_bytes
