@@ -255,6 +255,16 @@ def not_the_baseline(forgery):
     in_record(lambda value: value.update(anchor=theirs.stem), target="openvino")(forgery)
 
 
+def otherwise_quiet(launch, **evidence):
+    """Nothing disturbed the launch but what is given, and it is called ok."""
+    for batch in launch["batches"]:
+        batch.update(cpu_ns=batch["wall_ns"], involuntary_switches=0, major_faults=0)
+    calm = {"hiccup_before": 0.0, "hiccup_after": 0.0, "steal": 0.0, "psi_cpu": 0.0, "throttled": 0, "major_faults": 0}
+    rate = {"canary_before_gflops": 100.0, "canary_after_gflops": 100.0, "canary_level": 1.0}
+    launch["noise"].update(verdict="ok", involuntary_switches_per_s=0.0, **calm, **rate)
+    launch["noise"].update(evidence)
+
+
 WRONG = {
     "oracle": "torch eager", "items": 450, "precision": "float32", "due_db": 60.0, "sqnr_db": 20.0,
     "outputs": {"logits": {"sqnr_db": 20.0, "worst_item_db": 10.0, "worst_item": 3, "first_item": 0}},
@@ -283,6 +293,14 @@ MUTATIONS = {
     "other threads than asked for": (in_launch(lambda v: v.update(threads_effective="7")), {"threads"}),
     "noise called quiet": (
         in_launch(lambda v: v["noise"].update(verdict="ok", hiccup_before=0.5)),
+        {"noise-verdict"},
+    ),
+    "memory pressure called quiet": (
+        in_launch(lambda v: otherwise_quiet(v, psi_memory=0.5)),
+        {"noise-verdict"},
+    ),
+    "a CPU that was slowed for its heat called quiet": (
+        in_launch(lambda v: otherwise_quiet(v, thermal=2)),
         {"noise-verdict"},
     ),
     "time that others had called ours": (

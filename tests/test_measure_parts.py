@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 
@@ -334,3 +335,15 @@ def test_what_nothing_watched_is_suspect_and_keeps_the_evidence():
     found = noise.unwatched(QUIET)
     assert (found.verdict, found.canary_before_gflops) == ("suspect", QUIET.canary_before_gflops)
     assert "device" in found.reasons[0]
+
+
+def test_every_threshold_is_a_signal_of_new_launches_and_of_stored_ones():
+    """Whoever re-judges a launch judges by all that it was judged by."""
+    around = counters.Disturbance(0.0, 0.0, 0, 0.0, 0.0, 0)
+    batch = Batch(0, 0, (1000,) * 10, 10_000, 10_000, 0, 0, 0)
+    calm = Probe(0.0, 100.0)
+    found = noise.assess([batch], calm, calm, around, threads=1, clean_gflops=100.0)
+    assert set(noise.signals(found, [batch], 1)) == set(THRESHOLDS)
+    assert noise.due(dataclasses.replace(found, psi_memory=0.5), [batch], 1) == "noisy"
+    assert noise.due(dataclasses.replace(found, thermal=1), [batch], 1) == "noisy"
+    assert noise.due(found, [batch], 1) == found.verdict == "ok"

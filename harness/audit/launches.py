@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.measure.noise import THRESHOLDS, cpu_wall, worst
+from harness.measure.noise import due
 from harness.profiles import Profile
 from harness.store.layout import set_name
 from harness.types import Batch, Launch, LaunchSet, NoiseVerdict, Options
@@ -69,9 +69,9 @@ def _launch(launch: Launch, item: LaunchSet, claims: Claims) -> Iterator[Breach]
         yield "set-index", f"names set {launch.set_index}, lies in {item.index}"
     if launch.discarded is not None and not launch.discarded.strip():
         yield "discard-reason", "is left out without a reason"
-    times = {"import": launch.import_ns, "load": launch.load_ns, "first inference": launch.first_ns}
+    times = {"start": launch.ready_ns, "load": launch.load_ns, "first inference": launch.first_ns}
     for what, ns in times.items():
-        if ns <= 0:
+        if ns is not None and ns <= 0:
             yield "start-times", f"{what} took {ns} ns"
     yield from _budget(launch, claims.profile)
     if launch.cell_id in claims.elsewhere:
@@ -124,23 +124,10 @@ def _between(batch: Batch) -> int:
 
 
 def _noise(launch: Launch, claims: Claims) -> Iterator[Breach]:
-    found = launch.noise
-    signals = {
-        "hiccup": max(found.hiccup_before, found.hiccup_after),
-        "involuntary switches": found.involuntary_switches_per_s,
-        "steal": found.steal,
-        "cpu pressure": found.psi_cpu,
-        "throttled periods": found.throttled,
-        "canary drift": abs(found.canary_after_gflops / found.canary_before_gflops - 1),
-        "canary level": found.canary_level,
-        "major faults": found.major_faults,
-    }
     asked = claims.options.get(launch.cell_id)
-    if asked is not None and asked.threads == 1:
-        signals["cpu/wall"] = cpu_wall(launch.batches)
-    due = worst([THRESHOLDS[name].judge(value) for name, value in signals.items() if value is not None])
-    if _MILD_FIRST.index(found.verdict) < _MILD_FIRST.index(due):
-        yield "noise-verdict", f"is called {found.verdict}, its evidence says {due}"
+    evident = due(launch.noise, launch.batches, asked.threads if asked else None)
+    if _MILD_FIRST.index(launch.noise.verdict) < _MILD_FIRST.index(evident):
+        yield "noise-verdict", f"is called {launch.noise.verdict}, its evidence says {evident}"
 
 
 def _batch(batch: Batch, launch: Launch, claims: Claims) -> Iterator[Breach]:

@@ -107,48 +107,64 @@ def assess(
         threads: cpu/wall near 1 means undisturbed with one thread only; with more it is recorded, not judged.
         clean_gflops: This host's clean mode; ``None`` until enough probes are known, then the level is not judged.
     """
-    wall_ns = max(1, sum(batch.wall_ns for batch in batches))
-    ours = cpu_wall(batches)
-    switches = sum(batch.involuntary_switches for batch in batches) / (wall_ns / 1e9) / max(1, threads)
-    faults = sum(batch.major_faults for batch in batches)
-    level = min(before.gflops, after.gflops) / clean_gflops if clean_gflops else None
-    signals: dict[str, float | None] = {
-        "cpu/wall": ours if threads == 1 else None,
-        "hiccup": max(before.hiccup, after.hiccup),
-        "involuntary switches": switches,
-        "steal": host.steal,
-        "cpu pressure": host.psi_cpu,
-        "memory pressure": host.psi_memory,
-        "thermal throttling": host.thermal,
-        "throttled periods": host.throttled,
-        "canary drift": abs(after.gflops / before.gflops - 1),
-        "canary level": level,
-        "major faults": faults,
-    }
-    verdicts: dict[str, NoiseVerdict] = {
-        name: THRESHOLDS[name].judge(value) for name, value in signals.items() if value is not None
-    }
-    reasons = tuple(_reason(name, signals[name], verdict) for name, verdict in verdicts.items() if verdict != "ok")
-    return Noise(
-        ours,
+    found = Noise(
+        cpu_wall(batches),
         before.hiccup,
         after.hiccup,
         before.gflops,
         after.gflops,
-        switches,
+        _switches_per_s(batches, threads),
         host.steal,
         host.psi_cpu,
         host.throttled,
-        faults,
-        worst(list(verdicts.values())),
-        reasons,
-        level,
+        sum(batch.major_faults for batch in batches),
+        "ok",
+        (),
+        min(before.gflops, after.gflops) / clean_gflops if clean_gflops else None,
         host.psi_memory,
         host.psi_io,
         host.thermal,
         loop_ns=_both(before.loop_ns, after.loop_ns),
         small_ns=_both(before.small_ns, after.small_ns),
     )
+    evidence = signals(found, batches, threads)
+    verdicts: dict[str, NoiseVerdict] = {name: THRESHOLDS[name].judge(value) for name, value in evidence.items()}
+    reasons = tuple(_reason(name, evidence[name], verdict) for name, verdict in verdicts.items() if verdict != "ok")
+    return replace(found, verdict=worst(list(verdicts.values())), reasons=reasons)
+
+
+def signals(found: Noise, batches: Sequence[Batch], threads: int | None) -> dict[str, float]:
+    """Return by name all that a verdict on a launch is due to; what the host does not tell is left out.
+
+    Args:
+        found: What was seen around the launch; its verdict is not read.
+        batches: Of the launch.
+        threads: That it was asked for; ``None`` where that is not known.
+    """
+    known: dict[str, float | None] = {
+        "cpu/wall": cpu_wall(batches) if threads == 1 else None,
+        "hiccup": max(found.hiccup_before, found.hiccup_after),
+        "involuntary switches": _switches_per_s(batches, threads) if threads else found.involuntary_switches_per_s,
+        "steal": found.steal,
+        "cpu pressure": found.psi_cpu,
+        "memory pressure": found.psi_memory,
+        "thermal throttling": found.thermal,
+        "throttled periods": found.throttled,
+        "canary drift": abs(found.canary_after_gflops / found.canary_before_gflops - 1),
+        "canary level": found.canary_level,
+        "major faults": sum(batch.major_faults for batch in batches),
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def due(found: Noise, batches: Sequence[Batch], threads: int | None) -> NoiseVerdict:
+    """Return the verdict that the evidence on a stored launch comes to; the arguments are those of ``signals``."""
+    return worst([THRESHOLDS[name].judge(value) for name, value in signals(found, batches, threads).items()])
+
+
+def _switches_per_s(batches: Sequence[Batch], threads: int) -> float:
+    wall_ns = max(1, sum(batch.wall_ns for batch in batches))
+    return sum(batch.involuntary_switches for batch in batches) / (wall_ns / 1e9) / max(1, threads)
 
 
 def _both(before: float | None, after: float | None) -> tuple[float, float] | None:
@@ -160,7 +176,7 @@ def unwatched(noise: Noise) -> Noise:
     return replace(noise, verdict="suspect", reasons=("suspect: timed on a device that nothing watches",))
 
 
-def _reason(name: str, value: float | None, verdict: NoiseVerdict) -> str:
+def _reason(name: str, value: float, verdict: NoiseVerdict) -> str:
     limit = THRESHOLDS[name]
     sign = "<=" if limit.better == "low" else ">="
     return f"{verdict}: {name} {value:.4g}{limit.unit} (ok {sign} {limit.ok:g}{limit.unit})"
