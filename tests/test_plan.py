@@ -248,7 +248,11 @@ def test_equal_plans_have_equal_hashes_whatever_is_installed() -> None:
     first = make_plan(asked, fakes.registry(), fakes.states(), 2)
     gone = fakes.states(ort=TargetState(Availability(False, "no")))
     assert first.plan_sha256 == make_plan(asked, fakes.registry(), gone, 2).plan_sha256
-    for change in ({"profile": "standard"}, {"seed": 1}, {"methods": ("fp16",)}, {"python": {"ort": "/x"}}):
+    changes = (
+        {"profile": "standard"}, {"seed": 1}, {"methods": ("fp16",)}, {"python": {"ort": "/x"}},
+        {"memory_limit_bytes": 2**30},
+    )  # fmt: skip
+    for change in changes:
         other = dataclasses.replace(asked, **change)  # type: ignore[arg-type]  # each of its field's type
         assert make_plan(other, fakes.registry(), fakes.states(), 2).plan_sha256 != first.plan_sha256
     limits = dataclasses.replace(asked, timeout_s=5, strict=True)

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from records import HOST_ID, PLAN, Host, cell, info, launch_set, record
+from records import HOST_ID, Host, cell, info, launch_set, record
 
 from harness import codec
-from harness.config import parse_config
+from harness.config import parse_config, read_config
 from harness.errors import HarnessError, RecordError
 from harness.store import RunStore, find_resumable, load_run, open_run, verify_run
 from harness.types import Memory, Quality
@@ -152,12 +152,12 @@ def test_resumable_is_the_newest_unfinished_run_of_the_plan_and_host(tmp_path):
         RunStore.create(tmp_path, info(run_id=run_id, started_utc=started)).close()
     RunStore.create(tmp_path, info(run_id="other", plan_sha256="ff" * 32, started_utc="2026-12-01T00:00:00")).close()
     RunStore.create(tmp_path, info(run_id="far", host_id=HOST_ID[:8] + "1" * 56, started_utc="2026-12-01")).close()
-    assert find_resumable(tmp_path, HOST_ID, PLAN).name == "b"
+    assert find_resumable(tmp_path, info()).name == "b"
     with open_run(tmp_path, info(run_id="")) as store:
         assert store.resumed
         assert store.folder.name == "b"
         store.finish(Host(state={"loadavg": "0.5"}))
-    assert find_resumable(tmp_path, HOST_ID, PLAN).name == "c"
+    assert find_resumable(tmp_path, info()).name == "c"
     assert load_run(store.folder).info.host_state_after == {"loadavg": "0.5"}
     with open_run(tmp_path, info(run_id="new"), fresh=True) as store:
         assert not store.resumed
@@ -170,10 +170,36 @@ def test_a_run_that_cannot_be_read_is_not_resumed(tmp_path):
     broken = first.folder.parent / "b"
     broken.mkdir()
     (broken / "run.json").write_text("{")
-    assert find_resumable(tmp_path, HOST_ID, PLAN) == first.folder
+    assert find_resumable(tmp_path, info()) == first.folder
     (first.folder / "manifest.jsonl").write_text("{}\n{}\n")
-    assert find_resumable(tmp_path, HOST_ID, PLAN) is None
-    assert find_resumable(tmp_path / "nowhere", HOST_ID, PLAN) is None
+    assert find_resumable(tmp_path, info()) is None
+    assert find_resumable(tmp_path / "nowhere", info()) is None
+
+
+def test_a_resumed_run_is_asked_for_what_is_asked_now(tmp_path):
+    """Energy was added on the command line: it is measured, so the run and its bench.toml say so."""
+    first = info(run_id="a")
+    RunStore.create(tmp_path, first).close()
+    more = replace(first.request, energy=True, strict=True)
+    with open_run(tmp_path, info(run_id="", request=more, command=("harness", "bench", "--energy"))) as store:
+        assert store.resumed
+    found = load_run(store.folder)
+    assert not found.problems
+    assert (found.info.request, found.info.command) == (more, ("harness", "bench", "--energy"))
+    assert (found.info.run_id, found.info.started_utc) == ("a", first.started_utc)
+    assert read_config(store.folder / "bench.toml") == more
+    assert not [problem for problem in verify_run(store.folder) if problem.file in {"run.json", "bench.toml"}]
+
+
+def test_a_run_is_resumed_after_something_was_installed_and_not_after_something_was_changed(tmp_path):
+    first = info(run_id="a")
+    RunStore.create(tmp_path, first).close()
+    added = {**first.packages, "tensorrt": "10.0"}
+    assert find_resumable(tmp_path, replace(first, packages={**first.packages, "numpy": "9.9"})) is None
+    assert find_resumable(tmp_path, replace(first, packages={"numpy": first.packages["numpy"]})) is None
+    with open_run(tmp_path, replace(first, run_id="", packages=added)) as store:
+        assert store.resumed
+    assert load_run(store.folder).info.packages == added
 
 
 def test_a_set_that_was_damaged_counts_as_not_there_and_can_be_measured_again(tmp_path):

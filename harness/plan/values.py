@@ -124,13 +124,21 @@ class Plan:
     def plan_sha256(self) -> str:
         """A hash of what is measured and how: a run of an equal plan may be resumed.
 
-        Availability and limits are left out, so that a retry after installing something resumes too.
+        Availability and the timeout are left out, so that a retry after installing something, or with more time,
+        resumes too. Under another memory limit a cell is another measurement.
         """
         rows = [
             [c.cell_id, c.workload.params, [step.params for step in c.pipeline], c.target.params] for c in self.cells
         ]
+        asked = self.request
         return sha256(
-            {"schema": SCHEMA, "profile": self.request.profile, "python": dict(self.request.python), "cells": rows}
+            {
+                "schema": SCHEMA,
+                "profile": asked.profile,
+                "python": dict(asked.python),
+                "memory_limit_bytes": asked.memory_limit_bytes,
+                "cells": rows,
+            }
         )
 
     @property

@@ -27,13 +27,14 @@ class RunInfo:
 
     Attributes:
         run_id: Empty until the folder exists: time and plan in one name.
-        request: What was asked for; bench.toml beside it is the text that plans it again.
+        request: What was asked for, last where the run was resumed; bench.toml beside it is the text that plans it
+            again.
         plan_sha256: Equal for equal plans: what resuming looks for.
         host_facts: Stable facts, hashed into ``host_id``; what cannot be read is "not available: reason".
         host_state, host_state_after: What changes while the host runs (frequency, pressure, load).
-        packages: Distribution -> version of all that was installed.
+        packages: Distribution -> version of all that was installed; what was added before the run was resumed too.
         plugins: Plugin -> distribution and version.
-        command: The command line as it was given.
+        command: The command line as it was given, last where the run was resumed.
         host_name: Readable; names the host's folder together with ``host_id``.
         host_id_after: Of the host when the run ended; another one means that the host changed under the run.
         host_facts_changed: Facts that were others when the run ended, as they were then: no such run verifies.

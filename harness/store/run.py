@@ -162,6 +162,20 @@ class RunStore:
             self.info = replace(self.info, loaded={**self.info.loaded, target: both})
             self._put(layout.RUN, files.encode(self.info, layout.RUN))
 
+    def ask(self, info: layout.RunInfo) -> None:
+        """Take over what is asked for now, and what is installed now: the records of a resumed run follow from it."""
+        self.info = replace(
+            self.info,
+            request=info.request,
+            command=info.command,
+            packages=info.packages,
+            package_records=info.package_records,
+            plugins=info.plugins,
+            host_facts={**self.info.host_facts, **info.host_facts},  # the facts of a device that came since
+        )
+        self._put(layout.RUN, files.encode(self.info, layout.RUN))
+        self._put(layout.CONFIG, dump_config(self.info.request).encode())
+
     def finish(self, host: Fingerprint) -> None:
         """Mark the run as complete, with the host as it is now: the same plan starts a new run from here on."""
         self.info = replace(
