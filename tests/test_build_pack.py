@@ -13,6 +13,7 @@ import pytest
 import records
 
 from harness.build import Built, Cache, build_plan, open_pack, pack, pack_request, write_pack
+from harness.build.packfile import Reader
 from harness.bundle.read import _digests, _packed
 from harness.codec import content_sha256
 from harness.config import write_config
@@ -243,6 +244,40 @@ def test_a_run_whose_artifacts_cannot_be_had_again_is_not_packed(toy, packed, tm
         store.write_record(dataclasses.replace(records.record(), cell_id=plan.cells[0].cell_id, artifact=other))
     with pytest.raises(HarnessError, match="not the one that the run measured"):
         pack(store.folder, tmp_path / "again.hpk", cache=toy.cache, registry=registry)
+
+
+def test_a_run_on_all_cores_is_packed_as_it_was_planned(toy, tmp_path, monkeypatch):
+    """Bench counts physical cores and the quota: with two threads to a core, logical CPUs plan other cells."""
+    from harness.build import packer
+
+    plan, registry, states = toy.plan("toy-base", threads=("all",))  # planned for 2 cores
+    results = build_plan(plan, toy.cache, registry=registry, states=states)
+    with RunStore.create(tmp_path / "results", records.info(request=plan.request)) as store:
+        write_config(store.folder / "bench.toml", plan.request)
+        for planned in plan.cells:
+            artifact = results[planned.cell_id].artifact
+            made = dataclasses.replace(records.record(), cell=planned.cell, cell_id=planned.cell_id, artifact=artifact)
+            store.write_record(made)
+    monkeypatch.setattr(packer.os, "sched_getaffinity", lambda _pid: set(range(4)))
+    monkeypatch.setattr(packer, "effective_cores", lambda: 2)
+    out = pack(store.folder, tmp_path / "b.hpk", cache=toy.cache, registry=registry)
+    reader = Reader(out)
+    assert set(reader.info.cells) == {planned.cell_id for planned in plan.cells}
+    reader.close()
+    monkeypatch.setattr(packer, "effective_cores", lambda: 4)
+    with pytest.raises(HarnessError, match=r"2 threads.*was measured, and is not planned now"):
+        pack(store.folder, tmp_path / "b.hpk", cache=toy.cache, registry=registry)
+
+
+def test_what_a_run_did_not_measure_is_not_packed(toy, packed, tmp_path):
+    _path, plan, registry, _states, results = packed
+    first = plan.cells[0].cell_id
+    with RunStore.create(tmp_path / "results", records.info(request=plan.request)) as store:
+        write_config(store.folder / "bench.toml", plan.request)
+        store.write_record(dataclasses.replace(records.record(), cell_id=first, artifact=results[first].artifact))
+    reader = Reader(pack(store.folder, tmp_path / "again.hpk", cache=toy.cache, registry=registry))
+    assert set(reader.info.cells) == {first}
+    reader.close()
 
 
 def test_nothing_built_is_nothing_to_pack(toy, tmp_path):

@@ -16,8 +16,9 @@ from harness.build.packfile import INFO, SCHEMA, PackedCell, PackInfo, Reader, W
 from harness.build.plane import Built, build_plan
 from harness.build.probe import probe_targets
 from harness.errors import HarnessError
+from harness.measure.cpus import effective_cores
 from harness.plan import Plan, Request, make_plan, resolve_targets
-from harness.types import Failure, Model
+from harness.types import Failure, Model, Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,29 +58,49 @@ def pack(
     from harness.plugins import load_registry
 
     cache, registry = cache or Cache(), registry or load_registry()
+    part = request is not None
     request = request or read_config(run_folder / "bench.toml")
     states = probe_targets(resolve_targets(request, registry), request.python, timeout_s=request.timeout_s)
-    plan = make_plan(request, registry, states, len(os.sched_getaffinity(0)))
+    plan = make_plan(request, registry, states, effective_cores())
     results = build_plan(plan, cache, registry=registry, states=states)
-    _compare(run_folder, results)
-    return write_pack(plan, results, cache, out)
+    return write_pack(plan, _measured(run_folder, results, part=part), cache, out)
 
 
-def _compare(run_folder: Path, results: Mapping[str, Built | Failure]) -> None:
-    """Refuse to pack artifacts that are not those that the run measured."""
+def _measured(run_folder: Path, results: Mapping[str, Built | Failure], *, part: bool) -> Mapping[str, Built | Failure]:
+    """Return what the run measured of what was built; artifacts that are not those that it measured are refused.
+
+    Args:
+        run_folder: The run.
+        results: What was built now.
+        part: Only some of the run's cells were to be built.
+    """
     from harness.store import load_run
 
-    for record in load_run(run_folder).records:
-        built = results.get(record.cell_id)
-        if record.artifact is None or built is None:
-            continue
-        if isinstance(built, Failure):
-            raise HarnessError(f"{record.labels} was measured, and cannot be built now: {built.reason}")
-        if built.artifact.sha256 != record.artifact.sha256:
+    records = [record for record in load_run(run_folder).records if record.artifact is not None]
+    for record in records:
+        built, name = results.get(record.cell_id), _name(record)
+        if built is None and not part:
             raise HarnessError(
-                f"the artifact of {' '.join(record.labels.values())} is not the one that the run measured",
+                f"{name} was measured, and is not planned now: what 'all' means changed since, such as the cores",
+                hint="run 'harness bench' again and pack that run",
+            )
+        if isinstance(built, Failure):
+            raise HarnessError(f"{name} was measured, and cannot be built now: {built.reason}")
+        if built is not None and built.artifact.sha256 != _sha256(record):
+            raise HarnessError(
+                f"the artifact of {name} is not the one that the run measured",
                 hint="plugins, packages or data changed since; run 'harness bench' again and pack that run",
             )
+    return {record.cell_id: results[record.cell_id] for record in records if record.cell_id in results}
+
+
+def _name(record: Record) -> str:
+    options = record.cell.options
+    return f"{' '.join(record.labels.values())} ({options.threads} threads, batch {options.batch})"
+
+
+def _sha256(record: Record) -> str:
+    return record.artifact.sha256 if record.artifact else ""
 
 
 def write_pack(plan: Plan, results: Mapping[str, Built | Failure], cache: Cache, out: Path) -> Path:
