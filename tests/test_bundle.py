@@ -19,9 +19,11 @@ from harness.bundle import find_cell, judge, markdown, open_bundle, write_bundle
 from harness.bundle.judge import TOLERANCE, _place
 from harness.bundle.redact import redact, shorten
 from harness.bundle.reproduce import judge_run
+from harness.bundle.write import request_of
 from harness.cli.main import call
 from harness.config import parse_config
 from harness.errors import PlanError, RecordError
+from harness.plan import Request
 from harness.plugins import load_registry
 from harness.store import load_run, manifest
 from harness.types import Interval
@@ -88,6 +90,15 @@ def test_the_command_plans_just_this_cell_and_its_anchor(opened):
     assert planned == {opened.record.cell_id, opened.record.anchor}
 
 
+def test_what_a_meter_of_the_machine_read_is_not_asked_for_elsewhere():
+    record = records.record()
+    info = records.info(request=Request(workloads=(records.WORKLOAD,), energy=True, meter="/home/alice/watts.csv"))
+    own = request_of(record, info)
+    assert (own.energy, own.meter) == (False, "")
+    counted = request_of(record, replace(info, request=replace(info.request, meter="")))
+    assert counted.energy
+
+
 @pytest.mark.parametrize(
     ("cell", "text"),
     [
@@ -107,11 +118,13 @@ def test_paths_of_the_machine_stay_out():
     info = records.info(
         command=("/opt/venv/bin/harness", "bench", "--out=/home/alice/results", "--python", "x=/u/v/python")
     )
-    info = replace(info, request=replace(info.request, python={"tflite": "/home/alice/tf/bin/python"}))
+    asked = replace(info.request, python={"tflite": "/home/alice/tf/bin/python"}, energy=True)
+    info = replace(info, request=replace(asked, meter="/home/alice/watts.csv"))
     kept = redact(info)
     assert "alice" not in str(kept)
     assert kept.command == ("…/harness", "bench", "--out=…/results", "--python", "x=…/python")
     assert kept.request.python == {"tflite": "…/python"}
+    assert kept.request.meter == "…/watts.csv"
     assert kept.host_facts == info.host_facts
     assert (
         shorten("channel-pruning:ratio=0.3,0.5+int8 results/a 1/2")

@@ -26,5 +26,6 @@ def redact(info: RunInfo) -> RunInfo:
         methods=tuple(map(shorten, info.request.methods)),
         targets=tuple(map(shorten, info.request.targets)),
         python={name: shorten(path) for name, path in info.request.python.items()},
+        meter=shorten(info.request.meter),
     )
     return replace(info, command=tuple(map(shorten, info.command)), request=request)

@@ -69,7 +69,10 @@ def _listed(records: Sequence[Record]) -> str:
 
 
 def request_of(record: Record, run: RunInfo) -> Request:
-    """Return the part of a run's request that plans just this cell and its anchor."""
+    """Return the part of a run's request that plans just this cell and its anchor.
+
+    What a bundle is not judged by is left out: scenarios, and the energy that a meter of the machine read.
+    """
     options = record.cell.options
     return dataclasses.replace(
         run.request,
@@ -82,6 +85,8 @@ def request_of(record: Record, run: RunInfo) -> Request:
         seed=options.seed,
         stages=False,
         scenarios=(),
+        energy=run.request.energy and not run.request.meter,
+        meter="",
     )
 
 
