@@ -26,11 +26,12 @@ from harness.api import Artifact, Model, Options, Precision
 from harness.isa import cpu_features, int8_dot_product
 from harness.measure import Member, run_set
 from harness.profiles import PROFILES
-from harness.selftest.vendor import _benchmark_app
+from harness.selftest.vendor import vendors_ns
 from harness.stats.latency import summarise
 from harness.stats.order import median_interval
 from harness.stats.ratio import paired_ratio
 from harness.types import Interval, LaunchSet, Step
+from harness_openvino.benchmark_app import TOOL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 FASTER = {"openvino": 3.2, "tflite": 3.2, "onnxruntime": 2.3}  # int8 against float32, one thread, lower bounds
@@ -192,9 +193,9 @@ def test_openvino_agrees_with_benchmark_app(ground: Ground) -> None:
     profile = dataclasses.replace(PROFILES["standard"], batch_ns=500_000_000, retries=0)
     logs, rates = [], []
     for number in range(APP_ROUNDS):
-        theirs = _benchmark_app(one, APP_SECONDS) if number % 2 else None
+        theirs = vendors_ns(TOOL, APP_SECONDS, one) if number % 2 else None
         found = run_set("app", number, "variants", "float32", [one], profile, 0, timeout_s=600)
-        theirs = _benchmark_app(one, APP_SECONDS) if theirs is None else theirs
+        theirs = vendors_ns(TOOL, APP_SECONDS, one) if theirs is None else theirs
         if isinstance(theirs, str):
             pytest.skip(theirs)
         (launch,) = found.launches

@@ -32,6 +32,8 @@ from harness.specs import (
     SupportsPlacements,
     TargetSpec,
     Task,
+    ToolRun,
+    VendorTool,
     WorkloadSpec,
     WorkloadView,
 )
@@ -102,7 +104,9 @@ __all__ = [
     "TargetSpec",
     "Task",
     "TensorSpec",
+    "ToolRun",
     "Unsupported",
+    "VendorTool",
     "Weights",
     "WorkloadSpec",
     "WorkloadView",

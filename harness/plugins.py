@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from harness import hookspecs, params
+from harness import environment, hookspecs, params
 from harness.errors import PlanError, PluginError
 from harness.inspection import InspectorSpec
 from harness.params import suggest
@@ -146,6 +146,9 @@ def _check(spec: object, kind: type, hook: str) -> str | None:
     for key, value in vars(spec).items():
         if key in _CALLS and not callable(value):
             return f"{kind.__name__} {name!r}: {key} is not callable"
+    patterns = getattr(spec, "environment", ())
+    if not isinstance(patterns, tuple) or not all(isinstance(pattern, str) for pattern in patterns):
+        return f"{kind.__name__} {name!r}: environment is not a tuple of names"
     declared = getattr(spec, "params", None)
     if declared is not None:
         wrong = params.problem(declared)
@@ -281,6 +284,7 @@ def _freeze(loader: _Loader) -> Registry:
     def frozen(kind: str) -> Mapping[str, Offer[Any]]:
         return MappingProxyType(dict(sorted(loader.offers[kind].items())))
 
+    environment.declare(name for offer in loader.offers["target"].values() for name in offer.spec.environment)
     return Registry(
         frozen("workload"),
         frozen("method"),

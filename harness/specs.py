@@ -351,6 +351,41 @@ class OracleSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToolRun:
+    """What a vendor's tool is asked to time.
+
+    Attributes:
+        artifact: A float32 file of the target, at its default parameters.
+        shapes: Input name -> all sizes, with the batch first.
+        seconds: To measure for.
+        cpu: The one to run on, with one thread.
+        environment: For the tool's process.
+    """
+
+    artifact: Artifact
+    shapes: Mapping[str, tuple[int, ...]]
+    seconds: float
+    cpu: int
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VendorTool:
+    """A vendor's own benchmark of its runtime, which ``harness selftest`` holds our times against.
+
+    Attributes:
+        name: For people, such as "benchmark_app".
+        median_ns: Median time of an inference, one after another, in ns. Raises ``MissingDependency`` where the tool is
+            not installed, and ``HarnessError`` where it gives no time.
+        bound: Its inputs are handed over once, before the time is taken.
+    """
+
+    name: str
+    median_ns: Callable[[ToolRun], float]
+    bound: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetSpec(Generic[P]):
     """A runtime on a device.
 
@@ -377,6 +412,9 @@ class TargetSpec(Generic[P]):
         examine: Model in a format that it accepts, with the precision that is asked for, and params -> what stands in
             the way or stays behind, such as nothing to quantize. It loads the model as it is and builds nothing; what
             a runtime raises then is the answer, told by ``known_errors``.
+        environment: Variables that the runtime reads, as patterns such as "ANDROID_*": the processes that probe, build
+            and measure inherit them, which they do of no variable beside a general list (``harness.environment``).
+        vendor_tools: Of its vendor, for ``harness selftest``.
     """
 
     name: str
@@ -397,6 +435,8 @@ class TargetSpec(Generic[P]):
     known_gaps: Mapping[str, str] = field(default_factory=dict)
     runs_on: Callable[[P], RunsOn] | None = None
     examine: Callable[[Model, P], tuple[Finding, ...]] | None = None
+    environment: tuple[str, ...] = ()
+    vendor_tools: tuple[VendorTool, ...] = ()
 
 
 @runtime_checkable

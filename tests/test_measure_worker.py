@@ -5,15 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 from bench_targets import install, member
 
 from harness import codec, imports
+from harness.build.pool import builder_environment
+from harness.environment import ALLOWED, THREADS, declare, inherited
 from harness.measure import channel
 from harness.measure.member import Setup
-from harness.measure.process import ENVIRONMENT, THREADS, Worker, WorkerLost, environment
+from harness.measure.process import Worker, WorkerLost
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +47,7 @@ def test_the_worker_imports_numpy_and_one_plugin_and_nothing_heavy(tmp_path, mon
     setup = tmp_path / "setup.json"
     setup.write_bytes(codec.dumps(Setup(member(tmp_path, "x"), "latency", "latency", 0)))
     loaded = subprocess.run(
-        [sys.executable, "-P", "-c", code, str(setup)], env=environment(1), capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", code, str(setup)], env=inherited(1), capture_output=True, text=True, check=True
     ).stdout.split()
     heavy = {"pandas", "scipy", "rich", "click", "torch", "onnx", "onnxruntime", "openvino", "ctypes.util", "asyncio"}
     assert not heavy & set(loaded)
@@ -59,10 +62,26 @@ def test_the_worker_imports_numpy_and_one_plugin_and_nothing_heavy(tmp_path, mon
 def test_the_environment_is_allow_listed_and_carries_the_threads(monkeypatch):
     monkeypatch.setenv("LD_PRELOAD", "/tmp/evil.so")
     monkeypatch.setenv("OMP_NUM_THREADS", "99")
-    found = environment(3)
-    assert set(found) <= {*ENVIRONMENT, *THREADS, "PYTHONUNBUFFERED", imports.VARIABLE}
+    monkeypatch.setenv("ANDROID_USER_HOME", "/home/alice")
+    monkeypatch.setattr("harness.environment._declared", set())
+    found = inherited(3)
+    assert all(
+        any(fnmatchcase(name, one) for one in (*ALLOWED, *THREADS, "PYTHONUNBUFFERED", imports.VARIABLE))
+        for name in found
+    )
+    declare(["ANDROID_*"])  # as a target's plugin does
+    assert inherited(3)["ANDROID_USER_HOME"] == "/home/alice"
     assert {found[name] for name in THREADS} == {"3"}
     assert found["PYTHONPATH"] == os.environ["PYTHONPATH"]
+
+
+def test_what_probes_and_builds_sees_the_same_host_as_what_measures(monkeypatch):
+    """A target that a variable leads to its runtime is not found by one process and lost by the next."""
+    for name in ("CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES", "CONDA_PREFIX", "DYLD_LIBRARY_PATH", "HF_HOME"):
+        monkeypatch.setenv(name, "/somewhere")
+    building, measuring = builder_environment(1), inherited(1)
+    assert {name: value for name, value in building.items() if name != "PYTHONHASHSEED"} == measuring
+    assert measuring["CUDA_HOME"] == measuring["NVIDIA_VISIBLE_DEVICES"] == "/somewhere"
 
 
 @pytest.mark.parametrize(

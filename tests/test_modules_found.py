@@ -11,10 +11,8 @@ import pytest
 from workload_jobs import job, workload
 
 import harness_torch
-from harness import imports
+from harness import environment, imports
 from harness.api import BadModel
-from harness.build import pool
-from harness.measure import process
 
 NET = """
 import torch
@@ -125,7 +123,7 @@ def test_any_layout_runs_and_its_file_loads_in_a_builder(
     np.save(folder / "x.npy", x["x"])
     done = subprocess.run(
         [sys.executable, "-P", "-c", script],
-        env=pool.environment(1),
+        env=environment.inherited(1),
         cwd="/",
         capture_output=True,
         text=True,
@@ -185,10 +183,8 @@ def test_workers_of_this_interpreter_import_from_where_the_parent_does(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(folder))
-    for environment in (pool.environment(1), process.environment(1)):
-        assert environment[imports.VARIABLE].split(":")[0] == str(folder)
-    for environment in (pool.environment(1, "/usr/bin/python3"), process.environment(1, "/usr/bin/python3")):
-        assert imports.VARIABLE not in environment
+    assert environment.inherited(1)[imports.VARIABLE].split(":")[0] == str(folder)
+    assert imports.VARIABLE not in environment.inherited(1, "/usr/bin/python3")
     told = imports.told(None)
     monkeypatch.setenv(imports.VARIABLE, told[imports.VARIABLE])
     monkeypatch.setattr(sys, "path", ["/other", sys.path[1]])

@@ -7,22 +7,28 @@ import json
 import shutil
 from pathlib import Path
 
+import fakes
+import numpy as np
 import pytest
 from launches import QUIET, launch_set
 
 from harness import codec
 from harness.cli.main import call
+from harness.errors import MissingDependency
 from harness.leaderboard import table
 from harness.leaderboard.vouched import sentences
+from harness.measure import Member
 from harness.measure.loadgen import read_summary
 from harness.plugins import load_registry
 from harness.report import report
-from harness.selftest import GROUPS, again, floor, recorded, run_selftest, simulated
+from harness.selftest import GROUPS, again, floor, recorded, run_selftest, simulated, vendor
 from harness.selftest import run as runner
 from harness.selftest.known import flips, least_by_chance, most_by_chance
 from harness.selftest.lab import Lab, judge
 from harness.selftest.values import Line, Report
+from harness.specs import VendorTool
 from harness.store import load_run
+from harness.types import Artifact, Options, Step
 
 NOISY = dataclasses.replace(QUIET, verdict="noisy")
 SETS = [launch_set(index, {"a": [[100] * 9]}) for index in range(5)]
@@ -81,13 +87,15 @@ def test_a_thousandfold_claim_is_rejected_and_the_same_product_told_honestly_is_
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(floor, "SIZE", 256)
     monkeypatch.setattr(floor, "model_member", lambda lab, target: "not tried here")
-    lab = Lab(load_registry(only={"null"}), tmp_path, full=False, calm_s=0, note=print)
+    lab = Lab(load_registry(only={"null", "onnxruntime"}), tmp_path, full=False, calm_s=0, note=print)
     monkeypatch.setattr(Lab, "trials", lambda self, plain, full: 1)
     product, cheat, *networks = floor.physical_floor(lab)
     if product.figures:  # where there are kernels for this CPU
         assert 0 < product.figures["percent_of_roofline"] < 120
         assert cheat.verdict == "pass"
-    assert {line.verdict for line in networks} == {"not-evaluable"}
+    assert [(line.name, line.verdict) for line in networks] == [
+        ("physical floor: a network on onnxruntime", "not-evaluable")
+    ]
 
 
 def test_known_work_is_calibrated_once_and_reproduced_against_the_last_time(tmp_path, monkeypatch):
@@ -149,6 +157,42 @@ def test_the_command_line_names_the_groups_and_writes_the_report(tmp_path, monke
     assert list(tmp_path.glob("*/selftest.json"))
     assert call(["selftest", "--only", "nothing", "--out", str(tmp_path)]) == 2
     assert "vendor" in GROUPS
+
+
+def test_the_tool_of_any_vendor_is_asked_and_what_it_lacks_is_told(tmp_path, monkeypatch):
+    """The core knows no runtime: a target of somebody else brings its vendor's tool with it."""
+    asked = []
+
+    def median_ns(run):
+        asked.append(run)
+        if len(asked) > 1:
+            raise MissingDependency("their-bench is not installed")
+        return 2.5e6
+
+    tool = VendorTool(name="their-bench", median_ns=median_ns)
+    registry = fakes.registry(
+        targets=(
+            fakes.target("theirs", "onnx", vendor_tools=(tool,)),
+            fakes.target("other", "onnx"),
+            fakes.target("null", "onnx", ranked=False),
+        )
+    )
+    lab = Lab(registry, tmp_path, full=False, calm_s=0.0, note=lambda _text: None)
+    named = []
+    monkeypatch.setattr(vendor, "_line", lambda _lab, name, target, _theirs, **_more: named.append((name, target)))
+    list(vendor.agreement(lab))
+    assert named == [
+        ("agreement with their-bench", "theirs"),
+        ("agreement with LoadGen on other", "other"),
+        ("agreement with LoadGen on theirs", "theirs"),
+    ]
+    np.save(tmp_path / "x.npy", np.zeros((8, 4), np.float32))
+    artifact = Artifact(tmp_path / "m", "onnx", "", "float32", "", 1, 1)
+    member = Member("c", "p", Step("theirs"), {}, artifact, Options(batch=16), tmp_path)
+    assert vendor.vendors_ns(tool, 3.0, member) == 2.5e6
+    assert (asked[0].shapes, asked[0].seconds) == ({"x": (16, 4)}, 3.0)
+    assert asked[0].environment["OMP_NUM_THREADS"] == "1"
+    assert vendor.vendors_ns(tool, 3.0, member) == "their-bench is not installed"
 
 
 def test_loadgens_summary_is_read():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import harness
-from harness import codec, imports
+from harness import codec, environment
 from harness.build.tasks import PROTOCOL, Hello, Reply, Request
 from harness.errors import RecordError
 from harness.explain import last_line
@@ -23,21 +23,13 @@ if TYPE_CHECKING:
 
     from harness.types import Status
 
-_ALLOWED = (
-    "CUDA_VISIBLE_DEVICES", "HF_HOME", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH",
-    "SSL_CERT_FILE", "TEMP", "TMP", "TMPDIR", "TORCH_HOME", "TZ", "USER", "VIRTUAL_ENV",
-)  # fmt: skip
-_PREFIXES = ("ADB_", "ANDROID_", "HARNESS_", "XDG_")
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _TAIL_BYTES = 2000
 _END_S = 5.0
 
 
-def environment(threads: int, python: str | None = None) -> dict[str, str]:
-    """Return the environment of a builder: what is allowed through, its threads, and where it imports from."""
-    kept = {name: value for name, value in os.environ.items() if name in _ALLOWED or name.startswith(_PREFIXES)}
-    fixed = {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
-    return {**kept, **dict.fromkeys(_THREADS, str(threads)), **fixed, **imports.told(python)}
+def builder_environment(threads: int, python: str | None = None) -> dict[str, str]:
+    """Return the environment of a builder: that of every process of ours, and hashes that give the same order."""
+    return {**environment.inherited(threads, python), "PYTHONHASHSEED": "0"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ class Builder:
         try:
             with name.open("wb") as output:
                 process = _spawn([*command, str(request_read), str(reply_write), str(os.getpid())],
-                                 (request_read, reply_write), output, environment(threads, python))  # fmt: skip
+                                 (request_read, reply_write), output, builder_environment(threads, python))  # fmt: skip
         except OSError:
             for descriptor in (request_write, reply_read):
                 os.close(descriptor)

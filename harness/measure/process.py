@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import codec, imports
+from harness import codec, environment
 from harness.explain import Where, died, is_memory
 from harness.measure import channel
 from harness.measure.worker_line import doing
@@ -21,16 +21,6 @@ from harness.types import Failure, Stage, Status
 if TYPE_CHECKING:
     from harness.measure.member import Member
 
-ENVIRONMENT = (
-    "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "CUDA_VISIBLE_DEVICES",
-    "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME", "CUDA_PATH", "SYSTEMROOT", "COVERAGE_PROCESS_START",
-    "ANDROID_ADB_SERVER_PORT", "ANDROID_ADB_SERVER_ADDRESS", "ANDROID_USER_HOME", "ADB_VENDOR_KEYS",
-)  # fmt: skip
-THREADS = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)  # fmt: skip
 TAIL_BYTES = 4000
 EXIT_WAIT_S = 5.0
 MEASURING = "harness.measure.worker"  # the module of the process that measures
@@ -42,12 +32,6 @@ class WorkerLost(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
         self.failure = failure
-
-
-def environment(threads: int, python: str | None = None) -> dict[str, str]:
-    """Return the environment of a worker: what is allowed, the threads of libraries, and where it imports from."""
-    kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    return kept | dict.fromkeys(THREADS, str(threads)) | {"PYTHONUNBUFFERED": "1"} | imports.told(python)
 
 
 class Worker:
@@ -81,7 +65,7 @@ class Worker:
                 stdout=self._log,
                 stderr=self._log,
                 pass_fds=(theirs_in, theirs_out),
-                env=environment(threads, python),
+                env=environment.inherited(threads, python),
                 start_new_session=True,
             )
         except OSError as error:
@@ -105,10 +89,6 @@ class Worker:
 
     def __exit__(self, *_exc: object) -> None:
         self.kill()
-
-    def since_start_ns(self) -> int:
-        """Return the time since just before the process was started."""
-        return time.perf_counter_ns() - self.started_ns
 
     def greet(self) -> None:
         """Wait for the handshake and check it."""

@@ -31,7 +31,7 @@ def physical_floor(lab: Lab) -> Iterator[Line]:
     sets = lab.sets("floor", panel, lab.trials(6, 10))
     yield _product(sets, _floor(panel[0], sets, top), disturbed)
     yield _cheat(sets, _floor(panel[1], sets, top))
-    for target in ("onnxruntime", "openvino", "tflite"):
+    for target in lab.runtimes("onnx", "tflite"):
         yield _network(lab, target, top)
 
 
@@ -119,13 +119,14 @@ class _Nothing:
 
 def _timed(ns: float) -> Latency:
     point = Interval(ns, None, None)
-    return Latency(point, None, None, ns, ns, 1e9 / ns, 0.0, 6, 0, 0, 60, ns, None, None, "anchor", "ok")
+    return Latency(point, None, None, ns, ns, 1e9 / ns, 0.0, 6, 0, 0, 60, None, None, "anchor", "ok")
 
 
 def known_weights(lab: Lab) -> Iterator[Line]:
     """int8 keeps a quarter of the bytes of the same matrices in float32."""
     title = "known weights by dtype"
-    both = [model_member(lab, "onnxruntime", method) for method in ("baseline", "int8")]
+    target = next(iter(lab.runtimes("onnx")), "that takes ONNX")
+    both = [model_member(lab, target, method) for method in ("baseline", "int8")]
     reason = next((found for found in both if isinstance(found, str)), None)
     if reason is not None:
         yield line(title, ("not-evaluable", reason))

@@ -65,6 +65,11 @@ class Lab:
             cell_id, offer.plugin, Step(target, given), codec.to_data(built), artifact, Options(), self._model()
         )
 
+    def runtimes(self, *formats: str) -> list[str]:
+        """Return the default targets that run models and take one of these formats, by name."""
+        specs = [offer.spec for offer in self.registry.targets.values()]
+        return sorted(spec.name for spec in specs if spec.default and spec.ranked and spec.accepts & set(formats))
+
     def _model(self) -> Path:
         """Return a folder with a file that stands for a model, what it declares, and items to run on."""
         folder = self.folder / "model"

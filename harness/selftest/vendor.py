@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from harness.bench.run import prepare
 from harness.bench.shared import member_of
 from harness.build import Built, Cache, build_plan
+from harness.environment import inherited
+from harness.errors import HarnessError
 from harness.measure import Member, cpus
 from harness.measure.cpus import effective_cores
-from harness.measure.process import environment
 from harness.measure.scenarios import run_scenario
 from harness.plan import Request
 from harness.profiles import PROFILES
 from harness.selftest.lab import Lab, canary_spread, judge, line, samples
 from harness.selftest.values import Line
+from harness.specs import ToolRun, VendorTool
 from harness.types import Failure, LaunchSet
 
 BATCH = 16  # of the default workload: an inference then lasts for more than a millisecond
 AGREE, AGREE_NS = 0.03, 30_000  # share above 1 ms, nanoseconds below it
-APP = (
-    "import os, sys; os.sched_setaffinity(0, [{cpu}]); sys.argv[0] = 'benchmark_app'; "
-    "from openvino.tools.benchmark.main import main; sys.exit(main())"
-)
 OURS = replace(PROFILES["quick"], batch_ns=150_000_000, warmup_ns=300_000_000)
 
 
 def agreement(lab: Lab) -> Iterator[Line]:
-    """Compare with OpenVINO's benchmark_app and with LoadGen SingleStream."""
-    name = "agreement with benchmark_app"
-    yield _line(lab, name, "openvino", lambda member: _benchmark_app(member, _seconds(lab)), bound=True)
-    for target in ("onnxruntime", "openvino"):
+    """Compare with the tools that targets name as their vendors', and with LoadGen SingleStream."""
+    for target in lab.runtimes("onnx", "tflite"):
+        for tool in lab.registry.targets[target].spec.vendor_tools:
+            theirs = partial(vendors_ns, tool, _seconds(lab))
+            yield _line(lab, f"agreement with {tool.name}", target, theirs, bound=tool.bound)
+    for target in lab.runtimes("onnx"):
         yield _line(lab, f"agreement with LoadGen on {target}", target, lambda member: _loadgen(member, _seconds(lab)))
 
 
@@ -48,8 +45,8 @@ def _seconds(lab: Lab) -> float:
 def _line(lab: Lab, name: str, target: str, theirs: Callable[[Member], float | str], *, bound: bool = False) -> Line:
     """Alternate our launch-set and their tool; the median log-ratio over rounds decides.
 
-    With ``bound`` their time is held against calls whose inputs were handed over before, as benchmark_app hands its
-    inputs over once: handing them over and copying outputs out, which end-to-end calls do, is not in its time.
+    With ``bound`` their time is held against calls whose inputs were handed over before: handing them over and copying
+    outputs out, which end-to-end calls do, is not in it.
     """
     member = model_member(lab, target)
     if isinstance(member, str):
@@ -99,32 +96,24 @@ def model_member(lab: Lab, target: str, method: str = "baseline") -> Member | st
     return member_of(planned, found, request)
 
 
-def _benchmark_app(member: Member, seconds: float) -> float | str:
-    """Return benchmark_app's median in ns: synchronous, one stream, one thread, float32."""
+def vendors_ns(tool: VendorTool, seconds: float, member: Member) -> float | str:
+    """Return the median of a vendor's tool in ns, or why there is none."""
     (cpu,) = cpus.choose(1)
-    command: list[Any] = [
-        sys.executable, "-c", APP.format(cpu=cpu), "-m", member.artifact.path, "-d", "CPU", "-api", "sync",
-        "-nstreams", "1", "-nthreads", "1", "-hint", "none", "-infer_precision", "f32", "-t", f"{seconds:.0f}",
-        "-shape", _shape(member),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(1), check=False)
-    match = re.search(r"Median:\s+([\d.]+) ms", done.stdout)
-    if "ModuleNotFoundError" in done.stderr:
-        return "benchmark_app is not installed"
-    if match is None:
-        return f"benchmark_app gave no median: {(done.stderr or done.stdout).strip()[-200:]}"
-    return float(match.group(1)) * 1e6
+    asked = ToolRun(
+        artifact=member.artifact, shapes=_shapes(member), seconds=seconds, cpu=cpu, environment=inherited(1)
+    )
+    try:
+        return tool.median_ns(asked)
+    except HarnessError as error:
+        return error.message
 
 
-def _shape(member: Member) -> str:
+def _shapes(member: Member) -> dict[str, tuple[int, ...]]:
     import numpy as np
 
     files = sorted(member.evaluation.glob("*.npy"))
     shapes = [np.load(file, mmap_mode="r", allow_pickle=False).shape[1:] for file in files]
-    return ",".join(
-        f"{file.stem}[{','.join(map(str, (member.options.batch, *shape)))}]"
-        for file, shape in zip(files, shapes, strict=True)
-    )
+    return {file.stem: (member.options.batch, *shape) for file, shape in zip(files, shapes, strict=True)}
 
 
 def _loadgen(member: Member, seconds: float) -> float | str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.api import TargetSpec, hookimpl
+from harness_openvino.benchmark_app import TOOL
 from harness_openvino.errors import KNOWN_ERRORS
 from harness_openvino.examine import examine
 from harness_openvino.lower import lower
@@ -29,6 +30,7 @@ def harness_targets() -> Iterator[TargetSpec[Any]]:
         examine=examine,
         packages=("openvino", "nncf"),
         extra="openvino",
+        vendor_tools=(TOOL,),
         known_errors=KNOWN_ERRORS,
         known_gaps=dict.fromkeys(
             ("seed:recurrent", "seed:lstm"), "OpenVINO names what it unrolls by a counter of the process"

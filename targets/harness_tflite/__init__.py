@@ -133,6 +133,7 @@ def harness_targets() -> Iterator[TargetSpec[Params]]:
         extra="tflite",
         known_errors=KNOWN_ERRORS,
         runs_on=runs_on,
+        environment=("ADB_*", "ANDROID_*"),
         examine=examine,
     )
 
