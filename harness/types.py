@@ -444,7 +444,6 @@ class Launch:
     set_index: int
     order: int
     pid: int
-    import_ns: int
     load_ns: int
     first_ns: int
     warmup_iterations: int
@@ -459,6 +458,9 @@ class Launch:
     batch_size: int = 1  # items in one iteration
     compute: tuple[Batch, ...] = ()  # the same with inputs bound before, where the session can; never ranked
     parts: tuple[Batch, ...] = ()  # each part of a split network alone, ``position`` is its place; never ranked
+    # From the start of the process until it could open the model, by its own clock. ``None`` in launches of older
+    # versions: there the parent read its clock later, after the member before had warmed up.
+    ready_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -539,13 +541,15 @@ class Latency:
         discarded: Launches that were left out for their noise.
         unsteady: Launches used that did not settle.
         samples: Timed iterations.
-        first_inference_ns: From the start of the process to the first output.
         statistics: Version of the code that summarised; older summaries are compared in their figures only.
         steadiness: Launches per class: flat, warmup, slowdown, unsteady.
         bootstrap: Two-level bootstrap of p50, a second opinion on its interval.
         p99_worst_ns: p99 of the worst launch, beside the median over launches.
         compute_ns: p50 with inputs bound before: compute only, never ranked beside end-to-end.
-        import_ns, load_ns, start_ns: Parts of ``first_inference_ns``: process start to ready, load, first inference.
+        time_to_first_inference_ns: From the start of the process to its first output, without the time in which it
+            was ready and not yet asked; ``None`` for launches of statistics 2 and older, where it held another
+            member's warm-up (it was called ``first_inference_ns`` there).
+        ready_ns, load_ns, start_ns: Its parts: process start to ready, load, first inference.
         ratio_hodges_lehmann: Of the sets' log-ratios, as a ratio: the typical one, beside the median.
         cliffs_delta: Of launch medians against the anchor's, -1 (always faster) to 1.
         parts_ns: Of a split network, each part's p50 alone, in their order.
@@ -562,7 +566,6 @@ class Latency:
     discarded: int
     unsteady: int
     samples: int
-    first_inference_ns: float
     ratio: Interval | None
     ratio_p10: Interval | None
     verdict: SpeedVerdict
@@ -573,9 +576,10 @@ class Latency:
     bootstrap: Interval | None = None
     p99_worst_ns: float | None = None
     compute_ns: Interval | None = None
-    import_ns: float | None = None
+    ready_ns: float | None = None
     load_ns: float | None = None
     start_ns: float | None = None
+    time_to_first_inference_ns: float | None = None
     ratio_hodges_lehmann: float | None = None
     cliffs_delta: float | None = None
     parts_ns: tuple[Interval, ...] | None = None

@@ -16,8 +16,8 @@ def launch(cell_id: str, index: int, rounds: Sequence[Sequence[int]], *, noise: 
     )
     known = {"steady": True, "inner_loops": 1, "discarded": None, "batch_size": 1} | changes
     return Launch(
-        cell_id, index, 0, 1, 10, 20, 30, 10, 10, known["steady"], known["inner_loops"], (0,), "1", batches, noise,
-        known["discarded"], known["batch_size"],
+        cell_id, index, 0, 1, 20, 30, 10, 10, known["steady"], known["inner_loops"], (0,), "1", batches, noise,
+        known["discarded"], known["batch_size"], ready_ns=10,
     )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_members_are_measured_side_by_side_and_killed(tmp_path):
         assert all(len(batch.ns) >= 5 for batch in launch.batches)
         assert launch.affinity == cpus.choose(1)
         assert launch.threads_effective == "1"
-        assert min(launch.import_ns, launch.load_ns, launch.first_ns) > 0
+        assert min(launch.ready_ns, launch.load_ns, launch.first_ns) > 0
         assert launch.noise.canary_before_gflops > 0
     assert not alive(launch.pid for launch in result.launches)
     assert codec.loads(LaunchSet, codec.dumps(result)) == result
@@ -172,6 +172,37 @@ def test_a_noisy_set_is_repeated_and_what_is_discarded_is_kept(tmp_path, monkeyp
     result = run([member(tmp_path, "anchor", ms=1)], rounds=2, retries=2, backoff_seconds=30.0)
     assert [bool(launch.discarded) for launch in result.launches] == [True, False]
     assert waits == [(1, 30.0)]  # once: before the repetition, not after the attempt that stands
+
+
+def test_the_start_of_a_member_holds_nothing_of_the_warm_up_before_it(tmp_path):
+    cells = [member(tmp_path, "anchor", ms=1), member(tmp_path, "other", ms=1), member(tmp_path, "third", ms=1)]
+    result = run(cells, rounds=2, warmup_ns=3_000_000_000, warmup_max_ns=4_000_000_000)
+    assert [launch.order for launch in result.launches] == [0, 1, 2]
+    assert all(launch.warmup_ns >= 3_000_000_000 for launch in result.launches)
+    starts = {launch.order: launch.ready_ns for launch in result.launches}
+    assert max(starts.values()) < 2_500_000_000, starts  # a start takes 0.3 s, beside other work some times that
+    found = summarise("other", "anchor", [result], profile())
+    assert found.time_to_first_inference_ns < 2_500_000_000
+
+
+def test_the_probe_does_not_start_beside_a_member_on_its_cpu(tmp_path, monkeypatch):
+    import os
+
+    from harness.measure import crew
+
+    starts, original = [], crew.Crew._worker
+
+    def watched(self, module, *args):
+        starts.append((module, os.sched_getaffinity(0), self.taken))
+        return original(self, module, *args)
+
+    monkeypatch.setattr(crew.Crew, "_worker", watched)
+    run([member(tmp_path, "anchor", ms=1)], rounds=2)
+    (probe, on, taken), (_member, beside, _taken) = starts
+    assert probe == crew.PROBE
+    if len(cpus.allowed()) > 1:
+        assert on == set(taken)
+        assert not on & beside
 
 
 def test_a_slow_member_does_not_outlive_its_budget(tmp_path):

@@ -4,13 +4,17 @@ import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from launches import QUIET, launch, launch_set
+from records import record, run_of
 
+from harness import codec
 from harness.errors import HarnessError
+from harness.leaderboard import table
 from harness.profiles import PROFILES
 from harness.stats import link_ratio, median_interval, paired_ratio, summarise, verdict
-from harness.types import Interval, LaunchSet
+from harness.types import Interval, Latency, Launch, LaunchSet
 
 QUICK, PUBLISH = PROFILES["quick"], PROFILES["publish"]
 
@@ -83,9 +87,29 @@ def test_summary_follows_from_its_samples():
     assert found.noise == "ok"
     assert (found.launches, found.samples, found.unsteady) == (6, 6 * 6 * 12, 0)
     assert found.throughput_per_s == pytest.approx(8e9 / found.mean_ns)
-    assert found.first_inference_ns == 60
+    assert found.time_to_first_inference_ns == 60
     assert found.p90_ns is not None
     assert found.p99_ns is None  # 432 samples, 662 are needed
+
+
+def test_a_start_that_an_older_version_clocked_from_outside_is_not_shown():
+    """It held the warm-up of the member before; as a launch and as a summary it is read, and left out."""
+    new = codec.to_data(launch("b", 0, [[1_000_000] * 12] * 6))
+    old = codec.from_data(Launch, {**without(new, "ready_ns"), "import_ns": 900_000_000})
+    assert old.ready_ns is None
+    found = summarise("b", "b", [dataclasses.replace(sets(1.0)[0], launches=(old,))], QUICK)
+    assert (found.time_to_first_inference_ns, found.ready_ns, found.load_ns) == (None, None, 20)
+    summary = codec.to_data(record().latency)
+    stored = {**without(summary, "time_to_first_inference_ns"), "first_inference_ns": 1e9, "import_ns": 9e8}
+    read = codec.from_data(Latency, stored)
+    row = table(run_of((dataclasses.replace(record(), latency=read),))).iloc[0]
+    assert row["p50_ns"] == read.p50_ns.point
+    assert "first_inference_ns" not in row
+    assert pd.isna(row["time_to_first_inference_ns"])
+
+
+def without(data, name):
+    return {key: value for key, value in data.items() if key != name}
 
 
 def test_the_anchor_and_a_cell_without_one():

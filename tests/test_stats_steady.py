@@ -106,7 +106,7 @@ def test_the_summary_says_what_the_launches_were_like_and_the_same_samples_give_
     sets = mixed(0)
     found = summarise("b", "a", sets, PROFILES["standard"])
     assert found.steadiness == {"flat": 10}
-    assert found.first_inference_ns == found.import_ns + found.load_ns + found.start_ns
+    assert found.time_to_first_inference_ns == found.ready_ns + found.load_ns + found.start_ns
     assert found.bootstrap.low <= found.p50_ns.point <= found.bootstrap.high
     assert found.cliffs_delta == 0
     assert found == summarise("b", "a", sets, PROFILES["standard"])

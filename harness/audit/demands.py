@@ -25,7 +25,7 @@ DEMANDS: Mapping[str, str] = {
     "affinity": "a launch was given at least as many CPUs as it has threads",
     "noise-verdict": "a launch's noise verdict is no milder than its evidence",
     "discard-reason": "a launch that does not count says why",
-    "start-times": "import, load and first inference took a positive time",
+    "start-times": "start, load and first inference took a positive time",
     # the run
     "overlap": "launch-sets do not overlap: one process measures at a time",
     "outside-run": "what was measured lies between the start and the end of the run",

@@ -114,7 +114,12 @@ _SPEED = (
     Column("p50_high_ns", "ns", "upper end of its 95 % interval", LOW),
     Column("p90_ns", "ns", "90th percentile; empty where the sample cannot carry it", LOW),
     Column("p99_ns", "ns", "99th percentile; empty where the sample cannot carry it", LOW),
-    Column("first_inference_ns", "ns", "from a fresh process to its first result: import, load and one inference", LOW),
+    Column(
+        "time_to_first_inference_ns",
+        "ns",
+        "from a fresh process to its first result: start, load and one inference; empty in runs of older versions",
+        LOW,
+    ),
     Column("throughput_per_s", "items/s", "items per second, one inference after another", HIGH),
     Column("speedup", "ratio", "t(anchor) / t(cell), paired within rounds; above 1 is faster; 1 for the anchor", HIGH),
     Column("speedup_low", "ratio", "lower end of its 95 % interval", HIGH),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness import codec
@@ -27,7 +27,7 @@ class Player:
     member: Member
     order: int
     worker: Worker
-    import_ns: int = 0
+    ready_ns: int = 0
     opened: Opened | None = None
     warmed: Warmed | None = None
     batches: list[Batch] = field(default_factory=list)
@@ -42,10 +42,17 @@ def aside(taken: Sequence[int]) -> Generator[bool, None, None]:
     if not spare or not hasattr(os, "sched_setaffinity"):
         yield False
         return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, spare)
-    try:
+    with _on(spare):
         yield True
+
+
+@contextlib.contextmanager
+def _on(wanted: Iterable[int]) -> Generator[None, None, None]:
+    """Let this thread, and what it starts meanwhile, run on these CPUs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, wanted)
+    try:
+        yield
     finally:
         os.sched_setaffinity(0, before)
 
@@ -91,9 +98,11 @@ class Crew:
         """Start, load and warm the members one after another; the others are stopped meanwhile.
 
         While one warms up, the next interpreter already starts on a CPU that is not measured, where there is one.
+        The probe starts on the measured CPUs, or before everything else: a member's start is not slowed by it.
         """
-        self._prober = self._worker(PROBE, None, 1, "harness", PROBE_BUDGET_S)
-        waiting = self._launch(0)
+        with contextlib.nullcontext() if self.alone else _on(self.taken):
+            self._prober = self._worker(PROBE, None, 1, "harness", PROBE_BUDGET_S)
+        waiting = None if self.alone else self._launch(0)
         self._prober.greet()
         for place in range(len(self.members)):
             player = waiting or self._launch(place)
@@ -119,8 +128,8 @@ class Crew:
     def _open(self, player: Player) -> bool:
         with self._guard(player):
             player.worker.greet()
-            player.worker.answer()
-            player.import_ns = player.worker.since_start_ns()
+            ready = player.worker.answer()
+            player.ready_ns = ready["ready_ns"] - player.worker.started_ns
             reply = player.worker.ask("open")
             player.opened = codec.from_data(Opened, reply["opened"], where="a worker's answer")
             return True
@@ -215,7 +224,7 @@ class Crew:
         """
         if self._prober is None:
             raise RuntimeError("the crew was not started")
-        return reading(self._prober.ask("probe", cpus=list(self.taken[:8])))
+        return reading(self._prober.ask("probe", cpus=list(self.taken)))
 
 
 def disturbance(window: tuple[Counters, Counters]) -> Disturbance:

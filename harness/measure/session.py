@@ -42,12 +42,15 @@ class Bench:
         return self.spec.known_errors if hasattr(self, "spec") else ()
 
     def configure(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Load the one plugin; answers when the session could be opened."""
+        """Load the one plugin, and tell when the session could be opened.
+
+        The time is this process's own: the parent may read the answer much later, and the clock is the system's.
+        """
         self.setup = codec.from_data(Setup, message["setup"], where="setup")
         member = self.setup.member
         self.spec = load_registry(only={member.plugin}).find("target", member.target.name).spec
         self.params = params.build(self.spec.params, member.params, owner=f"target {self.spec.name!r}")
-        return {}
+        return {"ready_ns": time.perf_counter_ns()}
 
     def open(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Pin, limit, load the artifact and run it once."""

@@ -179,7 +179,6 @@ def _launch(
         plan.index,
         player.order,
         player.worker.pid,
-        player.import_ns,
         opened.load_ns,
         opened.first_ns,
         warmed.iterations,
@@ -193,4 +192,5 @@ def _launch(
         batch_size=member.options.batch,
         compute=tuple(player.compute),
         parts=tuple(player.parts),
+        ready_ns=player.ready_ns,
     )

@@ -74,7 +74,7 @@ def _set(number: int, copies: int, rounds: int, batches: Iterator[np.ndarray]) -
     names = tuple(f"copy{place:02}" for place in range(copies))
     launches = tuple(
         Launch(
-            name, number, 0, 1, 1, 1, 1, 10, 1, True, 1, (0,), "1",
+            name, number, 0, 1, 1, 1, 10, 1, True, 1, (0,), "1",
             tuple(_batch(turn, next(batches).tolist()) for turn in range(rounds)), _NOISY,
         )
         for name in names

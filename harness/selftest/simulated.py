@@ -45,7 +45,7 @@ def _launch(name: str, ns: float, number: int, drift: np.ndarray, chance: np.ran
     spikes = 1 + (chance.random(len(error)) < SPIKES) * chance.exponential(1.0, len(error))
     series = (ns * np.exp(chance.normal(0, LAUNCH) + drift + error) * spikes).astype(int)
     batches = tuple(_batch(place, values.tolist()) for place, values in enumerate(series.reshape(ROUNDS, PER_BATCH)))
-    return Launch(name, number, 0, 1, 1, 1, 1, 10, 1, True, 1, (0,), "1", batches, _QUIET)
+    return Launch(name, number, 0, 1, 1, 1, 10, 1, True, 1, (0,), "1", batches, _QUIET)
 
 
 def _batch(number: int, ns: Sequence[int]) -> Batch:

@@ -22,7 +22,7 @@ from harness.types import Interval, Latency, Launch, LaunchSet, NoiseVerdict, Sp
 CV_OK, CV_NOISY = 0.02, 0.05  # robust CV of launch medians (MEASUREMENT 1.8)
 DISCARDED_OK, DISCARDED_NOISY = 0.10, 0.30
 UNSTEADY = 0.20
-STATISTICS = 2  # version of what is written here; a summary of an older one is checked in its figures only
+STATISTICS = 3  # version of what is written here; a summary of an older one is checked in its figures only
 WIDTH_NOISY = 2.0  # times the profile's target
 
 
@@ -70,7 +70,6 @@ def summarise(cell_id: str, anchor_id: str | None, sets: Sequence[LaunchSet], pr
         discarded=len(every) - len(used),
         unsteady=unsteady,
         samples=len(pooled),
-        first_inference_ns=_median_of(used, lambda launch: launch.import_ns + launch.load_ns + launch.first_ns),
         ratio=ratios[0] if ratios else None,
         ratio_p10=ratios[1] if ratios else None,
         verdict=word,
@@ -81,9 +80,10 @@ def summarise(cell_id: str, anchor_id: str | None, sets: Sequence[LaunchSet], pr
         bootstrap=bootstrap,
         p99_worst_ns=_percentile(used, len(pooled), 0.99, max),
         compute_ns=_compute(used),
-        import_ns=_median_of(used, lambda launch: launch.import_ns),
+        ready_ns=_median_of(used, lambda launch: launch.ready_ns),
         load_ns=_median_of(used, lambda launch: launch.load_ns),
         start_ns=_median_of(used, lambda launch: launch.first_ns),
+        time_to_first_inference_ns=_median_of(used, _to_first_inference),
         ratio_hodges_lehmann=_typical_ratio(kept, cell_id, anchor_id) if ratios else None,
         cliffs_delta=_delta(kept, medians, anchor_id) if ratios else None,
         parts_ns=_parts(used),
@@ -153,8 +153,13 @@ def _delta(sets: Sequence[LaunchSet], medians: Sequence[float], anchor_id: str |
     return cliffs_delta(medians, others) if others else None
 
 
-def _median_of(launches: Sequence[Launch], value: Callable[[Launch], float]) -> float:
-    return float(statistics.median(value(launch) for launch in launches))
+def _median_of(launches: Sequence[Launch], value: Callable[[Launch], float | None]) -> float | None:
+    known = [found for launch in launches if (found := value(launch)) is not None]
+    return float(statistics.median(known)) if known else None
+
+
+def _to_first_inference(launch: Launch) -> float | None:
+    return None if launch.ready_ns is None else launch.ready_ns + launch.load_ns + launch.first_ns
 
 
 @functools.cache

@@ -116,8 +116,8 @@ def _latency(run: Run, record: Record) -> Iterator[str]:
 
 
 _FIGURES = (
-    "p50_ns", "p90_ns", "p99_ns", "min_ns", "mean_ns", "throughput_per_s", "robust_cv", "samples", "first_inference_ns",
-    "ratio", "ratio_p10",
+    "p50_ns", "p90_ns", "p99_ns", "min_ns", "mean_ns", "throughput_per_s", "robust_cv", "samples", "ratio",
+    "ratio_p10",
 )  # fmt: skip
 
 
