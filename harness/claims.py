@@ -19,6 +19,7 @@ LESS = "less_than_asked"
 LEAST = 0.5  # of what was asked for, below which a step is said to have done less
 NOTHING = 0.005  # a smaller share is not told of a step that was not asked for any
 NOT_ACTUALLY = "not_actually_"
+NO_MODEL = "runs_no_model"  # of cells whose target runs no model: shown as the harness's own cost, never ranked
 _DONE = {
     "pruning": "pruned",
     "decomposition": "decomposed",

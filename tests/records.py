@@ -103,12 +103,12 @@ def latency(
         discarded=0 if noise == "ok" else 1,
         unsteady=0,
         samples=180,
-        first_inference_ns=p50 * 5,
         ratio=ratio,
         ratio_p10=ratio,
         verdict=word,
         noise=noise,
         reasons=() if noise == "ok" else ("robust CV 7.1 % of launch medians",),
+        time_to_first_inference_ns=p50 * 5,
     )
 
 
@@ -307,6 +307,7 @@ def board_records() -> tuple[Record, ...]:
             artifact=artifact(0),
             coverage=None,
             lineage=(),
+            flags=("runs_no_model",),
         ),
     )
 
@@ -372,7 +373,6 @@ def _launch(
         set_index=index,
         order=order,
         pid=4000 + order,
-        import_ns=47_000_000,
         load_ns=31_000_000,
         first_ns=9_000_000,
         warmup_iterations=10,
@@ -383,6 +383,7 @@ def _launch(
         threads_effective="1",
         batches=tuple(batches),
         noise=seen,
+        ready_ns=47_000_000,
     )
 
 

@@ -104,7 +104,13 @@ def test_hostile_names_are_harmless_in_the_benchmark_file():
 
 def test_a_system_description_has_the_keys_of_the_checker_and_guesses_nothing():
     info = load_run(REFERENCE).info
-    found = system_description(info)
+    run = load_run(REFERENCE)
+    found = system_description(info, run.records)
+    ran = {record.provenance["runtime"] for record in run.records if "runtime" in record.provenance}
+    assert set(found["framework"].split(", ")) == ran
+    own = replace(records.record(), provenance={"runtime": "somebody-elses 3.1"})
+    assert system_description(info, (own,))["framework"] == "somebody-elses 3.1"
+    assert system_description(info)["framework"].startswith("not available")
     assert len(KEYS) == len(set(KEYS)) == 35
     assert set(found) == set(KEYS)
     assert found["host_processor_model_name"] == info.host_facts["cpu_model_name"]
@@ -145,6 +151,15 @@ def tree(root: Path, hosts: int = 3, records_of=lambda host: ()) -> Path:
 def pair(host: int):
     speeds = (2.0, 2.5, 3.2)
     return (records.record(), records.record("int8", latency=records.latency(1.0, speed_up=speeds[host])))
+
+
+def test_a_fleet_leaves_out_targets_that_run_no_model(tmp_path):
+    def made(_host: int):
+        idle = records.record("baseline", "idle", flags=("noisy", "runs_no_model"))
+        return (records.record(), idle)
+
+    build_index(tree(tmp_path, records_of=made))
+    assert {line.target for line in fleet(tmp_path)} == {"onnxruntime"}
 
 
 def test_a_fleet_is_the_geometric_mean_over_machines(tmp_path):

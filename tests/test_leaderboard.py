@@ -136,6 +136,15 @@ def test_estimates_and_the_null_target_are_never_ranked():
     assert next(iter(frame["method"][frame["ranked"]])) != "fp16"
 
 
+def test_a_target_that_runs_no_model_is_known_by_its_flag_and_not_by_its_name():
+    idle = record("baseline", "idle", artifact=replace(artifact(), flags=("runs_no_model",)))
+    failing = failed("baseline", "rests", "failed", "latency", "rests", "no", flags=("runs_no_model",))
+    frame = table(run_of((record(), idle, failing, record("baseline", "null"))))
+    assert list(frame["target"][frame["overhead"]]) == ["idle", "rests"]
+    assert not only(frame, target="idle")["ranked"]
+    assert only(frame, target="null")["ranked"]  # of somebody else, and it runs models
+
+
 def test_ratios_to_unlike_anchors_are_never_in_one_order():
     made = [("a", 4.0, "float32"), ("b", 3.0, "float16"), ("c", 2.0, "float32"), ("d", 1.5, "float16")]
     records = tuple(
@@ -345,6 +354,19 @@ def test_the_pareto_front_is_found_within_a_target_and_knows_directions():
     worse = [replace(item, quality=rmse(value)) for item, value in ((a, 54.0), (b, 50.0))]
     assert list(mark_pareto(table(run_of(tuple(worse))))["pareto"]) == [True, True]
     assert frame.attrs == table(run_of((a, b, c))).attrs
+
+
+def test_where_the_time_went_counts_a_step_that_pipelines_share_once():
+    """Pruning is run once for two cells, of which one goes on; the seconds of its stage hold both its steps."""
+    fit = lineage()
+    prune = replace(fit[0], stage="compress", name="prune", seconds=8.0)
+    quantize = replace(fit[0], stage="compress", name="qat", seconds=5.0)
+    cells = (
+        record("prune", lineage=(*fit, prune), seconds={"fit": 41.5, "compress": 8.0, "lower": 1.0}),
+        record("prune+qat", lineage=(*fit, prune, quantize), seconds={"fit": 41.5, "compress": 13.0, "lower": 2.0}),
+    )
+    frame = where_time_went(run_of(cells))
+    assert dict(zip(frame["stage"], frame["seconds"], strict=True)) == {"fit": 41.5, "compress": 13.0, "lower": 3.0}
 
 
 def test_where_the_time_went_counts_a_shared_step_once():

@@ -226,6 +226,15 @@ def test_the_best_configuration_keeps_both_limits():
     assert "over the limit" in none.offers[0].reason
 
 
+def test_a_target_that_runs_no_model_is_no_offer():
+    (run,) = fleet(box=4.0)
+    modelless = tuple(replace(item, flags=(*item.flags, "runs_no_model")) for item in run.records)
+    found = procure(
+        [replace(run, records=modelless)], workload=records.WORKLOAD, slo=None, accuracy=None, prices=Prices()
+    )
+    assert (found.offers[0].best, found.offers[0].measured) == (None, 0)
+
+
 def priced(tmp_path: Path, runs, extra: str = "") -> Prices:
     fast, slow = sorted(run.unit for run in runs)
     text = f"""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from harness import codec
 from harness.audit.launches import Breach
-from harness.leaderboard.rows import NO_MODEL
+from harness.leaderboard.rows import runs_no_model
 from harness.stats.roofline import impossible_ceilings, limit_ns, roofline, too_fast, work_of
 from harness.store.verify import differences
 from harness.types import Record
@@ -18,7 +18,7 @@ def breaches(record: Record) -> Iterator[Breach]:
     One that names no ceilings is held against what no CPU reaches.
     """
     artifact, latency = record.artifact, record.latency
-    if artifact is None or latency is None or NO_MODEL in artifact.flags:
+    if artifact is None or latency is None or runs_no_model(record):
         return
     options, told = record.cell.options, record.roofline
     work = work_of(

@@ -66,7 +66,11 @@ class CheckPart:
 
 @dataclass(frozen=True)
 class Context:
-    """What all records of a run share."""
+    """What all records of a run share.
+
+    Attributes:
+        modelless: Names of the targets that run no model.
+    """
 
     host_id: str
     profile: str
@@ -74,6 +78,11 @@ class Context:
     plugin_sources: Mapping[str, str]
     strict: bool = False
     strict_share: float = cover.STRICT_SHARE
+    modelless: frozenset[str] = frozenset()
+
+    def flags(self, planned: PlannedCell) -> tuple[str, ...]:
+        """Return what is known of a cell by its target alone."""
+        return (claims.NO_MODEL,) if planned.target.name in self.modelless else ()
 
     def state(self, planned: PlannedCell) -> TargetState | None:
         """Return the probed state of a cell's target."""
@@ -122,6 +131,7 @@ def failed_record(
         reason=failure.reason,
         lineage=built.model.lineage if built else (),
         artifact=_published(built.artifact) if built else None,
+        flags=context.flags(planned),
         oracle=oracle,
         finished_utc=utc_now(),
     )
@@ -164,7 +174,7 @@ def finished_record(done: Finished, context: Context) -> Record:
     """Return the record of a measured cell."""
     planned, built = done.planned, done.built
     state = context.state(planned)
-    flags = _flags(done)
+    flags = tuple(dict.fromkeys((*context.flags(planned), *_flags(done))))
     broken = violation(done.roofline, done.latency) if done.latency else None
     doubt = broken or (doubtful(flags, done.check.coverage, context.strict_share) if context.strict else None)
     return Record(

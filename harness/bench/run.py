@@ -126,14 +126,13 @@ def _info(
     registry: Registry,
     pack: Path | None,
 ) -> RunInfo:
-    lock = package_lock()
-    sources = sources_of(registry)
+    sources = _sources_of_plan(plan, registry)
     return RunInfo(
         schema=SCHEMA,
         run_id="",
         request=request,
         plan_sha256=sha256(
-            [plan.plan_sha256, host.host_id, lock, sources, harness.__version__, file_sha256(pack) if pack else ""]
+            [plan.plan_sha256, host.host_id, sources, harness.__version__, file_sha256(pack) if pack else ""]
         ),
         profile=request.profile,
         seed=request.seed,
@@ -141,7 +140,7 @@ def _info(
         host_id=host.host_id,
         host_facts={**host.facts, **_devices(states)},
         host_state=host.state,
-        packages=lock,
+        packages=package_lock(),
         package_records=package_records(),
         plugins={info.name: f"{info.distribution} {info.version}" for info in registry.plugins},
         command=(Path(sys.argv[0]).name, *sys.argv[1:]),
@@ -154,6 +153,14 @@ def sources_of(registry: Registry) -> dict[str, str]:
     kinds = (registry.workloads, registry.methods, registry.exporters, registry.targets)
     found = dict.fromkeys((info.name for info in registry.plugins), "")
     return found | {offer.plugin: offer.source_sha256 for offers in kinds for offer in offers.values()}
+
+
+def _sources_of_plan(plan: Plan, registry: Registry) -> dict[str, str]:
+    """Return the hash of the source of each plugin that the cells come from; one that is added changes none of them."""
+    used = {item.plugin for cell in plan.cells for item in (cell.workload, *cell.pipeline, cell.target)}
+    used |= {registry.exporters[name].plugin for cell in plan.cells for name in cell.exporters}
+    used |= {offer.plugin for offer in registry.oracles.values()}
+    return {plugin: source for plugin, source in sources_of(registry).items() if plugin in used}
 
 
 def _work(
@@ -173,6 +180,7 @@ def _work(
         sources,
         strict=request.strict,
         strict_share=request.strict_share,
+        modelless=frozenset(name for name, offer in registry.targets.items() if not offer.spec.ranked),
     )
     records = [
         _write_failed(planned, planned.impossible, context, store, registry)

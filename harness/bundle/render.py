@@ -26,7 +26,6 @@ _HOST = (
     "kernel",
     "governor",
 )
-_PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "openvino", "ai-edge-litert", "tensorrt")
 HEAD = ("check", "outcome", "bundle", "here", "reason")
 
 
@@ -135,7 +134,9 @@ def _where(record: Record, run: Run) -> Iterator[tuple[str, str]]:
     )
     yield "measured", f"{run.info.started_utc} to {run.info.finished_utc}"
     yield "profile", record.profile
-    yield from ((name, run.info.packages[name]) for name in _PACKAGES if name in run.info.packages)
+    yield "runtime", record.provenance.get("runtime") or "not known"
+    plugins = {made.plugin: made.version for made in record.lineage}
+    yield from ((f"plugin {name}", version) for name, version in plugins.items())
     yield "packages", f"{len(run.info.packages)}, all in {RUN}/run.json"
 
 

@@ -52,5 +52,5 @@ def _bytes(run: object, form: str) -> bytes:
     if form == "mlperf-system":
         if run.info is None:
             raise RecordError(f"{run.path}/run.json cannot be read, so the host is not known")
-        return (json.dumps(system_description(run.info), indent=2) + "\n").encode()
+        return (json.dumps(system_description(run.info, run.records), indent=2) + "\n").encode()
     return render(table(run), form)

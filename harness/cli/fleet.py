@@ -28,9 +28,8 @@ def command(*, index: Path, workload: str | None, target: str | None, sort: str,
     The order is that of the geometric mean of their speed-ups, each machine being one replicate.
     """
     from harness.exchange.fleet import fleet
-    from harness.leaderboard.rows import OVERHEAD_TARGETS
 
-    lines = fleet(index, workload=workload, target=target, sort=sort, overhead=OVERHEAD_TARGETS)
+    lines = fleet(index, workload=workload, target=target, sort=sort)
     if as_json:
         print_json(lines)
         return

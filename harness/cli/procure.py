@@ -40,7 +40,6 @@ def command(
     estimated, and what the evidence does not decide is said.
     """
     from harness.codec import write_whole
-    from harness.leaderboard.rows import OVERHEAD_TARGETS
     from harness.procure import Prices, parse_floor, parse_slo, procure, read_prices
     from harness.procure.render import svg
     from harness.store import find_runs, load_run
@@ -57,7 +56,6 @@ def command(
         slo=parse_slo(limit) if limit else None,
         accuracy=parse_floor(floor) if floor else None,
         prices=read_prices(prices_file) if prices_file else Prices(),
-        overhead=OVERHEAD_TARGETS,
     )
     if plot is not None:
         if not any(offer.bars for offer in found.offers):

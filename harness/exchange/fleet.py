@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats as scipy_stats
 
+from harness.claims import NO_MODEL
 from harness.errors import PlanError, RecordError
 from harness.exchange.index import FILE, arrow
 from harness.params import suggest
@@ -65,10 +65,7 @@ def index_of(path: Path) -> Path:
     return file
 
 
-def fleet(
-    path: Path, *, workload: str | None = None, target: str | None = None, sort: str = "speedup",
-    overhead: Collection[str] = (),
-) -> list[Line]:  # fmt: skip
+def fleet(path: Path, *, workload: str | None = None, target: str | None = None, sort: str = "speedup") -> list[Line]:
     """Return the board of an index, best first within each workload, target and options.
 
     A cell that a machine measured several times counts once, as in the newest record.
@@ -79,7 +76,7 @@ def fleet(
     """
     if sort not in ORDERS:
         raise PlanError(f"no fleet is sorted by {sort!r}", hint=suggest(sort, ORDERS, "order"))
-    table = _newest(_ranked(_read(index_of(path), workload, target), overhead))
+    table = _newest(_ranked(_read(index_of(path), workload, target)))
     lines = [_line(row) for row in _grouped(table).to_pylist()]
     column, sign = ORDERS[sort]
 
@@ -92,7 +89,7 @@ def fleet(
 
 
 _READ = (*KEYS, "host", "run", "cell_id", "finished_utc", "status", "kind", "verdict", "speedup", "p50_ns", "drop",
-         "peak_memory_bytes", "artifact_bytes")  # fmt: skip
+         "peak_memory_bytes", "artifact_bytes", "flags")  # fmt: skip
 
 
 def _read(file: Path, workload: str | None, target: str | None) -> Any:
@@ -114,13 +111,12 @@ def _read(file: Path, workload: str | None, target: str | None) -> Any:
     return table
 
 
-def _ranked(table: Any, overhead: Collection[str]) -> Any:
+def _ranked(table: Any) -> Any:
     pa = arrow()
     pc = pa.compute
     good = pc.and_(pc.equal(table["status"], "ok"), pc.equal(table["kind"], "measured"))
-    if overhead:
-        good = pc.and_(good, pc.invert(pc.is_in(table["target"].cast(pa.string()), pa.array(list(overhead)))))
-    return table.filter(good)
+    modelless = pc.match_substring(table["flags"].cast(pa.string()), NO_MODEL)
+    return table.filter(pc.and_(good, pc.invert(pc.fill_null(modelless, fill_value=False))))
 
 
 def _newest(table: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from harness.store import RunInfo
+from harness.types import Record
 
 UNVERIFIED = (
     "Unverified: not reviewed by MLCommons. A description of a system only; results of this harness are no MLPerf's."
@@ -19,15 +20,16 @@ KEYS = (
     "accelerator_interconnect_topology", "accelerator_memory_configuration", "accelerator_on-chip_memories", "cooling",
     "hw_notes", "sw_notes", "host_network_card_count", "system_type_detail",
 )  # fmt: skip  # the 35 fields that the submission checker of mlcommons/inference requires
-_RUNTIMES = ("onnxruntime", "openvino", "ai-edge-litert", "tensorrt", "tensorrt-cu13", "torch")
 
 
-def system_description(info: RunInfo) -> dict[str, str]:
+def system_description(info: RunInfo, records: Iterable[Record] = ()) -> dict[str, str]:
     """Return the 35 keys that MLPerf's submission checker requires; what is not known says so, and is not guessed.
 
     Args:
         info: Of the run whose host is described.
+        records: Of the run; they name the runtimes that they were measured on.
     """
+    runtimes = {record.provenance["runtime"] for record in records if record.provenance.get("runtime")}
     facts = {name: value for name, value in info.host_facts.items() if not value.startswith("not available")}
     known = {
         "division": "open",
@@ -40,7 +42,7 @@ def system_description(info: RunInfo) -> dict[str, str]:
         "accelerators_per_node": "1" if "gpu_name" in facts else "0",
         "accelerator_model_name": facts.get("gpu_name", "N/A"),
         "accelerator_memory_capacity": "" if "gpu_name" in facts else "N/A",
-        "framework": ", ".join(f"{name} {info.packages[name]}" for name in _RUNTIMES if name in info.packages),
+        "framework": ", ".join(sorted(runtimes)),
         "operating_system": facts.get("kernel", ""),
         "other_software_stack": f"compression-harness {info.harness_version}",
         "host_processor_frequency": _khz(facts.get("frequency_max_khz", "")),

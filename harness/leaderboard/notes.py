@@ -30,6 +30,7 @@ FLAGS = {
     "synthetic_weights": "random weights: for speed and memory, no claim about accuracy",
     "unrolled_rnn": "recurrent layers are written out step by step in the file",
     "cast_to_float32": "the model's own weights are of another float type; float32 is what was compressed and measured",
+    "runs_no_model": "the target runs no model: the row is the harness's own cost",
     "random_calibration": "calibrated on random data: no claim about accuracy",
 }
 

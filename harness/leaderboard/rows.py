@@ -19,8 +19,6 @@ from harness.types import Interval, Latency, Quality, Record
 if TYPE_CHECKING:
     from harness.store import Run
 
-OVERHEAD_TARGETS = frozenset({"null"})  # what they take is the harness's own
-NO_MODEL = "runs_no_model"  # flag of artifacts whose target runs no model: shown, never ranked
 _BUILD = ("fit", "compress", "export", "lower")
 Row = dict[str, Any]
 
@@ -46,9 +44,13 @@ def row(record: Record, run: Run) -> Row:
     return found | standard_passes(found)
 
 
+def runs_no_model(record: Record) -> bool:
+    """Tell whether a record is of a target that runs no model, such as ``null``."""
+    return claims.NO_MODEL in record.flags or (record.artifact is not None and claims.NO_MODEL in record.artifact.flags)
+
+
 def _what(record: Record, run: Run) -> Row:
-    modelless = record.artifact is not None and NO_MODEL in record.artifact.flags
-    overhead = record.cell.target.name in OVERHEAD_TARGETS
+    overhead = runs_no_model(record)
     measured = record.status == "ok" and record.kind == "measured" and record.anchor is not None
     options = record.cell.options
     return {
@@ -65,7 +67,7 @@ def _what(record: Record, run: Run) -> Row:
         "blame": record.blame,
         "reason": record.reason,
         "kind": record.kind,
-        "ranked": measured and not (overhead or modelless),
+        "ranked": measured and not overhead,
         "overhead": overhead,
     }
 
@@ -101,7 +103,7 @@ def _latency(latency: Latency) -> Row:
         **bounds("p50", latency.p50_ns, end="_ns"),
         "p90_ns": latency.p90_ns,
         "p99_ns": latency.p99_ns,
-        "first_inference_ns": latency.first_inference_ns,
+        "time_to_first_inference_ns": latency.time_to_first_inference_ns,
         "throughput_per_s": latency.throughput_per_s,
         **bounds("speedup", Interval(1.0, None, None) if latency.verdict == "anchor" else inverse(latency.ratio)),
         "verdict": latency.verdict,

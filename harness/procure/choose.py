@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.errors import PlanError
+from harness.leaderboard.rows import runs_no_model
 from harness.params import suggest
 from harness.procure.cost import Case, break_even, spread, tornado
 from harness.procure.doubts import sources, undecided
@@ -26,7 +27,6 @@ def procure(
     slo: Slo | None,
     accuracy: Floor | None,
     prices: Prices,
-    overhead: Iterable[str] = (),
 ) -> Procurement:
     """Find for each unit the qualified configuration with the highest throughput, and what it costs.
 
@@ -36,7 +36,6 @@ def procure(
         slo: Latency limit; ``None`` for none.
         accuracy: Least accuracy; ``None`` for none.
         prices: What is known of prices and power.
-        overhead: Targets that run no model.
 
     Raises:
         PlanError: No record has this workload, or the prices name a unit that is not there.
@@ -45,8 +44,7 @@ def procure(
     for run in runs:
         by_unit.setdefault(run.unit, []).append(run)
     _check(runs, workload, by_unit, prices)
-    skip = frozenset(overhead)
-    offers = [_offer(unit, by_unit[unit], workload, slo, accuracy, prices, skip) for unit in sorted(by_unit)]
+    offers = [_offer(unit, by_unit[unit], workload, slo, accuracy, prices) for unit in sorted(by_unit)]
     cases = {offer.unit: case for offer in offers if (case := _case(offer, prices)) is not None}
     pairs = itertools.combinations(cases.items(), 2)
     evens = [even for first, second in pairs if (even := break_even(first, second)) is not None]
@@ -89,9 +87,8 @@ def _offer(
     slo: Slo | None,
     accuracy: Floor | None,
     prices: Prices,
-    overhead: frozenset[str],
 ) -> Offer:
-    cells = _newest(runs, workload, overhead)
+    cells = _newest(runs, workload)
     found = [_configuration(unit, run, record, slo, accuracy) for run, record in cells]
     fit = sorted((item for item in found if not item.out), key=lambda item: -item.throughput.point)
     labels = read_unit(runs[-1].path.parent) or Unit(SCHEMA, unit, "", sku_of(_facts(runs)))
@@ -106,13 +103,13 @@ def _facts(runs: Sequence[Run]) -> Mapping[str, str]:
     return next((run.info.host_facts for run in runs if run.info), {})
 
 
-def _newest(runs: Sequence[Run], workload: str, overhead: frozenset[str]) -> list[tuple[Run, Record]]:
+def _newest(runs: Sequence[Run], workload: str) -> list[tuple[Run, Record]]:
     kept: dict[str, tuple[Run, Record]] = {}
     for run in runs:
         for record in run.records:
             named = record.labels.get("workload", record.cell.workload.name)
             usable = record.status == "ok" and record.kind == "measured" and record.latency is not None
-            if named == workload and usable and record.cell.target.name not in overhead:
+            if named == workload and usable and not runs_no_model(record):
                 older = kept.get(record.cell_id)
                 if older is None or older[1].finished_utc <= record.finished_utc:
                     kept[record.cell_id] = run, record
