@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -334,6 +335,37 @@ def test_a_python_of_another_machine_is_refused(tmp_path: Path) -> None:
     assert not found.available
     assert "not aarch64" in found.reason or found.available
     assert "aarch64_setup" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("rotten", "LiteRT in the aarch64 Python ended with status 1"),  # it starts, and dies when it is run
+        ("#!/bin/sh\necho hello\ncat > /dev/null\n", "the aarch64 Python answered b'hello"),
+    ],
+)
+def test_a_probe_that_fails_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    started, popen = [], subprocess.Popen
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        started.append(popen(*args, **kwargs))
+        return started[-1]
+
+    monkeypatch.setattr("harness_tflite.aarch64.subprocess.Popen", noted)
+    if script == "rotten":
+        python = _claims_aarch64(tmp_path, then=_ROTTEN.format(factor="None"))
+    else:
+        (tmp_path / "python").write_text(script)
+        (tmp_path / "python").chmod(0o755)
+        python = str(tmp_path / "python")
+    found = harness_tflite.probe(Params(arm64=python))
+    assert words in found.reason
+    (child,) = started
+    assert child.poll() is not None
+    assert child.stdin.closed
+    assert child.stdout.closed
 
 
 def test_no_python_says_how_to_make_one(tmp_path: Path) -> None:

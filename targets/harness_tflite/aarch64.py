@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -54,10 +55,11 @@ class Child:
         except OSError as error:
             self._log.close()
             raise HarnessError(f"the aarch64 Python {python} cannot be started: {error.strerror}", hint=HINT) from None
-        self.about = self._answer()
-        if self.about["machine"] != "aarch64":
+        try:
+            self.about = self._greeted(python)
+        except BaseException:
             self.close()
-            raise HarnessError(f"{python} is a Python for {self.about['machine']}, not aarch64", hint=HINT)
+            raise
 
     def run(self, arrays: Mapping[int, NDArray[Any]], wanted: list[int]) -> list[NDArray[Any]]:
         """Set tensors by index, run, and return others by index."""
@@ -87,6 +89,12 @@ class Child:
         self._stream("stdout").close()
         self._log.close()
 
+    def _greeted(self, python: str) -> dict[str, Any]:
+        about = self._answer()
+        if about["machine"] != "aarch64":
+            raise HarnessError(f"{python} is a Python for {about['machine']}, not aarch64", hint=HINT)
+        return about
+
     def _stream(self, name: str) -> Any:
         return getattr(self._process, name)
 
@@ -94,7 +102,10 @@ class Child:
         line = self._stream("stdout").readline()
         if not line:
             raise self._died()
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise HarnessError(f"the aarch64 Python answered {line[:60]!r}", hint=HINT) from None
         return answer
 
     def _read(self, size: int) -> bytes:
@@ -209,11 +220,10 @@ def probe(python: str) -> Availability:
         model = Path(folder) / "one.tflite"
         model.write_bytes(flatbuffer.one_op_model())
         try:
-            child = Child(python, model, {"threads": 1, "batch": 1, "xnnpack": True})
-            (total,) = child.run(dict.fromkeys((0, 1), np.arange(4, dtype=np.float32).reshape(1, 4)), [2])
+            with contextlib.closing(Child(python, model, {"threads": 1, "batch": 1, "xnnpack": True})) as child:
+                (total,) = child.run(dict.fromkeys((0, 1), np.arange(4, dtype=np.float32).reshape(1, 4)), [2])
         except HarnessError as error:
             return Availability(available=False, reason=error.message, hint=error.hint or HINT)
-        child.close()
     if total.reshape(-1).tolist() != [0.0, 2.0, 4.0, 6.0]:
         return Availability(available=False, reason=f"LiteRT added (0, 1, 2, 3) to itself and got {total}", hint=HINT)
     return Availability(available=True, runtime="LiteRT", version=f"{child.about['version']} aarch64")
