@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -106,6 +107,53 @@ def imported(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             yield node.module or ""
+
+
+RUNTIMES = {"onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "executorch", "ai-edge-litert", "nncf"}
+VENDORS = ("ADB_", "ANDROID_")  # variables that one target reads
+
+
+def test_the_core_names_no_runtime() -> None:
+    """What it knows of them, plugins say; the conformance kit alone knows which frameworks a plugin may not import."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value}"
+        for path in sorted((ROOT / "harness").rglob("*.py"))
+        if path != ROOT / "harness" / "testing" / "declared.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if node.value in RUNTIMES or node.value.startswith(VENDORS)
+    ]
+    assert wrong == []
+
+
+def described(node: ast.ClassDef) -> set[str]:
+    """Return the names that a class's docstring describes as its attributes."""
+    text = (ast.get_docstring(node) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    found = re.findall(r"^    ([a-z_]\w*(?:, [a-z_]\w*)*): ", text, re.MULTILINE)
+    return {name for names in found for name in names.split(", ")}
+
+
+def attributes(node: ast.ClassDef) -> set[str]:
+    """Return the fields, properties and attributes of a class."""
+    fields = {
+        item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
+    own = {
+        item.attr for item in ast.walk(node) if isinstance(item, ast.Attribute) and ast.unparse(item.value) == "self"
+    }
+    return fields | own | {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+
+
+def test_docstrings_describe_fields_that_exist() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {node.name}.{name}"
+        for place in ("harness", "plugins", "targets")
+        for path in sorted((ROOT / place).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for name in described(node) - attributes(node)
+    ]
+    assert wrong == []
 
 
 def test_the_core_imports_no_framework_and_no_plugin() -> None:

@@ -38,7 +38,7 @@ class Shown:
     Attributes:
         rank: Ranks that the evidence allows on its target, such as 2-4; empty for rows that have none.
         gate: The highest standard gate that it passes, with ? where only its point estimate does.
-        span: Of a figure, its interval.
+        quality_span, drop_span: Intervals of the figures before them.
         marks: Letters of the flags, explained in the legend.
         key: Name of the row's page, for views that have pages.
         extras: Both lines of each optional column.

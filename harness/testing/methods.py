@@ -213,7 +213,7 @@ def _effect(
     judge: Judge, spec: MethodSpec[Any], seen: Stepped, model: Model, incoming: Model, material: Material, at: str
 ) -> None:
     claims = spec.changes or BY_FAMILY.get(spec.family, frozenset({"weights"}))
-    after, before = seen.examined, material.examined
+    after = seen.examined
     for claim in sorted(claims):
         told = _claim(claim, seen, model, incoming, material)
         if told is not None:
@@ -235,7 +235,6 @@ def _effect(
             sample=at,
             fix="replace helper layers by plain ones before saving, so that every later step can read the model",
         )
-        del before
 
 
 def _claim(

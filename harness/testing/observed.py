@@ -165,13 +165,12 @@ class Ran:
     Attributes:
         stage: Where it raised: "open", "run", "placements", "effective", "bind" or "close".
         outputs: Folder of an .npy file per output over all items, written as the core writes them.
+        outputs_declared: Output -> TensorSpec as the session declares it.
         first: What one call gave: output -> TensorSpec with all sizes.
-        dtypes_declared: Output -> dtype as the session declares it.
         single: Folder of the outputs of the first items, one at a time; empty where the session's batch is fixed.
         again_equal: The same items a second time gave equal bits.
         inputs_changed: Inputs that ``run`` wrote into.
         busy_threads: CPU time of the process over that of its busiest thread, in a loop of runs.
-        after_close: What a second ``close`` raised, if anything.
     """
 
     watched: Watched
@@ -201,8 +200,8 @@ class Splits:
         problem: Why the core refuses the data; empty where it does not.
         scores: [n, k] as JSON; ``None`` where there are no labels.
         permuted_equal: Scoring permuted items gave permuted scores.
-        aggregate: The metric of the scores; a text where it is no finite number.
-        sample_facts: Anything else that was seen, by name.
+        metric: Of the scores; ``None`` where aggregating them gave no finite number.
+        aggregate: What aggregating them gave, as Python writes it.
     """
 
     watched: Watched
@@ -214,5 +213,6 @@ class Splits:
     scores: Any = None
     scores_shape: tuple[int, ...] = ()
     permuted_equal: bool = True
+    metric: float | None = None
     aggregate: str = ""
     items: int = 0

@@ -161,7 +161,7 @@ def check_workload(bench: Bench, judge: Judge, name: str) -> None:
             for _turn in range(2)
         )
         produces = choose(bench.registry, "workload", Step(name, given)).ask("produces")
-        fitted = judge_fit(judge, spec, produces, first, second)
+        fitted = judge_fit(judge, produces, first, second)
         if fitted and spec.sample is not None:
             judge_score(judge, spec, process.see("score", Splits, use=use, material=material, out=bench.folder()))
 

@@ -154,9 +154,7 @@ def judge_splits(judge: Judge, seen: Splits | Failure) -> bool:
     return True
 
 
-def judge_fit(
-    judge: Judge, spec: WorkloadSpec[Any], produces: str, first: Stepped | Failure, second: Stepped | Failure
-) -> bool:
+def judge_fit(judge: Judge, produces: str, first: Stepped | Failure, second: Stepped | Failure) -> bool:
     """Check the training of a workload; tell whether there is a model."""
     if not ended(judge, first, "fit", "") or isinstance(first, Failure):
         return False
@@ -197,7 +195,6 @@ def judge_fit(
             seen=str(second.raised or "the files differ"),
             fix="seed every generator with job.seed (harness_torch.seed_everything)",
         )
-    del spec
     return True
 
 
@@ -241,8 +238,10 @@ def judge_score(judge: Judge, spec: WorkloadSpec[Any], seen: Splits | Failure) -
         seen=f"values {sorted(values)}",
         fix="interval='bootstrap' for anything else",
     )
-    try:
-        finite = math.isfinite(float(seen.aggregate.removeprefix("np.float64(").removesuffix(")")))
-    except ValueError:
-        finite = False
-    judge.expect("score", finite, expected="a finite metric", seen=seen.aggregate, fix="aggregate returns a float")
+    judge.expect(
+        "score",
+        seen.metric is not None,
+        expected="a finite metric",
+        seen=seen.aggregate,
+        fix="aggregate returns a float",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,12 +210,22 @@ class Steps:
                 scores=sorted(set(scores.ravel()[:1000].tolist()))[:5],
                 permuted_equal=equal,
                 scores_shape=scores.shape,
+                metric=_finite(metric),
                 aggregate=repr(metric),
                 items=len(labels),
             )
 
         seen, error, watched = _under_watch(call, Path(message["out"]))
         return {"seen": codec.to_data(dataclasses.replace(seen or Splits(watched), raised=error, watched=watched))}
+
+
+def _finite(metric: Any) -> float | None:
+    """Return a metric as a number, or nothing where it is none or no finite one."""
+    try:
+        found = float(metric)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _foreign_frameworks(packages: tuple[str, ...]) -> frozenset[str]:
