@@ -10,10 +10,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from kit_plugin import plant
 
 from harness.testing import CHECKS
+from harness.testing.steps import _finite
 
 RUN = """
 import sys
@@ -90,3 +92,11 @@ def test_a_declared_gap_is_no_failure(tmp_path: Path) -> None:
     states = {result["check"]: result["state"] for result in check(tmp_path, "method", f"{fault}\n{gap}")}
     assert states["effect"] == "gap"
     assert "failed" not in states.values()
+
+
+@pytest.mark.parametrize(
+    ("metric", "number"),
+    [(0.5, 0.5), (np.float32(0.5), 0.5), (np.array(2.0), 2.0), (float("nan"), None), (None, None), ([0.5, 1.0], None)],
+)
+def test_a_metric_is_what_is_a_finite_number_however_it_is_written(metric: Any, number: float | None) -> None:
+    assert _finite(metric) == number

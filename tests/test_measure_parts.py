@@ -14,10 +14,11 @@ from harness import codec, feeds
 from harness.api import Options, TensorSpec
 from harness.errors import HarnessError
 from harness.measure import clean, counters, cpus, host, inputs, loops, noise, probe
-from harness.measure.crew import effective_threads
+from harness.measure.crew import Crew, effective_threads
 from harness.measure.member import WarmUp
 from harness.measure.noise import THRESHOLDS, Probe
 from harness.measure.order import generator, schedule
+from harness.profiles import PROFILES
 from harness.types import Artifact, Batch
 
 BUDGET = WarmUp(10, 2_000_000, 200_000_000, 5, 1_000_000, 50_000_000)
@@ -347,3 +348,18 @@ def test_every_threshold_is_a_signal_of_new_launches_and_of_stored_ones():
     assert noise.due(dataclasses.replace(found, psi_memory=0.5), [batch], 1) == "noisy"
     assert noise.due(dataclasses.replace(found, thermal=1), [batch], 1) == "noisy"
     assert noise.due(found, [batch], 1) == found.verdict == "ok"
+
+
+def test_every_measured_cpu_is_probed(monkeypatch):
+    """A neighbour on the ninth CPU disturbs a model of twelve threads as one on the first does."""
+    asked = []
+
+    class Prober:
+        def ask(self, _kind, *, cpus):
+            asked.extend(cpus)
+            return {"hiccup": 0.0, "gflops": 100.0, "library": "", "loop_ns": 1.0, "small_ns": 1.0}
+
+    crew = Crew((), PROFILES["quick"], range(12), 0, alone=True, timeout_s=1.0, memory_limit_bytes=None)
+    crew._prober = Prober()
+    crew.probe()
+    assert asked == list(range(12))
