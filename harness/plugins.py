@@ -14,14 +14,16 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from harness import environment, hookspecs, params
+from harness import environment, faults, hookspecs, params
 from harness.errors import PlanError, PluginError
+from harness.explain import first_line
 from harness.inspection import InspectorSpec
 from harness.params import suggest
 from harness.specs import ExporterSpec, MethodSpec, Offer, OracleSpec, TargetSpec, WorkloadSpec
 from harness.types import Record
 
 GROUP = "harness"
+OWN = "compression-harness"  # the distribution of what is built in
 S = TypeVar("S")
 log = logging.getLogger("harness")
 
@@ -55,7 +57,12 @@ class PluginInfo:
 
 @dataclass(frozen=True)
 class Registry:
-    """All that was offered, by name; frozen."""
+    """All that was offered, by name; frozen.
+
+    Attributes:
+        contested: Kind -> name -> its offers, of names that several plugins offer and nobody chose from: none is used.
+        chosen: Contested name -> plugin that was chosen for it.
+    """
 
     workloads: Mapping[str, Offer[WorkloadSpec[Any]]]
     methods: Mapping[str, Offer[MethodSpec[Any]]]
@@ -66,21 +73,51 @@ class Registry:
     problems: tuple[Problem, ...]
     record_written: Callable[[Record], None]
     inspectors: Mapping[str, Offer[InspectorSpec]] = field(default_factory=dict)
+    contested: Mapping[str, Mapping[str, tuple[Offer[Any], ...]]] = field(default_factory=dict)
+    chosen: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, kind: str, name: str) -> Offer[Any]:
         """Return an offer by kind ("workload", "method", "exporter", "oracle", "target", "inspector") and name.
 
         Raises:
-            PluginError: Its plugin is broken or blocked.
+            PluginError: Its plugin is broken or blocked, or several offer it and none was chosen.
             PlanError: Nothing has this name; the nearest is suggested.
         """
         offers: Mapping[str, Offer[Any]] = getattr(self, f"{kind}s")
         if name in offers:
             return offers[name]
+        if name in self.contested.get(kind, ()):
+            said, hint = _contest(kind, name, self.contested[kind][name])
+            raise PluginError(said, hint=hint)
         for problem in self.problems:
             if name == problem.plugin or f"'{name}'" in problem.message:
                 raise PluginError(f"{kind} {name!r} is not available: {problem.message}")
         raise PlanError(f"no {kind} is called {name!r}", hint=suggest(name, offers, kind))
+
+    def settled(self, kind: str, matters: Callable[[Any], bool] = lambda _spec: True) -> None:
+        """Refuse to go on where names of a kind are contested.
+
+        Args:
+            kind: As ``find`` takes it.
+            matters: Whether an offered spec would be used.
+
+        Raises:
+            PluginError: One that matters is contested.
+        """
+        for name, offers in self.contested.get(kind, {}).items():
+            if any(matters(offer.spec) for offer in offers):
+                self.find(kind, name)
+
+
+def _contest(kind: str, name: str, offers: Collection[Offer[Any]]) -> tuple[str, str]:
+    """Say who offers the same name, and how to choose."""
+    who = " and by ".join(f"{offer.distribution} ({offer.plugin})" for offer in offers)
+    first = min(offers, key=lambda offer: (offer.distribution != OWN, offer.plugin)).plugin
+    others = " ".join(f"-p no:{offer.plugin}" for offer in offers if offer.plugin != first)
+    return (
+        f"{kind} '{name}' is offered by {who}; none is used until you choose",
+        f"harness -p {name}={first} takes that of {first}" + (f", {others} leaves out the other" if others else ""),
+    )
 
 
 _CALLS = (
@@ -164,76 +201,108 @@ class _Loader:
         self.manager = pluggy.PluginManager(GROUP)
         self.manager.add_hookspecs(hookspecs)
         self.problems: list[Problem] = []
-        self.infos: list[PluginInfo] = []
-        self.offers: dict[str, dict[str, Offer[Any]]] = defaultdict(dict)
+        self.noted: list[tuple[_Entry, str, str]] = []
+        self.offers: dict[str, dict[str, list[Offer[Any]]]] = defaultdict(lambda: defaultdict(list))
 
     def blame(self, entry: _Entry, message: str) -> None:
         self.problems.append(Problem(entry.name, entry.distribution, message))
 
+    def broken(self, entry: _Entry, message: str) -> None:
+        self.blame(entry, message)
+        self.note(entry, "broken", message)
+
     def load(self, entry: _Entry) -> None:
         try:
-            module = entry.load()
-        except Exception as error:  # noqa: BLE001  a broken plugin may raise anything; it costs itself alone
-            message = f"{type(error).__name__} on import: {error}"
-            self.blame(entry, message)
-            self.note(entry, "broken", {}, message)
+            with faults.contained():
+                module = entry.load()
+        except BaseException as error:
+            if not faults.of_plugin(error):
+                raise
+            self.broken(entry, f"{_raised(error)} on import")
             return
         unknown = [name for name in dir(module) if self._is_impl(module, name) and name not in vars(hookspecs)]
         if unknown:
             hint = suggest(unknown[0], [*_KINDS, "harness_record_written"], "hook")
-            message = f"unknown hook {unknown[0]!r}; {hint}"
-            self.blame(entry, message)
-            self.note(entry, "broken", {}, message)
+            self.broken(entry, f"unknown hook {unknown[0]!r}; {hint}")
             return
         try:
             self.manager.register(module, entry.name)
         except (pluggy.PluginValidationError, ValueError) as error:
-            self.blame(entry, str(error).replace("\n", " "))
-            self.note(entry, "broken", {}, str(error).replace("\n", " "))
+            self.broken(entry, str(error).replace("\n", " "))
             return
         offered = self.collect(entry, module)
-        me = (entry.name, entry.distribution)
-        bad = [problem.message for problem in self.problems if (problem.plugin, problem.distribution) == me]
-        self.note(entry, "broken" if bad and not offered else "loaded", offered, "; ".join(bad))
+        bad = any((one.plugin, one.distribution) == (entry.name, entry.distribution) for one in self.problems)
+        self.note(entry, "broken" if bad and not offered else "loaded")
 
     @staticmethod
     def _is_impl(module: object, name: str) -> bool:
         return hasattr(getattr(module, name), f"{GROUP}_impl")
 
-    def collect(self, entry: _Entry, module: object) -> dict[str, tuple[str, ...]]:
+    def collect(self, entry: _Entry, module: object) -> bool:
+        """Take what a plugin offers; tell whether that is anything."""
         source = _source_sha256(module)
-        offered: dict[str, list[str]] = defaultdict(list)
         for hook, (kind, spec_type) in _KINDS.items():
             function = getattr(module, hook, None)
-            if function is None:
-                continue
-            for spec in self._specs(entry, hook, function):
-                wrong = _check(spec, spec_type, hook) or self._clash(kind, spec, entry)
+            for spec in self._specs(entry, hook, function) if function is not None else ():
+                wrong = _check(spec, spec_type, hook) or self._twice(kind, spec, entry)
                 if wrong:
                     self.blame(entry, wrong)
                     continue
-                self.offers[kind][spec.name] = Offer(spec, entry.name, entry.distribution, entry.version, source)
-                offered[kind].append(spec.name)
-        return {kind: tuple(sorted(names)) for kind, names in offered.items()}
+                offer = Offer(spec, entry.name, entry.distribution, entry.version, source)
+                self.offers[kind][spec.name].append(offer)
+        offers = (offer for names in self.offers.values() for same in names.values() for offer in same)
+        return any(offer.plugin == entry.name for offer in offers)
 
-    def _specs(self, entry: _Entry, hook: str, function: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    def _specs(self, entry: _Entry, hook: str, function: Callable[[], Iterable[Any]]) -> list[Any]:
+        found: list[Any] = []
         try:
-            yield from function()
-        except Exception as error:  # noqa: BLE001  as above: also a generator hook may raise half-way
-            self.blame(entry, f"{hook} raised {type(error).__name__}: {error}")
+            with faults.contained():
+                found.extend(function())
+        except BaseException as error:
+            if not faults.of_plugin(error):
+                raise
+            self.blame(entry, f"{hook} raised {_raised(error)}")
+        return found
 
-    def _clash(self, kind: str, spec: Any, entry: _Entry) -> str | None:
-        other = self.offers[kind].get(spec.name)
-        if other is None:
+    def _twice(self, kind: str, spec: Any, entry: _Entry) -> str | None:
+        if all(offer.plugin != entry.name for offer in self.offers[kind][spec.name]):
             return None
-        return (
-            f"{kind} '{spec.name}' is offered by {other.distribution} ({other.plugin}) and by {entry.distribution} "
-            f"({entry.name}); the first is used, block one with -p no:{entry.name}"
-        )
+        return f"{kind} '{spec.name}' is offered twice by {entry.distribution} ({entry.name}); the first is used"
 
-    def note(self, entry: _Entry, state: str, offers: Mapping[str, tuple[str, ...]], message: str = "") -> None:
-        info = PluginInfo(entry.name, entry.module, entry.distribution, entry.version, state, offers, message)
-        self.infos.append(info)
+    def note(self, entry: _Entry, state: str, message: str = "") -> None:
+        self.noted.append((entry, state, message))
+
+    def settle(self, choose: Mapping[str, str]) -> dict[str, dict[str, tuple[Offer[Any], ...]]]:
+        """Decide names that several plugins offer by what was chosen; take out and return the rest."""
+        contested: dict[str, dict[str, tuple[Offer[Any], ...]]] = defaultdict(dict)
+        for kind, names in self.offers.items():
+            for name, offers in names.items():
+                if len(offers) < 2:
+                    continue
+                taken = [offer for offer in offers if offer.plugin == choose.get(name)]
+                said, hint = _contest(kind, name, offers)
+                for offer in [] if taken else offers:
+                    self.problems.append(Problem(offer.plugin, offer.distribution, f"{said}: {hint}"))
+                if not taken:
+                    contested[kind][name] = tuple(offers)
+                names[name] = taken
+        return contested
+
+    def infos(self) -> Iterator[PluginInfo]:
+        """Yield every plugin with what is used of it, in order."""
+        for entry, state, message in self.noted:
+            own = {
+                kind: tuple(sorted(name for name, same in names.items() if same and same[0].plugin == entry.name))
+                for kind, names in self.offers.items()
+            }
+            me = (entry.name, entry.distribution)
+            bad = "; ".join(one.message for one in self.problems if (one.plugin, one.distribution) == me)
+            used = {kind: names for kind, names in own.items() if names and state == "loaded"}
+            yield PluginInfo(entry.name, entry.module, entry.distribution, entry.version, state, used, message or bad)
+
+
+def _raised(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(str(error))}".removesuffix(": ")
 
 
 def _duplicates(entries: list[_Entry]) -> dict[str, list[_Entry]]:
@@ -243,59 +312,80 @@ def _duplicates(entries: list[_Entry]) -> dict[str, list[_Entry]]:
     return {name: same for name, same in by_name.items() if len(same) > 1}
 
 
-def load_registry(*, block: Collection[str] = (), only: Collection[str] | None = None) -> Registry:
+def load_registry(
+    *, block: Collection[str] = (), only: Collection[str] | None = None, choose: Mapping[str, str] | None = None
+) -> Registry:
     """Import the installed plugins and collect their offers.
 
     Args:
         block: Entry-point names that are not imported.
         only: Import just these entry points (a worker needs one or two); ``None`` for all.
+        choose: Name that several plugins offer -> entry-point name of the one that is used.
+
+    Raises:
+        PlanError: A name that is blocked or chosen is not there.
     """
     loader = _Loader()
     entries = _entries()
     doubled = _duplicates(entries)
     for entry in entries:
         if entry.name in block:
-            loader.note(entry, "blocked", {}, f"blocked by -p no:{entry.name}")
+            loader.note(entry, "blocked", f"blocked by -p no:{entry.name}")
         elif only is not None and entry.name not in only:
-            loader.note(entry, "skipped", {})
+            loader.note(entry, "skipped")
         elif entry.name in doubled:
             names = " and ".join(other.distribution for other in doubled[entry.name])
-            message = f"entry point '{entry.name}' is declared by {names}; uninstall one"
-            loader.blame(entry, message)
-            loader.note(entry, "broken", {}, message)
+            loader.broken(entry, f"entry point '{entry.name}' is declared by {names}; uninstall one")
         else:
             loader.load(entry)
     unknown = sorted(set(block) - {entry.name for entry in entries})
     if unknown:
         known = [entry.name for entry in entries]
         raise PlanError(f"no plugin is called {unknown[0]!r}", hint=suggest(unknown[0], known, "plugin"))
-    return _freeze(loader)
+    return _freeze(loader, choose or {})
 
 
-def _freeze(loader: _Loader) -> Registry:
+def _choosable(loader: _Loader, choose: Mapping[str, str]) -> None:
+    every = [(name, offer.plugin) for names in loader.offers.values() for name, same in names.items() for offer in same]
+    for name, plugin in choose.items():
+        if (name, plugin) not in every:
+            who = " and ".join(offering for offered, offering in every if offered == name)
+            hint = f"{who} offer it" if who else suggest(name, [offered for offered, _by in every], "name")
+            raise PlanError(f"plugin {plugin!r} offers nothing that is called {name!r}", hint=hint)
+
+
+def _freeze(loader: _Loader, choose: Mapping[str, str]) -> Registry:
     def record_written(record: Record) -> None:
         for impl in loader.manager.hook.harness_record_written.get_hookimpls():
             try:
-                impl.function(record)
-            except Exception as error:  # noqa: BLE001  an event must not cost the run
-                kind = type(error).__name__
-                log.warning("plugin %s: harness_record_written raised %s: %s", impl.plugin_name, kind, error)
+                with faults.contained():
+                    impl.function(record)
+            except BaseException as error:
+                if not faults.of_plugin(error):  # an event must not cost the run
+                    raise
+                log.warning("plugin %s: harness_record_written raised %s", impl.plugin_name, _raised(error))
+
+    _choosable(loader, choose)
+    contested = loader.settle(choose)
 
     def frozen(kind: str) -> Mapping[str, Offer[Any]]:
-        return MappingProxyType(dict(sorted(loader.offers[kind].items())))
+        return MappingProxyType({name: same[0] for name, same in sorted(loader.offers[kind].items()) if same})
 
-    environment.declare(name for offer in loader.offers["target"].values() for name in offer.spec.environment)
+    targets = (offer for same in loader.offers["target"].values() for offer in same)
+    environment.declare(name for offer in targets for name in offer.spec.environment)
     return Registry(
         frozen("workload"),
         frozen("method"),
         frozen("exporter"),
         frozen("oracle"),
         frozen("target"),
-        tuple(loader.infos),
+        tuple(loader.infos()),
         tuple(loader.problems),
         record_written,
         frozen("inspector"),
+        contested,
+        dict(choose),
     )
 
 
-__all__ = ["GROUP", "PluginInfo", "Problem", "Registry", "load_registry"]
+__all__ = ["GROUP", "OWN", "PluginInfo", "Problem", "Registry", "load_registry"]

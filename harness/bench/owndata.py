@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from harness.build.data import SplitInfo
 from harness.errors import BadModel, HarnessError, Unsupported
 from harness.explain import first_line
+from harness.faults import called
 from harness.feeds import items_in
 from harness.params import build
 from harness.plan.splits import lacking
@@ -55,7 +56,8 @@ def _sizes(spec: WorkloadSpec[Any], params: object) -> dict[str, SplitInfo]:
     found: dict[str, SplitInfo] = {}
     for name in get_args(SplitName):
         try:
-            items = spec.split(params, name)
+            with called():
+                items = spec.split(params, name)
         except Unsupported as error:
             found[name] = SplitInfo(0, False, {}, error.message)
             continue

@@ -17,6 +17,7 @@ from harness.build.job import Workload
 from harness.errors import Unsupported
 from harness.explain import Where, first_line
 from harness.explain import failure as explained
+from harness.faults import called
 from harness.measure import Member, Untimed, run_untimed
 from harness.plan import PlannedCell, Request, Resolved, TargetState
 from harness.plan.splits import needs_of
@@ -83,8 +84,9 @@ class Judge:
             refuse_wrong(part.oracle)
             if planned.is_anchor:
                 self.anchor_outputs, self.recall = result.outputs, None
-            judged = self._quality(planned, built, result, block) if claims else None
-            sure = self._confidence(planned, built, result, block) if claims else None
+            with called():
+                judged = self._quality(planned, built, result, block) if claims else None
+                sure = self._confidence(planned, built, result, block) if claims else None
         except Unsupported as error:
             return replace(part, failure=Failure("failed", "accuracy", f"target {planned.target.name}", error.message))
         except Exception as error:  # noqa: BLE001  score and aggregate are a plugin's; a broken one costs its own cell

@@ -16,6 +16,7 @@ from harness.bench.records import Context
 from harness.build import Built
 from harness.build.job import Workload
 from harness.explain import first_line
+from harness.faults import called
 from harness.measure import Member, run_untimed
 from harness.plan import PlannedCell, Request
 from harness.plugins import Registry
@@ -182,7 +183,8 @@ class Spoiler:
         try:
             outputs = load_outputs(result.outputs)
             refuse_infinite(outputs)
-            return self._score(planned, outputs, labels, copies)
+            with called():
+                return self._score(planned, outputs, labels, copies)
         except Exception as error:  # noqa: BLE001  score is a plugin's; what breaks costs this cell's robustness
             return f"{type(error).__name__}: {first_line(str(error))}"
         finally:
@@ -215,10 +217,11 @@ class Spoiler:
             known = [found[picked].reshape(len(picked), -1) for found in pair if found is not None]
             clean = (known[0], known[1]) if len(known) == len(pair) else None
         try:
-            return robustness(
-                names, scores, theirs, clean,
-                aggregate=spec.aggregate or _none, interval=spec.interval, seed=self.request.seed,
-            )  # fmt: skip
+            with called():
+                return robustness(
+                    names, scores, theirs, clean,
+                    aggregate=spec.aggregate or _none, interval=spec.interval, seed=self.request.seed,
+                )  # fmt: skip
         except Exception as error:  # noqa: BLE001  aggregate is a plugin's
             return Robustness(reason=f"aggregate raised {type(error).__name__}: {first_line(str(error))}")
 

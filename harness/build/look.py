@@ -62,6 +62,7 @@ def look_into(plan: Plan, registry: Registry, *, file: Path | None = None) -> Lo
     Raises:
         BadModel: The model cannot be read or is refused.
     """
+    registry.settled("inspector")
     folder = Path(tempfile.mkdtemp(prefix="harness-"))
     try:
         seen = _seen(_use(plan.cells[0].workload), registry, folder, file)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import parse_pythons, parse_size, python_option, said_options, split_words
 from harness.errors import BadModel, PlanError
 from harness.profiles import PROFILES
@@ -82,7 +83,7 @@ def _items(name: str, what: str) -> Callable[[F], F]:
     metavar="SECONDS",
     help="Per step and launch; default: 600.",
 )
-@click.option("--memory-limit", metavar="SIZE", help="Per launch, such as 4GiB.")
+@click.option("--memory-limit", metavar="SIZE", help="Per build step and launch, such as 4GiB.")
 @click.option("--fresh", is_flag=True, help="Start anew where an unfinished run could be resumed.")
 @click.option(
     "--format", "view", type=click.Choice(FORMATS), default="terminal", show_default=True, help="Of the final board."
@@ -172,7 +173,7 @@ def _print_scenarios(folder: Path, view: str) -> None:
     from harness.store import load_run
 
     for text in summaries(load_run(folder).records):
-        click.echo(text, err=view != "terminal")
+        echo(text) if view == "terminal" else click.echo(text, err=True)
 
 
 def _work_done(folder: Path) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import find_run
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def command(app: App, *, run: Path, cell: str, output: Path, with_artifacts: boo
     registry = app.registry() if with_artifacts else None
     info = write_bundle(folder, cell, output, with_artifacts=with_artifacts, registry=registry)
     size = output.stat().st_size / 2**10
-    click.echo(f"{output}: {visible(title(info.labels))}, {size:.0f} KiB, artifacts: "
+    echo(f"{output}: {visible(title(info.labels))}, {size:.0f} KiB, artifacts: "
                f"{'packed' if with_artifacts else 'not packed'}")  # fmt: skip
     if not info.with_page:
         click.echo(f"without report.html, which needs the report extra: {HINT}", err=True)
-    click.echo(f"try it with: harness reproduce {output}")
+    echo(f"try it with: harness reproduce {output}")
     for text in info.breaks:
         click.echo(f"the evidence breaks a demand of 'harness verify': {visible(text)}", err=True)
     if info.redacted:

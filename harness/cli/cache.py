@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import json_option, print_json
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def _say(usage: Usage, what: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"root": usage.root, "entries": usage.entries, "bytes": usage.bytes})
     else:
-        click.echo(f"{what}{usage.entries} entries, {size(usage.bytes)} in {usage.root}")
+        echo(f"{what}{usage.entries} entries, {size(usage.bytes)} in {usage.root}")
 
 
 @click.group("cache", invoke_without_command=True)

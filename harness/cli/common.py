@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harness.errors import PlanError
+from harness.cli.answer import echo, stream
+from harness.errors import PlanError, PluginError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.params import ParamInfo
+    from harness.plugins import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 RESULTS = Path("results")
@@ -94,15 +96,15 @@ def print_json(data: object) -> None:
     """Print a value as JSON to stdout, dataclasses and paths included."""
     from harness.codec import dumps
 
-    click.echo(dumps(data, indent=2))
+    echo(dumps(data, indent=2))
 
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console; piped output is wide enough that nothing is cut."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 160, highlight=False)
+    where = sys.stderr if stderr else stream()
+    return Console(file=where, width=None if where.isatty() else 160, highlight=False)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
@@ -126,7 +128,7 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in facts if value]
     width = max((len(name) for name, _value in shown), default=0)
     for name, value in shown:
-        click.echo(f"{name:<{width}}  {value}")
+        echo(f"{name:<{width}}  {value}")
 
 
 def default_text(value: object) -> str:
@@ -134,10 +136,19 @@ def default_text(value: object) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
+def note_contested(registry: Registry, kind: str) -> None:
+    """Say on stderr which names a listing lacks, as several plugins offer them."""
+    for name in registry.contested.get(kind, ()):
+        try:
+            registry.find(kind, name)
+        except PluginError as error:
+            click.echo(f"not listed: {error.message}; {error.hint}", err=True)
+
+
 def print_params(params: Sequence[ParamInfo]) -> None:
     """Print the parameters of an offer."""
     if not params:
-        click.echo("\nno parameters")
+        echo("\nno parameters")
         return
     rows = [(item.name, item.type, default_text(item.default), item.range, item.help) for item in params]
     print_table(("parameter", "type", "default", "range", "help"), rows)

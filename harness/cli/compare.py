@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import RESULTS
 from harness.errors import PlanError
 
@@ -110,7 +111,7 @@ def _emit(found: Comparison, view: str, output: Path | None, *, fails: bool) -> 
     if output is not None:
         write_whole(output, text.encode())
     else:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
 
 
 def _terminal(found: Comparison, *, fails: bool) -> None:
@@ -118,20 +119,20 @@ def _terminal(found: Comparison, *, fails: bool) -> None:
     from harness.compare import render
     from harness.leaderboard.escape import visible
 
-    click.echo(f"A  {visible(found.a)}\nB  {visible(found.b)}")
+    echo(f"A  {visible(found.a)}\nB  {visible(found.b)}")
     body = render.rows(found)
     if body:
         print_table(render.HEAD, [[visible(text) for text in row] for row in body])
     for text, names in render.refusals(found):
-        click.echo(f"not compared  {visible(names)}: {visible(text)}")
+        echo(f"not compared  {visible(names)}: {visible(text)}")
     for text, names in render.remarks(found):
-        click.echo(visible(f"{text}: {names}"))
+        echo(visible(f"{text}: {names}"))
     for item in found.ruled:
         if item.outcome in {"fail", "unresolved"}:
-            click.echo(
+            echo(
                 f"{render.sign(item.outcome)} {item.rule}  {item.outcome}  {visible(item.name)}: {visible(item.reason)}"
             )
     for text in (*render.summary(found, unresolved_fails=fails), *found.notes):
-        click.echo(visible(text))
+        echo(visible(text))
     for problem in found.problems:
         click.echo(f"left out {visible(problem)}", err=True)

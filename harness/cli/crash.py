@@ -13,7 +13,7 @@ from harness.build.cache import default_root
 from harness.explain import first_line
 
 
-def told(error: Exception) -> tuple[str, str]:
+def told(error: BaseException) -> tuple[str, str]:
     """Return the sentence and the hint that a user reads."""
     said = f"{type(error).__name__}: {first_line(str(error))}".removesuffix(": ")
     where = _written(f"harness {harness.__version__}\n\n{''.join(traceback.format_exception(error))}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import install_hint, json_option, print_facts, print_json, print_table
 from harness.isa import int8_dot_product
 
@@ -64,22 +65,22 @@ def command(app: App, *, as_json: bool) -> None:
 
 def _show(found: dict[str, Any]) -> None:
     facts = found["host"].facts
-    click.echo(f"host {found['host'].host_id}\n")
+    echo(f"host {found['host'].host_id}\n")
     print_facts([("cpu_features", features(facts)), *((name, facts.get(name, "")) for name in SHOWN)])
     rows = [(item["extra"], item["for"], item["state"], item["install"]) for item in found["extras"]]
     print_table(("extra", "for", "here", "to install"), rows)
     for name, text in found["instructions"].items():
-        click.echo(f"{name} computes with: {text}")
+        echo(f"{name} computes with: {text}")
     for line in found["clashes"]:
-        click.echo(f"clash: {line}")
+        echo(f"clash: {line}")
     if not found["clashes"]:
-        click.echo("no clashes: every installed version is one that is asked for")
+        echo("no clashes: every installed version is one that is asked for")
     for line in found["plugins"]:
-        click.echo(f"plugin problem: {line}")
+        echo(f"plugin problem: {line}")
     for name, text in found["energy"].items():
-        click.echo(f"energy, {name}: {text}")
+        echo(f"energy, {name}: {text}")
     for line in found["noise"] or ["nothing was seen that would disturb a measurement"]:
-        click.echo(f"noise: {line}")
+        echo(f"noise: {line}")
 
 
 def energy() -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import find_run
 from harness.errors import PlanError, RecordError
 
@@ -36,7 +37,7 @@ def command(*, run: Path | None, form: str, output: Path | None) -> None:
     if output is not None:
         write_whole(output, raw)
     else:
-        click.echo(raw.decode(), nl=False)
+        echo(raw.decode(), nl=False)
 
 
 def _bytes(run: object, form: str) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import RESULTS, json_option, print_json
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _print(lines: list[Line], top: int) -> None:
         workload, target, threads, batch, precision = key
         title = f"{workload} on {target} · {threads} threads · batch {batch} · anchor {precision}"
         print_table(head, rows, title=visible(title))
-    click.echo("speed-ups are geometric means over machines with 95 % intervals; machines are the replicates")
+    echo("speed-ups are geometric means over machines with 95 % intervals; machines are the replicates")
 
 
 def _span(line: Line) -> str:

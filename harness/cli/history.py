@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import RESULTS, json_option, print_json
 from harness.errors import PlanError
 
@@ -55,7 +56,7 @@ def command(*, cell: str, trees: tuple[Path, ...], metric: str, as_json: bool) -
         title = visible(f"{series.unit}: {series.name}")
         print_table(("run", series.metric, "noise", "runtime", "change point"), rows, title=title)
         if len(series.points) < 6:
-            click.echo(f"{len(series.points)} runs with figures: a change point needs 3 on each side")
+            echo(f"{len(series.points)} runs with figures: a change point needs 3 on each side")
 
 
 def _ends(value: Interval) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import RESULTS
 from harness.errors import RecordError
 
@@ -24,5 +25,5 @@ def command(*, tree: Path, output: Path | None) -> int:
     for problem in built.problems:
         click.echo(visible(f"left out {problem}"), err=True)
     seconds = time.perf_counter() - start
-    click.echo(f"{built.file}: {built.records} records of {built.runs} runs in {seconds:.1f} s")
+    echo(f"{built.file}: {built.records} records of {built.runs} runs in {seconds:.1f} s")
     return RecordError.exit_code if built.problems else 0

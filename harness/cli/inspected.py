@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
+from harness.cli.answer import echo
 
 if TYPE_CHECKING:
     from harness.build.look import Look, Verdict
@@ -46,15 +46,15 @@ def _plain(item: dict[str, Any]) -> dict[str, Any]:
 def show(look: Look, name: str, wrong: str, *, given_data: bool) -> None:
     """Print it to stdout."""
     seen = look.seen
-    click.echo(_headline(name, seen.model, seen.given))
+    echo(_headline(name, seen.model, seen.given))
     _table(("input", "dtype", "shape", "role", "items"), [_input(n, seen.model.inputs[n]) for n in seen.inputs])
     _table(("output", "items"), [(n, _output(seen.model, n)) for n in seen.model.outputs])
     if seen.items:
         made = "" if given_data else ", made up: no data are given"
-        click.echo(f"\n{seen.items} test items{made}")
+        echo(f"\n{seen.items} test items{made}")
     for title, text in (("the data do not fit", wrong), ("before it can be built", seen.problem)):
         if text:
-            click.echo()
+            echo()
             _paragraph(f"{title}: {_one_line(text)}")
     if seen.given is not None:
         _contents(seen.given)
@@ -94,9 +94,9 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     if not lines:
         return
     widths = [max(len(row[place]) for row in (tuple(columns), *lines)) for place in range(len(columns))]
-    click.echo()
+    echo()
     for row in (tuple(columns), *lines):
-        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _short(text: str, longest: int = 48) -> str:
@@ -120,10 +120,10 @@ def _contents(given: Inspected) -> None:
     if rest:
         _paragraph(names, indent="  ")
     if total:
-        click.echo(f"{_large(total)} MACs in all")
+        echo(f"{_large(total)} MACs in all")
     _weights(given)
     if given.remarks:
-        click.echo("\nremarks")
+        echo("\nremarks")
     for remark in given.remarks:
         _paragraph(remark, first="- ", indent="  ")
 
@@ -160,7 +160,7 @@ def _preparation(given: Inspected, prepared: Inspected | None) -> None:
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> None:
-    click.echo("\nwhat each target will do with it")
+    echo("\nwhat each target will do with it")
     nowhere = _nowhere(verdicts)
     blocks: dict[tuple[tuple[str, str, tuple[str, ...]], ...], list[str]] = {}
     for target in dict.fromkeys(verdict.target for verdict in verdicts):
@@ -219,7 +219,7 @@ def _block(title: str, rows: Sequence[tuple[str, str, tuple[str, ...]]]) -> None
 
 
 def _paragraph(text: str, *, first: str = "", indent: str = "") -> None:
-    click.echo(textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False))
+    echo(textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False))
 
 
 def _one_line(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import console, find_run
 from harness.errors import PlanError
 
@@ -163,7 +164,7 @@ def _print_overall(folders: Sequence[Path], view: str, choice: Choice, output: P
     elif output is not None:
         write_whole(output, render_overall(lines, view))
     else:
-        click.echo(render_overall(lines, view), nl=False)
+        echo(render_overall(lines, view), nl=False)
 
 
 def _emit(board: pd.DataFrame, view: str, output: Path | None) -> None:
@@ -175,7 +176,7 @@ def _emit(board: pd.DataFrame, view: str, output: Path | None) -> None:
     elif view == "terminal":
         terminal(board, console())
     else:
-        click.echo(render(board, view), nl=False)
+        echo(render(board, view), nl=False)
 
 
 def _chosen(board: pd.DataFrame, workload: str | None, *, pareto: bool) -> pd.DataFrame:

@@ -60,15 +60,19 @@ class App:
 
     Attributes:
         block: Plugins that are not imported.
+        choose: Name that several plugins offer -> the plugin whose offer is used.
     """
 
     block: tuple[str, ...] = field(default=())
+    choose: Mapping[str, str] = field(default_factory=dict)
 
     def registry(self) -> Registry:
-        """Load the installed plugins."""
+        """Load the installed plugins; from then on stdout takes the answer alone."""
+        from harness.cli import answer
         from harness.plugins import load_registry  # importlib.metadata and pluggy stay off the way of --help
 
-        return load_registry(block=self.block)
+        answer.keep()
+        return load_registry(block=self.block, choose=self.choose)
 
 
 class StaticGroup(click.Group):
@@ -103,19 +107,30 @@ class StaticGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_module, line) in COMMANDS.items()])
 
 
-def _blocked(given: Sequence[str]) -> tuple[str, ...]:
-    names = [name for name in re.split(r"[,\s]+", os.environ.get("HARNESS_BLOCK", "")) if name]
-    for text in given:
-        if not text.startswith("no:") or text == "no:":
-            raise click.BadParameter(f"{text!r} is not no:NAME", param_hint="-p")
-        names.append(text)
-    return tuple(dict.fromkeys(name.removeprefix("no:") for name in names))
+def _words(variable: str) -> list[str]:
+    return [text for text in re.split(r"[,\s]+", os.environ.get(variable, "")) if text]
+
+
+def _asked(given: Sequence[str]) -> App:
+    """Read what -p and the environment say of plugins."""
+    block = [name.removeprefix("no:") for name in _words("HARNESS_BLOCK")]
+    choose: dict[str, str] = {}
+    for text in (*_words("HARNESS_CHOOSE"), *given):
+        name, chosen, plugin = text.partition("=")
+        if chosen and name and plugin:
+            choose[name] = plugin
+        elif text.startswith("no:") and text != "no:" and not chosen:
+            block.append(text.removeprefix("no:"))
+        else:
+            raise click.BadParameter(f"{text!r} is not no:NAME or NAME=PLUGIN", param_hint="-p")
+    return App(tuple(dict.fromkeys(block)), choose)
 
 
 @click.group(cls=StaticGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "-p", "plugins", multiple=True, metavar="no:NAME",
-    help="Do not import the plugin NAME; repeatable. HARNESS_BLOCK names more.",
+    "-p", "plugins", multiple=True, metavar="no:PLUGIN|NAME=PLUGIN",
+    help="Do not import a plugin, or use its offer of a name that several have; repeatable. HARNESS_BLOCK and "
+    "HARNESS_CHOOSE name more.",
 )  # fmt: skip
 @click.version_option(__version__, message="harness %(version)s")
 @click.pass_context
@@ -124,7 +139,7 @@ def cli(ctx: click.Context, plugins: tuple[str, ...]) -> None:
 
     'harness bench --targets all' needs no configuration. Results go to stdout, talk to stderr.
     """
-    ctx.obj = App(_blocked(plugins))
+    ctx.obj = _asked(plugins)
 
 
 def _fail(error: HarnessError) -> int:
@@ -145,11 +160,12 @@ def call(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return 130
+    except (click.Abort, KeyboardInterrupt, SystemExit) as error:
+        return _left(error)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from harness.cli.answer import stream
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream().fileno())
         return 0
     except OSError as error:  # a folder that is a file, a disk that is full or read-only: the user's to mend
         where = f" ({error.filename})" if error.filename else ""
@@ -162,7 +178,17 @@ def call(args: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _unexpected(error: Exception) -> int:
+def _left(error: BaseException) -> int:
+    """Say that the user stopped the command, or that code which it called wanted to."""
+    from harness.faults import of_plugin
+
+    if isinstance(error, click.Abort) or (isinstance(error, KeyboardInterrupt) and not of_plugin(error)):
+        click.echo("interrupted", err=True)
+        return 130
+    return _unexpected(error)
+
+
+def _unexpected(error: BaseException) -> int:
     """Say in one sentence what nobody expected, and where its traceback lies."""
     from harness.cli.crash import told
 
@@ -174,6 +200,11 @@ def _unexpected(error: Exception) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    from harness.cli import answer
+    from harness.faults import listen
+
+    answer.arm()
+    listen()
     sys.exit(call())
 
 

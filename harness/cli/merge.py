@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import json_option, print_json
 from harness.errors import PlanError, RecordError
 
@@ -39,14 +40,14 @@ def command(*, sources: tuple[str, ...], output: Path, stand_ins: tuple[str, ...
         print_json({"tree": output, "runs": found, "same_fingerprint": same})
         return RecordError.exit_code if refused else 0
     for item in found:
-        click.echo(visible(f"{item.outcome}  {item.unit}  {item.run}"))
+        echo(visible(f"{item.outcome}  {item.unit}  {item.run}"))
         for reason in item.reasons:
-            click.echo(f"  {visible(reason)}")
+            echo(f"  {visible(reason)}")
     for names in same:
-        click.echo(
+        echo(
             f"units {', '.join(names)} have one fingerprint: machines of one model, or one machine; nothing here tells"
         )
-    click.echo(f"{output}: {len(found) - len(refused)} runs, {len(refused)} refused")
+    echo(f"{output}: {len(found) - len(refused)} runs, {len(refused)} refused")
     return RecordError.exit_code if refused else 0
 
 

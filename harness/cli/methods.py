@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.common import json_option, print_facts, print_json, print_params, print_table
+from harness.cli.answer import echo
+from harness.cli.common import json_option, note_contested, print_facts, print_json, print_params, print_table
 from harness.errors import PlanError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 def command(app: App, *, name: str | None, runs: tuple[Path, ...], as_json: bool) -> None:
     """List the compression methods and their parameters."""
     registry = app.registry()
+    note_contested(registry, "method")
     if runs:
         _table(registry, runs, name=name, as_json=as_json)
     elif name is not None:
@@ -60,7 +62,7 @@ def _table(registry: Registry, runs: tuple[Path, ...], *, name: str | None, as_j
         )
     board = table([load_run(path) for path in found])
     specs = {method: offer.spec for method, offer in registry.methods.items()}
-    click.echo(technique_table(board, specs), nl=False)
+    echo(technique_table(board, specs), nl=False)
 
 
 def _params(offer: Offer[MethodSpec[Any]]) -> str:
@@ -107,7 +109,7 @@ def show(offer: Offer[MethodSpec[Any]]) -> None:
 
     facts = data(offer)
     words = {key: ", ".join(value) for key, value in facts.items() if isinstance(value, list) and key != "params"}
-    click.echo(f"{offer.spec.name}: {offer.spec.summary}\n")
+    echo(f"{offer.spec.name}: {offer.spec.summary}\n")
     print_facts([
         ("family", offer.spec.family),
         ("techniques", words["techniques"]),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import find_run
 
 if TYPE_CHECKING:
@@ -30,4 +31,4 @@ def command(app: App, *, run: Path | None, output: Path) -> None:
 
     folder = find_run(run)
     written = pack(folder, output, registry=app.registry())
-    click.echo(f"{folder} -> {written}: measure it elsewhere with 'harness bench --from {written.name}'")
+    echo(f"{folder} -> {written}: measure it elsewhere with 'harness bench --from {written.name}'")

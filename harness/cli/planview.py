@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from harness.cli.answer import echo
 from harness.cli.common import print_json, print_table
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     print_table(columns, map(_row, plan.cells))
     possible = sum(planned.impossible is None for planned in plan.cells)
     minutes = plan.predicted_s / 60
-    click.echo(f"{possible} cells to measure, {len(plan.cells) - possible} that cannot be here")
-    click.echo(f"predicted: {minutes:.1f} minutes with nothing cached, on a quiet machine\n")
-    click.echo("as bench.toml:\n")
-    click.echo(dump_config(plan.request))
+    echo(f"{possible} cells to measure, {len(plan.cells) - possible} that cannot be here")
+    echo(f"predicted: {minutes:.1f} minutes with nothing cached, on a quiet machine\n")
+    echo("as bench.toml:\n")
+    echo(dump_config(plan.request))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import json_option, print_json, print_table, split_words
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ def check(
         return 1 if report.failed else 0
     for result in report.results:
         if show_all or result.state != "passed":
-            click.echo(str(result))
+            echo(str(result))
     told = ", ".join(f"{report.count(state)} {word}" for state, word in _STATES if report.count(state))
-    click.echo(f"{report.plugin}: {told}")
+    echo(f"{report.plugin}: {told}")
     return 1 if report.failed else 0
 
 
@@ -86,7 +87,7 @@ def new(app: App, name: str, kind: str | None, out: Path) -> None:
     if taken is not None:
         raise PlanError(f"{taken.distribution} offers a {kind} {name!r} already", hint="give it another name")
     made = write(name, kind, out)
-    click.echo(f"{made.folder}")
+    echo(f"{made.folder}")
     click.echo(f"next: pip install -e '{made.folder}' && harness plugins check {made.entry} && {made.bench}", err=True)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import RESULTS
 from harness.errors import PlanError
 
@@ -78,7 +79,7 @@ def _emit(found: Procurement, view: str, output: Path | None) -> None:
     if output is not None:
         write_whole(output, text.encode())
     else:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
 
 
 def _terminal(found: Procurement) -> None:
@@ -88,7 +89,7 @@ def _terminal(found: Procurement) -> None:
 
     print_table(render.head(found), [[visible(text) for text in row] for row in render.rows(found)])
     for text in (*render.legend(found), *render.evens(found)):
-        click.echo(visible(text))
+        echo(visible(text))
     for offer in found.offers:
         if offer.bars:
             part = "" if offer.cost else ", without energy"
@@ -96,6 +97,6 @@ def _terminal(found: Procurement) -> None:
             print_table(("assumption", "from", "cost", ""), render.bars(offer), title=title)
     for name, texts in (("not decided", found.undecided), ("source", found.sources)):
         for text in texts:
-            click.echo(visible(f"{name}: {text}"))
+            echo(visible(f"{name}: {text}"))
     for problem in found.problems:
         click.echo(f"left out {visible(problem)}", err=True)

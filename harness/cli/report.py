@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import find_run
 
 
@@ -54,4 +55,4 @@ def command(
             click.echo(f"left out {visible(f'{run.path.name}/{problem.file}: {problem.what}')}", err=True)
     raw = report(loaded, gate=bound, sort=sort, title=title)
     write_whole(output, raw)
-    click.echo(f"{output}: {len(raw) / 2**20:.1f} MiB, opens offline")
+    echo(f"{output}: {len(raw) / 2**20:.1f} MiB, opens offline")

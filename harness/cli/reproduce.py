@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import RESULTS, json_option, parse_pythons, print_facts, print_json, print_table, python_option
 from harness.errors import PlanError
 
@@ -88,7 +89,7 @@ def _verified(opened: Opened, *, as_json: bool) -> int:
     ))  # fmt: skip
     held = "its figures follow from their samples"
     whole = f"the files are whole and {held}; demands are broken as told above" if info.breaks else f"whole, and {held}"
-    click.echo(f"{whole}; where the samples come from, only the sender knows")
+    echo(f"{whole}; where the samples come from, only the sender knows")
     return 0
 
 
@@ -99,6 +100,6 @@ def _show(found: Reproduction) -> None:
     if found.checks:
         print_table(render.HEAD, [[visible(text) for text in row] for row in render.rows(found)])
     for note in found.notes:
-        click.echo(visible(note))
-    click.echo(visible(f"{title(found.labels)}: {render.headline(found)}"))
+        echo(visible(note))
+    echo(visible(f"{title(found.labels)}: {render.headline(found)}"))
     click.echo(f"results: {found.run}", err=True)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import (
     install_hint,
     json_option,
+    note_contested,
     parse_pythons,
     print_facts,
     print_json,
@@ -44,6 +46,7 @@ def command(app: App, *, name: str | None, as_json: bool, pythons: tuple[str, ..
     NAME may hold parameters: 'tflite:xnnpack=false' is probed with them.
     """
     registry = app.registry()
+    note_contested(registry, "target")
     if name is not None:
         registry.find("target", name.partition(":")[0])
     names = (name,) if name is not None else tuple(registry.targets)
@@ -118,7 +121,7 @@ def show(offer: Offer[TargetSpec[Any]], state: TargetState) -> None:
 
     spec, found = offer.spec, state.availability
     here = f"yes: a one-op model ran in {found.seconds:.1f} s" if found.available else f"no: {found.reason}"
-    click.echo(f"{spec.name}: {spec.summary}\n")
+    echo(f"{spec.name}: {spec.summary}\n")
     print_facts([
         ("available here", here),
         ("install", _hint(offer, state)),
@@ -134,7 +137,7 @@ def show(offer: Offer[TargetSpec[Any]], state: TargetState) -> None:
 
 
 def _show_capabilities(can: Capabilities) -> None:
-    click.echo(f"\ncapabilities (data of {can.version})")
+    echo(f"\ncapabilities (data of {can.version})")
     evidence = can.evidence
     rows = [
         ("precision", name, how, evidence.get(name) or evidence.get("precisions", ""))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import (
     json_option,
     parse_pythons,
@@ -57,7 +58,7 @@ _UNKNOWN = "?"
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True, metavar="SECONDS",
     help="Per step and launch.",
 )  # fmt: skip
-@click.option("--memory-limit", metavar="SIZE", help="Per launch, such as 4GiB.")
+@click.option("--memory-limit", metavar="SIZE", help="Per build step and launch, such as 4GiB.")
 @click.option("--search-only", is_flag=True, help="Do not measure the winners again.")
 @click.option("--out", type=_PATH, default=Path("results"), show_default=True, help="Root of the results tree.")
 @json_option
@@ -141,17 +142,17 @@ def _data(result: TuneResult) -> dict[str, Any]:
 def _show(result: TuneResult) -> None:
     failed = [trial for trial in result.trials if trial.status != "ok"]
     okay = len(result.trials) - len(failed)
-    click.echo(f"{okay} trials measured on the selection split, {len(failed)} without figures")
+    echo(f"{okay} trials measured on the selection split, {len(failed)} without figures")
     for reason in dict.fromkeys(f"  {trial.status}: {trial.reason}" for trial in failed):
-        click.echo(reason)
+        echo(reason)
     if not result.front:
-        click.echo("there is no front: no trial went well")
+        echo("there is no front: no trial went well")
         return
     print_table(("Pareto set", *_columns(result), "measured again"), _rows(result.front, result))
-    click.echo("latency is t(pipeline) / t(baseline), paired; indicative: two launch-sets on the selection split")
-    click.echo(f"as bench.toml: {result.spec}")
+    echo("latency is t(pipeline) / t(baseline), paired; indicative: two launch-sets on the selection split")
+    echo(f"as bench.toml: {result.spec}")
     if result.run is not None:
-        click.echo("\nthe winners, measured again on the test split:\n")
+        echo("\nthe winners, measured again on the test split:\n")
         _confirmed(result, result.run.folder)
 
 

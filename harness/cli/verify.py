@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.answer import echo
 from harness.cli.common import find_run, json_option, print_facts, print_json
 from harness.errors import RecordError
 
@@ -43,13 +44,13 @@ def command(*, run: Path | None, again: Path | None, demands: bool, as_json: boo
         print_json({"run": folder, "ok": not problems, "problems": problems, **told})
     else:
         if repeated is not None:
-            click.echo(f"{len(repeated.same)} cells came out again: {', '.join(repeated.same) or 'none'}")
+            echo(f"{len(repeated.same)} cells came out again: {', '.join(repeated.same) or 'none'}")
             for text in repeated.undecided:
-                click.echo(f"undecided: {text}")
+                echo(f"undecided: {text}")
         for problem in problems:
-            click.echo(f"{problem.file}: {problem.what} [{problem.demand}]")
+            echo(f"{problem.file}: {problem.what} [{problem.demand}]")
         whole = f"whole, every figure follows from it, all {len(DEMANDS)} demands hold"
-        click.echo(f"{folder}: {len(problems)} problems" if problems else f"{folder}: {whole}")
+        echo(f"{folder}: {len(problems)} problems" if problems else f"{folder}: {whole}")
     return RecordError.exit_code if problems else 0
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harness.cli.common import json_option, print_facts, print_json, print_params, print_table
+from harness.cli.answer import echo
+from harness.cli.common import json_option, note_contested, print_facts, print_json, print_params, print_table
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ T = TypeVar("T")
 def command(app: App, *, name: str | None, as_json: bool) -> None:
     """List the workloads: models with their data."""
     registry = app.registry()
+    note_contested(registry, "workload")
     if name is not None:
         offer = registry.find("workload", name)
         if as_json:
@@ -84,7 +86,7 @@ def show(offer: Offer[WorkloadSpec[Any]]) -> None:
     facts, spec = data(offer), offer.spec
     inputs = facts["inputs"] or {}
     shapes = [f"{name} {item.dtype}[{', '.join(str(n or 'n') for n in item.shape)}]" for name, item in inputs.items()]
-    click.echo(f"{spec.name}: {spec.summary}\n")
+    echo(f"{spec.name}: {spec.summary}\n")
     print_facts([
         ("modality", spec.modality),
         ("plugin", f"{offer.plugin} ({offer.distribution} {offer.version})"),

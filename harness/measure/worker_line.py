@@ -48,7 +48,7 @@ def serve(
         stage, blame = message.get("stage", stage), message.get("blame", blame)
         try:
             answer = {"kind": "done", **handlers[message["kind"]](message)}
-        except Exception as error:  # noqa: BLE001  plugins and runtimes raise anything; it becomes a failure with a name on it
+        except BaseException as error:  # noqa: BLE001  plugins raise anything, SystemExit included; it becomes a failure with a name on it
             where = Where(stage, blame, doing(message["kind"]), known())
             answer = {"kind": "failure", "failure": codec.to_data(failure(error, where))}
         line.send(answer)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.errors import PlanError, Unsupported
 from harness.plan.values import ANCHOR, TargetState
+from harness.plugins import OWN
 from harness.types import Failure, Precision, Status
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from harness.plan.chosen import Chosen
     from harness.specs import ExporterSpec, Offer
+
+T = TypeVar("T")
 
 
 def _matches(chosen: Chosen, named: Collection[str]) -> bool:
@@ -105,6 +108,11 @@ def last_format(workload: Chosen, steps: Sequence[Chosen]) -> str | Failure:
     return at
 
 
+def built_in_first(offers: Mapping[str, Offer[T]]) -> list[tuple[str, Offer[T]]]:
+    """Return the offers that serve without being named in the order in which they are taken."""
+    return sorted(offers.items(), key=lambda item: (item[1].distribution != OWN, item[0]))
+
+
 def export_path(
     exporters: Mapping[str, Offer[ExporterSpec]], start: str, accepts: Collection[str]
 ) -> tuple[str, ...] | None:
@@ -115,7 +123,7 @@ def export_path(
     seen = {start}
     while queue:
         at, path = queue.popleft()
-        for name, offer in sorted(exporters.items()):
+        for name, offer in built_in_first(exporters):
             if offer.spec.consumes != at or offer.spec.produces in seen:
                 continue
             if offer.spec.produces in accepts:

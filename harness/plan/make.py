@@ -54,6 +54,9 @@ def make_plan(
         PlanError: A name, parameter, order or count that is wrong whatever the host can do.
         PluginError: Something asked for belongs to a broken plugin.
     """
+    registry.settled("method", lambda spec: spec.name == ANCHOR)
+    for kind in ("exporter", "oracle"):  # these serve without being named
+        registry.settled(kind)
     rows = [
         _row(workload, pipeline, target, options, states, registry, added)
         for workload in resolve.workloads(request, registry)

@@ -58,6 +58,8 @@ def workloads(request: Request, registry: Registry) -> tuple[Chosen, ...]:
     Raises:
         PlanError: None is asked for and none is a default, or one is not known.
     """
+    if not request.workloads:
+        registry.settled("workload", lambda spec: spec.default)
     texts = request.workloads or tuple(name for name, offer in registry.workloads.items() if offer.spec.default)
     if not texts:
         raise PlanError(
@@ -73,6 +75,8 @@ def targets(request: Request, registry: Registry) -> tuple[Chosen, ...]:
     Raises:
         PlanError: One is not known, or an interpreter is given for a target that is not.
     """
+    if "all" in request.targets:
+        registry.settled("target", lambda spec: spec.default)
     default = [name for name, offer in registry.targets.items() if offer.spec.default]
     texts = [name for text in request.targets for name in (default if text == "all" else [text])]
     if not texts:
@@ -89,15 +93,25 @@ def resolve_targets(request: Request, registry: Registry) -> Mapping[str, Resolv
 
 
 def default_pipelines(registry: Registry) -> tuple[str, ...]:
-    """Return what a run without methods measures: each method's defaults, where all that they name is installed."""
+    """Return what a run without methods measures: each method's defaults, where all that they name is installed.
+
+    Raises:
+        PluginError: Several plugins offer a method by the same name, and it would be measured.
+    """
+    registry.settled("method", lambda spec: spec.defaults != ())
     texts = (
         text
         for name, offer in registry.methods.items()
         for text in (offer.spec.defaults or ((name,) if offer.spec.defaults is None else ()))
     )
     return tuple(
-        dict.fromkeys(text for text in texts if all(step.name in registry.methods for step in grammar.expand(text)[0]))
+        dict.fromkeys(text for text in texts if all(_installed(registry, step) for step in grammar.expand(text)[0]))
     )
+
+
+def _installed(registry: Registry, step: Step) -> bool:
+    registry.settled("method", lambda spec: spec.name == step.name)
+    return step.name in registry.methods
 
 
 @dataclass(frozen=True)

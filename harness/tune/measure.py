@@ -20,6 +20,7 @@ from harness.build.job import Workload
 from harness.errors import HarnessError, PlanError
 from harness.explain import Where
 from harness.explain import failure as explained
+from harness.faults import called
 from harness.measure import run_set, run_untimed, slots
 from harness.measure.cpus import effective_cores
 from harness.plan import Plan, PlannedCell, Request, TargetState, make_plan
@@ -146,7 +147,8 @@ class Bench:
             refuse_infinite(outputs)
             try:
                 view = Workload.of(spec, planned.workload.params)
-                return view.aggregate(view.score(outputs, load_labels(built)))
+                with called():
+                    return view.aggregate(view.score(outputs, load_labels(built)))
             except Exception as error:  # score and aggregate are a plugin's: they cost this trial
                 where = Where("accuracy", f"workload {planned.workload.name}", "the outputs could not be judged")
                 raise Refused(explained(error, where)) from error

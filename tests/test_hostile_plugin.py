@@ -1,0 +1,241 @@
+"""A plugin that misbehaves where it is imported costs itself alone, and stdout holds the answer alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from plugin_factory import make_plugin
+
+from harness.errors import PlanError, PluginError
+from harness.plugins import load_registry
+
+METHOD = """
+from harness.api import MethodSpec, NoParams, hookimpl
+
+@hookimpl
+def harness_methods():
+    yield MethodSpec(name={name!r}, family="other", summary="mine", params=NoParams, consumes=frozenset(),
+                     compress=lambda model, params, job: model)
+"""
+LOUD = """
+import ctypes, os, sys
+print("\\x1b[31mhello from the plugin\\x1b[0m {")
+os.write(1, b"\\x1b[2Jraw {\\n")
+ctypes.CDLL(None).puts(b"from C {")
+ctypes.CDLL(None).fflush(None)
+sys.__stdout__.write("dunder {\\n")
+""" + METHOD.format(name="loud")
+
+
+def site(tmp_path, name, source):
+    return make_plugin(tmp_path / name, name, source)
+
+
+def harness(*args, path, **env):
+    """Run the command line in a process of its own."""
+    found = os.pathsep.join([*map(str, path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": found, **env}
+    command = [sys.executable, "-m", "harness.cli.main", *args]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("plugins", "--json"),
+        ("plugins", "list", "--json"),
+        ("methods", "--json"),
+        ("methods", "loud", "--json"),
+        ("workloads", "--json"),
+        ("targets", "null", "--json"),
+        ("bench", "--dry-run", "--json", "--targets", "null", "--methods", "baseline"),
+        ("plugins", "check", "loud", "--quick", "--samples", "dense", "--json"),
+    ],
+)
+def test_what_a_plugin_prints_is_no_part_of_the_answer(tmp_path, args):
+    done = harness(*args, path=[site(tmp_path, "loud", LOUD)])
+    assert json.loads(done.stdout), done.stderr
+    assert done.stderr.count("hello from the plugin") >= 1
+    for words in ("raw {", "from C {", "dunder {"):
+        assert words in done.stderr
+
+
+def test_help_and_version_still_go_to_stdout(tmp_path):
+    path = [site(tmp_path, "loud", LOUD)]
+    assert "--targets" in harness("bench", "--help", path=path).stdout
+    assert harness("--version", path=path).stdout.startswith("harness ")
+
+
+def test_a_table_goes_to_stdout(tmp_path):
+    done = harness("plugins", path=[site(tmp_path, "loud", LOUD)])
+    assert "loud" in done.stdout
+    assert "hello" not in done.stdout
+
+
+DEEDS = {
+    "raise": "raise RuntimeError('x' * 200_000)",
+    "exit": "import sys; sys.exit(7)",
+    "interrupt": "raise KeyboardInterrupt",
+    "generator": "raise GeneratorExit",
+}
+CHANGES = """
+import os, signal, sys
+os.chdir("/")
+os.environ.clear()
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sys.path.clear()
+sys.stdout.close()
+sys.stderr.close()
+os.close(0); os.close(1); os.close(2)
+""" + METHOD.format(name="changes")
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_what_a_plugin_raises_on_import_costs_itself(tmp_path, deed):
+    done = harness("plugins", "--json", path=[site(tmp_path, "bad", DEEDS[deed])])
+    assert done.returncode == 0, done.stderr
+    found = {item["name"]: item for item in json.loads(done.stdout)}
+    assert found["bad"]["state"] == "broken"
+    assert len(found["bad"]["message"]) < 400
+    assert found["baseline"]["state"] == "loaded"
+
+
+def test_what_a_hook_raises_keeps_what_it_gave_before(tmp_path, monkeypatch):
+    source = METHOD.format(name="half") + "    raise KeyboardInterrupt\n"
+    monkeypatch.syspath_prepend(str(site(tmp_path, "half", source)))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a builder: no Ctrl-C comes from a user there
+    try:
+        registry = load_registry(only={"half"})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "half" in registry.methods
+    assert ["KeyboardInterrupt" in problem.message for problem in registry.problems] == [True]
+
+
+def test_what_a_plugin_changes_of_the_process_is_put_back(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "from harness.plugins import load_registry\n"
+        "state = lambda: (os.getcwd(), dict(os.environ), signal.getsignal(2), signal.getsignal(15), list(sys.path))\n"
+        "before = state()\n"
+        "registry = load_registry(only={'changes'})\n"
+        "print('changes' in registry.methods, state() == before, flush=True)\n"
+        "os.write(1, b'one '); os.write(2, b'two'); print('three', file=sys.stderr)\n"
+    )
+    path = [str(site(tmp_path, "changes", CHANGES)), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=tmp_path, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("True True\none ", "twothree\n")
+
+
+# -- a name that is offered twice
+
+
+@pytest.fixture
+def thief(tmp_path):
+    """A third party's method by the name of a built-in one, in a plugin that sorts before all built-in ones."""
+    return site(tmp_path, "aaa", METHOD.format(name="int8"))
+
+
+def test_a_name_that_is_offered_twice_is_refused_for_both(thief, monkeypatch):
+    monkeypatch.syspath_prepend(str(thief))
+    registry = load_registry()
+    assert "int8" not in registry.methods
+    with pytest.raises(PluginError) as error:
+        registry.find("method", "int8")
+    assert "compression-harness (quantization)" in error.value.message
+    assert "plug-aaa (aaa)" in error.value.message
+    assert "-p int8=quantization" in error.value.hint
+    assert {problem.plugin for problem in registry.problems if "'int8'" in problem.message} == {"aaa", "quantization"}
+
+
+@pytest.mark.parametrize("plugin", ["quantization", "aaa"])
+def test_the_user_chooses(thief, monkeypatch, plugin):
+    monkeypatch.syspath_prepend(str(thief))
+    registry = load_registry(choose={"int8": plugin})
+    assert registry.methods["int8"].plugin == plugin
+    assert registry.problems == ()
+    offers = {info.name: info.offers.get("method", ()) for info in registry.plugins}
+    assert ("int8" in offers["aaa"], "int8" in offers["quantization"]) == (plugin == "aaa", plugin != "aaa")
+
+
+def test_what_nobody_offers_cannot_be_chosen(thief, monkeypatch):
+    monkeypatch.syspath_prepend(str(thief))
+    with pytest.raises(PlanError, match="offers nothing that is called 'int8'") as error:
+        load_registry(choose={"int8": "baseline"})
+    assert "aaa and quantization offer it" in error.value.hint
+
+
+@pytest.mark.parametrize("methods", [("--methods", "int8"), (), ("--methods", "baseline,int8")])
+def test_the_bench_refuses_a_contested_name(thief, methods):
+    done = harness("bench", "--dry-run", "--targets", "null", *methods, path=[thief])
+    assert done.returncode == 3
+    assert "error: method 'int8' is offered by" in done.stderr
+    assert "hint: harness -p int8=quantization" in done.stderr
+    again = harness("-p", "int8=quantization", "bench", "--dry-run", "--targets", "null", *methods, path=[thief])
+    assert again.returncode == 0, again.stderr
+
+
+def test_the_bench_goes_on_where_the_contested_name_does_not_matter(thief):
+    done = harness("bench", "--dry-run", "--targets", "null", "--methods", "baseline", path=[thief])
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_contested_name_is_shown_and_can_be_chosen_by_the_environment(thief):
+    listed = harness("plugins", path=[thief]).stdout
+    assert "offered by" in listed
+    found = {item["name"]: item for item in json.loads(harness("plugins", "--json", path=[thief]).stdout)}
+    assert "int8" not in found["quantization"]["offers"]["method"]
+    assert "none is used until you choose" in found["quantization"]["message"]
+    chosen = json.loads(harness("methods", "int8", "--json", path=[thief], HARNESS_CHOOSE="int8=quantization").stdout)
+    assert chosen["plugin"] == "quantization"
+    assert "method 'int8' is offered by" in harness("methods", path=[thief]).stderr
+
+
+def test_a_contested_anchor_is_refused(tmp_path):
+    path = [site(tmp_path, "aaa", METHOD.format(name="baseline"))]
+    done = harness("bench", "--dry-run", "--targets", "null", "--methods", "int8", path=path)
+    assert (done.returncode, "method 'baseline' is offered by" in done.stderr) == (3, True)
+
+
+EXPORTER = """
+from harness.api import ExporterSpec, OracleSpec, hookimpl
+
+@hookimpl
+def harness_exporters():
+    yield ExporterSpec(name="aab", summary="mine", consumes="torch", produces="onnx", export=print)
+
+@hookimpl
+def harness_oracles():
+    yield OracleSpec(name="aab", summary="mine", consumes="torch", open=print)
+"""
+
+
+def test_what_serves_without_being_named_is_the_built_in_one(tmp_path, monkeypatch):
+    from harness.plan.checks import built_in_first, export_path
+
+    monkeypatch.syspath_prepend(str(site(tmp_path, "aab", EXPORTER)))
+    registry = load_registry()
+    assert {"aab"} <= set(registry.exporters) & set(registry.oracles)
+    assert export_path(registry.exporters, "torch", {"onnx"}) == ("onnx",)
+    assert built_in_first(registry.oracles)[-1][0] == "aab"
+
+
+@pytest.mark.slow
+def test_the_doctor_names_a_contested_name(thief):
+    done = harness("doctor", path=[thief])
+    assert "plugin problem: aaa (plug-aaa): method 'int8' is offered by" in done.stdout
+
+
+@pytest.mark.parametrize("given", ["int8", "no:", "=x", "int8="])
+def test_what_minus_p_does_not_take_is_told(given):
+    done = harness("-p", given, "plugins", path=[])
+    assert (done.returncode, "is not no:NAME or NAME=PLUGIN" in done.stderr) == (2, True)
