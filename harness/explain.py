@@ -6,14 +6,15 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import HarnessError, MissingDependency, Unsupported
 from harness.types import Failure, Stage, Status
 
 QUOTED = 300  # characters of a runtime's own text that a sentence quotes
-LONGEST = 1200  # characters of a sentence that a plugin wrote itself: it may quote others
+LONGEST = 1200  # characters of a sentence at the command line
+REASON = 700  # characters of a record's reason: what was being done, a quoted text, and a hint
 DETAILS = 200_000  # characters of the rest that are kept: their beginning and their end
 MEMORY_WORDS = (
     "bad_alloc", "cannot allocate memory", "can't allocate memory", "failed to allocate", "memoryerror", "out of memory"
@@ -66,9 +67,8 @@ def failure(error: BaseException, where: Where) -> Failure:
 
     details = cut("".join(traceback.format_exception(error)))
     if isinstance(error, HarnessError):
-        said = error.message if error.hint is None else f"{error.message} ({error.hint})"
-        sentence = " ".join(readable(said).split())
-        return Failure(raised(error), where.stage, where.blame, sentence, details if len(said) > 2 * LONGEST else "")
+        sentence, whole = told(error)
+        return Failure(raised(error), where.stage, where.blame, sentence, "" if whole else details)
     text = str(error)
     known = first_known(text, where.known)
     if known is not None and not is_memory(text):
@@ -77,6 +77,29 @@ def failure(error: BaseException, where: Where) -> Failure:
         return Failure("oom", where.stage, where.blame, f"{where.doing}, memory ran out{_quoted(text)}", details)
     said = f"{type(error).__name__}: {first_line(text)}".removesuffix(": ")
     return Failure("failed", where.stage, where.blame, f"{where.doing} and raised {said!r}", details)
+
+
+def told(error: HarnessError) -> tuple[str, bool]:
+    """Return what an error that was raised on purpose says, the first line of it and of its hint, and whether all."""
+    texts = [text for text in (error.message, error.hint) if text]
+    lines = [line(text) for text in texts]
+    whole = all(short == " ".join(text.split()) for short, text in zip(lines, texts, strict=True))
+    return (lines[0] if len(lines) < 2 else f"{lines[0]} ({lines[1]})") if lines else "", whole
+
+
+def brief(failure: Failure) -> Failure:
+    """Return a failure whose reason is one line of bearable length; what it had more is among the details."""
+    reason = line(failure.reason, REASON)
+    if reason == failure.reason:
+        return failure
+    return replace(failure, reason=reason, details=cut(f"{failure.reason}\n\n{failure.details}".rstrip()))
+
+
+def limited(found: Failure, limit_bytes: int | None) -> Failure:
+    """Return a failure that names the memory limit where a build step ran into it."""
+    if found.status != "oom" or limit_bytes is None:
+        return found
+    return replace(found, reason=f"{found.reason}; --memory-limit allows a step {limit_bytes / 2**20:.0f} MiB")
 
 
 def died(how: str, printed: str, status: Status, where: Where) -> Failure:
@@ -117,6 +140,12 @@ def readable(text: str) -> str:
     """Return a sentence that was written on purpose without colours, and cut where it quotes pages."""
     bare = _ANSI.sub("", text)
     return bare if len(bare) <= LONGEST else f"{bare[:LONGEST]} …"
+
+
+def line(text: str, limit: int = QUOTED) -> str:
+    """Return the first line of a sentence that was written on purpose, without colours, cut at ``limit`` characters."""
+    lines = (" ".join(part.split()) for part in _ANSI.sub("", text).splitlines())
+    return _short(next(filter(None, lines), ""), limit)
 
 
 def first_line(text: str) -> str:

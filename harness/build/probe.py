@@ -7,7 +7,7 @@ import selectors
 import tempfile
 import time
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -15,6 +15,7 @@ from harness.build.keys import Source
 from harness.build.pool import Builder, Gone
 from harness.build.tasks import About, Probe, Reply, Request, Use
 from harness.errors import HarnessError, MissingDependency, PluginError
+from harness.explain import REASON, line
 from harness.plan import Resolved, TargetState
 from harness.types import Availability
 
@@ -46,7 +47,9 @@ def probe_targets(
 
 def _state(answer: Reply | Gone) -> TargetState:
     if isinstance(answer, Reply) and answer.probed is not None:
-        return TargetState(answer.probed.availability, answer.probed.capabilities)
+        found = answer.probed.availability
+        told = replace(found, reason=line(found.reason, REASON), hint=line(found.hint, REASON))
+        return TargetState(told, answer.probed.capabilities)
     reason = answer.told if isinstance(answer, Gone) else "the probe gave no answer"
     return TargetState(Availability(False, f"the probe failed: {reason}"))
 

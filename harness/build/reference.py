@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
-from harness.explain import first_line
+from harness.explain import first_line, line
 from harness.feeds import as_array, fixed_batch, items_of_call
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class _Run:
 
 def _told(error: Exception) -> str:
     if isinstance(error, HarnessError):
-        return error.message
+        return line(error.message)
     return f"{type(error).__name__}: {first_line(str(error))}"
 
 

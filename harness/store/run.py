@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from harness import codec
 from harness.config import dump_config
 from harness.errors import RecordError
-from harness.explain import log_name, pointing
+from harness.explain import brief, log_name, pointing
 from harness.store import files, layout, manifest
 from harness.store.documents import Part, decode_file, is_whole, read_listed
 from harness.store.lock import RunLock
@@ -137,6 +137,7 @@ class RunStore:
 
     def keep_details(self, failure: Failure) -> Failure:
         """Write what a failure's sentence leaves out to a file of this run, and name it in the sentence instead."""
+        failure = brief(failure)
         if not failure.details:
             return failure
         path = f"{layout.LOGS}/{log_name(failure)}"
