@@ -85,8 +85,11 @@ class InspectorSpec:
         name: The format, such as "onnx".
         inspect: Model and shapes of its inputs at one item (those that are known) -> what it holds. It runs nothing.
         extra: The extra of our distribution that installs what it needs.
+        nan_weights: Model -> name of each weight that holds NaN, and how many. A method that gives such a model is told
+            at once; ``None`` where nobody can tell.
     """
 
     name: str
     inspect: Callable[[Model, Shapes], Inspected]
     extra: str = ""
+    nan_weights: Callable[[Model], Mapping[str, int]] | None = None

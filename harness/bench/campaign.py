@@ -17,6 +17,7 @@ from harness.bench.shared import Shared
 from harness.bench.untimed import Untimed
 from harness.claims import not_actually
 from harness.plan import PlannedCell
+from harness.plan.values import ANCHOR
 from harness.stats import summarise
 from harness.types import Failure, Latency, Record, Roofline, ScenarioResult
 
@@ -97,8 +98,7 @@ class Campaign:
     def _unchanged(self, planned: PlannedCell, anchor: str | None) -> str:
         """Return the flag of a cell whose artifact is its anchor's, though the last method was to change it."""
         built, methods = self.shared.built, self.shared.registry.methods
-        families = [methods[step.name].spec.family for step in planned.pipeline]
-        asked = [family for family in families if family != "none"]
+        asked = [methods[step.name].spec.family for step in planned.pipeline if step.name != ANCHOR]
         if anchor is None or anchor == planned.cell.cell_id or not asked:
             return ""
         ours, theirs = built[planned.cell.cell_id].artifact, built[anchor].artifact

@@ -18,7 +18,7 @@ from harness.bench.owndata import read_own_data
 from harness.bench.records import Context, doubtful, failed_record, utc_now
 from harness.bench.shared import Shared
 from harness.bench.ui import Ui
-from harness.build import BuildEvent, Built, Cache, build_plan, open_pack, probe_targets
+from harness.build import BuildEvent, Built, Cache, build_plan, open_pack, own_artifacts, probe_targets
 from harness.codec import file_sha256, sha256
 from harness.errors import Interrupted, PlanError
 from harness.measure import slots
@@ -149,10 +149,14 @@ def _info(
 
 
 def sources_of(registry: Registry) -> dict[str, str]:
-    """Return the hash of each plugin's source; plugins that offer nothing have none."""
+    """Return the hash of each plugin's source, and which plugin was chosen for a name that several offer.
+
+    Plugins that offer nothing have no hash.
+    """
     kinds = (registry.workloads, registry.methods, registry.exporters, registry.targets)
     found = dict.fromkeys((info.name for info in registry.plugins), "")
-    return found | {offer.plugin: offer.source_sha256 for offers in kinds for offer in offers.values()}
+    found |= {offer.plugin: offer.source_sha256 for offers in kinds for offer in offers.values()}
+    return found | {f"{name}=": plugin for name, plugin in registry.chosen.items()}
 
 
 def _sources_of_plan(plan: Plan, registry: Registry) -> dict[str, str]:
@@ -187,11 +191,23 @@ def _work(
         for planned in plan.cells
         if planned.impossible
     ]
+    with own_artifacts(_build(plan, states, registry, pack, ui), Cache()) as results:
+        return records + _measure(plan, results, request, context, registry, store, ui)
+
+
+def _measure(
+    plan: Plan,
+    results: Mapping[str, Built | Failure],
+    request: Request,
+    context: Context,
+    registry: Registry,
+    store: RunStore,
+    ui: Ui,
+) -> list[Record]:
     possible = tuple(planned for planned in plan.cells if planned.impossible is None)
-    results = _build(plan, states, registry, pack, ui)
     built = {cell_id: item for cell_id, item in results.items() if isinstance(item, Built)}
     lost = {cell_id: item for cell_id, item in results.items() if isinstance(item, Failure)}
-    records += [
+    records = [
         _write_failed(planned, lost[planned.cell.cell_id], context, store, registry)
         for planned in possible
         if planned.cell.cell_id in lost

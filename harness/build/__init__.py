@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.build.artifacts import own_artifacts
 from harness.build.cache import Cache, Usage
 from harness.build.events import BuildEvent
 from harness.build.packer import pack, pack_request, write_pack
@@ -17,6 +18,7 @@ __all__ = [
     "Usage",
     "build_plan",
     "open_pack",
+    "own_artifacts",
     "pack",
     "pack_request",
     "probe_targets",

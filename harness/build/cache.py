@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import codec
+from harness.build import intact
 from harness.errors import HarnessError, RecordError
 
 SCHEMA = 2  # 2: the inputs of a stored model stand in call order
@@ -33,6 +34,7 @@ class Result:
         seconds: What the step took when it was built.
         inputs: What the key was made from, for a person who wonders why something was rebuilt.
         files: File in the entry -> size in bytes.
+        sha256s: File in the entry -> hex SHA-256.
         outside: Files in other entries that the value points to, relative to the entry.
     """
 
@@ -45,6 +47,7 @@ class Result:
     inputs: Any = None
     files: Mapping[str, int] = field(default_factory=dict)
     outside: tuple[str, ...] = ()
+    sha256s: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,13 @@ class Cache:
         """Return where the entry of a key is, or would be."""
         return self.root / key[:2] / key
 
+    def key_of(self, path: Path) -> str | None:
+        """Return the key of the entry that a path lies in; ``None`` where it lies in none."""
+        parts = path.relative_to(self.root).parts if path.is_relative_to(self.root) else ()
+        return parts[1] if len(parts) > 1 and parts[1].startswith(parts[0]) else None
+
     def get(self, key: str) -> Entry | None:
-        """Return an entry that is whole, or None; a corrupt one is logged and counts as missing."""
+        """Return an entry that is whole, by the hash of each file; a damaged one is logged and counts as missing."""
         folder = self.folder(key)
         path = folder / RESULT
         try:
@@ -165,12 +173,26 @@ class Cache:
         try:
             result = codec.loads(Result, raw, where=str(path))
             _check(result, key, folder)
+            self._check_outside(result, key, folder)
         except RecordError as error:
-            log.warning("cache entry is corrupt and is built again: %s", error)
+            log.warning("cache entry is damaged and is built again: %s", error)
             return None
         with contextlib.suppress(OSError):  # a read-only cache serves all the same
             os.utime(path)
         return Entry(folder, result)
+
+    def _check_outside(self, result: Result, key: str, folder: Path) -> None:
+        """Check what an entry points to in others: they are whole, and what it stands on is what it was."""
+        for name in result.outside:
+            path = Path(os.path.normpath(folder / name))
+            other = self.key_of(path)
+            if not path.exists() or other is None or (other != key and self.get(other) is None):
+                raise RecordError(f"{folder} points to {name}, which is gone")
+        named = result.value.get("path") if isinstance(result.value, dict) else None
+        if named is None or not (result.outside and result.sha256):
+            return
+        if intact.content_sha256(Path(os.path.normpath(folder / named))) != result.sha256:
+            raise RecordError(f"{folder} points to {named}, which was built anew since")
 
     @contextlib.contextmanager
     def staging(self) -> Generator[Path, None, None]:
@@ -183,12 +205,13 @@ class Cache:
 
     def publish(self, staged: Path, result: Result) -> Entry:
         """Make a staged folder the entry of its key. The first of several builders wins; the others get its entry."""
-        sizes = {}
+        sizes, digests = {}, {}
         for path in _files(staged):
-            sizes[path.relative_to(staged).as_posix()] = path.stat().st_size
+            name = path.relative_to(staged).as_posix()
             path.chmod(0o444)  # later steps share it
             _sync(path)
-        whole = replace(result, files=sizes)
+            sizes[name], digests[name] = path.stat().st_size, codec.file_sha256(path)
+        whole = replace(result, files=sizes, sha256s=digests)
         codec.write_whole(staged / RESULT, codec.dumps(whole, indent=1))
         _sync(staged)
         folder = self.folder(result.key)
@@ -290,13 +313,15 @@ def _used(folder: Path) -> float:
 def _check(result: Result, key: str, folder: Path) -> None:
     if result.schema != SCHEMA or result.key != key:
         raise RecordError(f"{folder / RESULT} is of schema {result.schema}, key {result.key}")
-    for name, size in result.files.items():
+    if set(result.sha256s) != set(result.files):
+        raise RecordError(f"{folder} was written before files were hashed")
+    there = {path.relative_to(folder).as_posix() for path in _files(folder)} - {RESULT}
+    for name in sorted(there ^ set(result.files)):
+        raise RecordError(f"{folder / name} {'was not written with the entry' if name in there else 'is gone'}")
+    for name, digest in result.sha256s.items():
         try:
-            actual = (folder / name).stat().st_size
+            whole = intact.file_sha256(folder / name) == digest
         except OSError as error:
-            raise RecordError(f"{folder / name} is gone: {error}") from error
-        if actual != size:
-            raise RecordError(f"{folder / name} has {actual} bytes, {size} were written")
-    for name in result.outside:
-        if not (folder / name).exists():
-            raise RecordError(f"{folder} points to {name}, which is gone")
+            raise RecordError(f"{folder / name} cannot be read: {error}") from error
+        if not whole:
+            raise RecordError(f"{folder / name} does not hold what was written")

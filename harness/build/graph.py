@@ -13,6 +13,7 @@ from harness.build.tasks import StepStage, Use
 from harness.codec import sha256, to_data
 from harness.errors import PluginError
 from harness.grammar import format_pipeline, format_step
+from harness.plan.checks import built_in_first
 from harness.types import Artifact, Capabilities, Failure, Model, Options
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Node:
         sha256: Of the file that the value points to.
         executed: Whether it was run, not found in the cache.
         rank: Seconds of the longest chain that begins here.
+        given: Whether its entry came from elsewhere, such as a pack: no step can make it again.
+        again: How often it was made again, or tried again, because files in the cache were damaged.
     """
 
     stage: StepStage
@@ -64,6 +67,8 @@ class Node:
     children: list[Node] = field(default_factory=list)
     rank: float = 0.0
     recipe: str = ""
+    given: bool = False
+    again: int = 0
 
     @property
     def likes(self) -> str:
@@ -149,7 +154,9 @@ class Graph:
         """Add the step that asks an oracle for the test items' answers; ``None`` where none reads the fitted model."""
         spec = self.registry.find("workload", planned.workload.name).spec
         fitted = job.Workload.of(spec, planned.workload.params).produces
-        found = next((name for name, offer in self.registry.oracles.items() if offer.spec.consumes == fitted), None)
+        found = next(
+            (name for name, offer in built_in_first(self.registry.oracles) if offer.spec.consumes == fitted), None
+        )
         if found is None:
             return None
         fit = self.fit(planned)
@@ -202,10 +209,12 @@ class Graph:
         """Return nodes of data and a model that are there, such as a pack's; they are not run."""
         workload = _use(planned.workload)
         name = planned.labels["workload"]
-        before = Node("data", f"{name}: data", workload, workload, Options(), state="done", key=data.result.key)
+        before = Node(
+            "data", f"{name}: data", workload, workload, Options(), state="done", key=data.result.key, given=True
+        )
         before.entry, before.value, before.recipe = data, info, data.result.key
         options = Options(seed=planned.cell.options.seed)
-        node = Node("export", f"{name}: model", workload, workload, options, data=before, state="done")
+        node = Node("export", f"{name}: model", workload, workload, options, data=before, state="done", given=True)
         node.entry, node.key, node.sha256, node.recipe = model, model.result.key, model.result.sha256, model.result.key
         node.value = values.load(model, Model)
         return before, node

@@ -138,7 +138,7 @@ def run_graph(
     resolver = resolver_of(graph, cache, registry, threads)
     resolver.memory_limit_bytes = memory_limit_bytes
     builders = Builders(workers or os.cpu_count() or 1, threads, cache.logs)
-    Scheduler(resolver, builders, slot, timeout_s, on_event).run(graph.nodes.values())
+    Scheduler(resolver, builders, slot, timeout_s, on_event).run(list(graph.nodes.values()))
 
 
 def resolver_of(graph: Graph, cache: Cache, registry: Registry, threads: int) -> Resolver:
@@ -205,8 +205,9 @@ def evaluation_of(folder: Path, info: DataInfo, name: SplitName = "test") -> Eva
 
 def result(end: Node, split: SplitName = "test") -> Built | Failure:
     """Return what a cell's last step gave."""
-    if end.failure is not None:
-        return end.failure
+    failure = next((node.failure for node in (end, *end.needs) if node.failure is not None), None)
+    if failure is not None:
+        return failure
     steps = list(end.chain())
     data = next(node for node in steps if node.stage == "data")
     if not isinstance(end.value, Artifact) or data.entry is None or end.parent is None:

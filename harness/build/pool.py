@@ -70,6 +70,7 @@ class Builder:
     Attributes:
         python: The interpreter as given; ``None`` for this one.
         used: Names of exporters and targets that ran here, so whose imports are paid for.
+        owners: Distributions whose code ran here: what it did to the process reaches no step of others.
     """
 
     python: str | None
@@ -78,6 +79,7 @@ class Builder:
     reader: int
     writer: int
     used: set[str] = field(default_factory=set)
+    owners: frozenset[str] = frozenset()
     hello: Hello | None = None
     _buffer: bytes = b""
     _oom_before: int = 0
@@ -237,22 +239,29 @@ class Builders:
         """How many more steps could run now."""
         return self.workers - len(self.busy)
 
-    def take(self, python: str | None, name: str) -> Builder:
+    def take(self, python: str | None, name: str, owners: frozenset[str]) -> Builder:
         """Give a builder of an interpreter, best one that has used ``name`` before.
+
+        Args:
+            python: The interpreter.
+            name: Whose imports are needed.
+            owners: Distributions whose code the step runs; a builder that ran another's is not given.
 
         Raises:
             OSError: The interpreter cannot be run.
         """
-        fitting = sorted((item for item in self.idle if item.python == python), key=lambda item: len(item.used))
+        alike = (item for item in self.idle if item.python == python and item.owners <= owners)
+        fitting = sorted(alike, key=lambda item: len(item.used))
         builder = next((item for item in fitting if name in item.used), fitting[0] if fitting else None)
         if builder is not None:
             self.idle.remove(builder)
         else:
             if len(self.idle) + len(self.busy) >= self.workers and self.idle:
-                self._make_room(self.idle.pop(0))  # of another interpreter
+                self._make_room(self.idle.pop(0))  # of another interpreter, or of other owners
             builder = Builder.start(python, self._logs, self.threads)
             self.started += 1
         builder.used.add(name)
+        builder.owners |= owners
         self.busy.append(builder)
         return builder
 

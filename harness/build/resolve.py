@@ -9,9 +9,10 @@ from harness import codec, params
 from harness.build import keys, values
 from harness.build.data import LABELS, SPLITS, DataInfo
 from harness.build.reference import REFERENCES
-from harness.build.tasks import KIND, Task
+from harness.build.tasks import KIND, Task, Use
 from harness.errors import HarnessError, PluginError
 from harness.explain import first_line
+from harness.faults import called
 from harness.plan.splits import lacking
 from harness.types import Artifact, Model, Precision
 
@@ -33,7 +34,7 @@ class Resolver:
     Attributes:
         sources: (interpreter, plugin) -> versions in that interpreter, for the targets that lower elsewhere.
         threads: CPU threads of each builder: part of the keys, as they change what training gives.
-        memory_limit_bytes: What an artifact that is opened may take.
+        memory_limit_bytes: What a step may take, as ``Task`` says.
     """
 
     cache: Cache
@@ -78,7 +79,8 @@ class Resolver:
             return {}
         try:
             built = params.build(spec.params, node.use.params, owner=f"workload {spec.name!r}")
-            return {"fingerprint": spec.fingerprint(built)}
+            with called():
+                return {"fingerprint": spec.fingerprint(built)}
         except HarnessError:
             raise
         except Exception as error:
@@ -141,8 +143,16 @@ class Resolver:
             data_key=node.data.key if node.data else None, model=self._given(node),
             reference=node.reference.model if node.reference else None,
             options=node.options, hardware=node.hardware, inputs=node.inputs,
-            memory_limit_bytes=self.memory_limit_bytes,
+            memory_limit_bytes=self.memory_limit_bytes, reader=self._reader(node),
         )  # fmt: skip
+
+    def _reader(self, node: Node) -> Use | None:
+        """Return who can look at the weights of the model that a method is to give."""
+        if node.stage != "compress":
+            return None
+        wanted = self.offer(node).spec.produces or _need(node.parent).model.format
+        offer = self.registry.inspectors.get(wanted)
+        return None if offer is None or offer.spec.nan_weights is None else Use(offer.plugin, wanted)
 
     def _given(self, node: Node) -> Model | None:
         """Return the model as the step may see it: what its key does not hold is taken off."""

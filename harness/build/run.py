@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -14,10 +15,12 @@ from typing import Any
 from harness import claims, codec, params
 from harness.build import cache, opened, parts, values
 from harness.build.data import DataInfo, GuardedData, NoData, write_data
+from harness.build.given import Given
 from harness.build.job import Workload, hardware
 from harness.build.reference import Reference, write_reference
 from harness.build.tasks import KIND, Task, Use, failure_stage
 from harness.errors import PluginError
+from harness.plan.values import ANCHOR
 from harness.plugins import Registry, load_registry
 from harness.specs import Job, Offer
 from harness.types import Artifact, Asked, Model, StepRecord
@@ -66,14 +69,24 @@ def run_task(task: Task, plugins: Plugins, report: Report) -> float:
     found = store.get(task.key)
     if found is not None:
         return found.result.seconds
-    step = _Step(task, store, plugins, report)
     _seed(task.seed)
     started = time.monotonic()
-    with store.staging() as out:
-        kind, value = step.run(out)
+    with store.staging() as out, store.staging() as copies:
+        step = _Step(task, store, plugins, report, Given(store, copies, f"{KIND[task.stage]} {task.use.name!r}"))
+        with limited(task.memory_limit_bytes):
+            kind, value = step.run(out)
         seconds = time.monotonic() - started
         step.publish(out, kind, value, seconds)
     return seconds
+
+
+def limited(limit_bytes: int | None) -> contextlib.AbstractContextManager[None]:
+    """Let a step take so much memory beside what this process holds."""
+    if limit_bytes is None:
+        return contextlib.nullcontext()
+    from harness.measure import isolate  # with numpy, which only a step that runs a model needs
+
+    return isolate.more_memory(limit_bytes)
 
 
 def _seed(seed: int) -> None:
@@ -90,6 +103,7 @@ class _Step:
     store: cache.Cache
     plugins: Plugins
     report: Report
+    given: Given
 
     @property
     def owner(self) -> str:
@@ -105,12 +119,12 @@ class _Step:
         if task.stage == "lower":
             artifact = self._artifact(self._lower(offer.spec, job))
             self._open(offer.spec, artifact)
-            return "artifact", artifact
+            return "artifact", self.given.home(artifact)
         if task.stage == "reference":
             return "reference", self._reference(offer.spec, job)
         model = self._step(offer.spec, job, workload)
         wanted = self._format(offer.spec, workload)
-        return "model", self._model(model, wanted)
+        return "model", self._numbers(self._model(model, wanted))
 
     def _data(self, out: Path, workload: Workload) -> DataInfo:
         split = workload.spec.split
@@ -120,7 +134,7 @@ class _Step:
         )  # fmt: skip
 
     def _reference(self, spec: Any, job: Job) -> Reference:
-        data, model = self._data_entry(), self._incoming()
+        data, model = self._data_entry(), self._own()
         info = codec.from_data(DataInfo, data.result.value, where=str(data.folder))
         found = write_reference(
             spec.open(model, job),
@@ -135,10 +149,11 @@ class _Step:
 
     def _job(self, out: Path, workload: Workload) -> Job:
         task = self.task
+        reference = None if task.reference is None else self.given.own(task.reference)
         return Job(
             out=out, seed=task.seed, threads=task.threads, data=self._guarded(), workload=workload,
             progress=self.report, log=logging.getLogger(f"harness.build.{task.use.name}"),
-            hardware=hardware(self.owner, task.hardware), reference=task.reference,
+            hardware=hardware(self.owner, task.hardware), reference=reference,
         )  # fmt: skip
 
     def _guarded(self) -> GuardedData | NoData:
@@ -161,16 +176,20 @@ class _Step:
             raise PluginError(f"{self.owner} was given no model")
         return self.task.model
 
+    def _own(self) -> Model:
+        """Return the incoming model in files that are this step's alone."""
+        return self.given.own(self._incoming())
+
     def _step(self, spec: Any, job: Job, workload: Workload) -> Any:
         if self.task.stage == "fit":
             return spec.fit(workload.params, job)
         if self.task.stage == "export":
-            return parts.export(lambda model, own: spec.export(model, self.task.options, own), self._incoming(), job)
-        return spec.compress(self._incoming(), self._params(spec), job)
+            return parts.export(lambda model, own: spec.export(model, self.task.options, own), self._own(), job)
+        return spec.compress(self._own(), self._params(spec), job)
 
     def _lower(self, spec: Any, job: Job) -> Any:
         given = self._params(spec)
-        return parts.lower(lambda model, own: spec.lower(model, given, self.task.options, own), self._incoming(), job)
+        return parts.lower(lambda model, own: spec.lower(model, given, self.task.options, own), self._own(), job)
 
     def _open(self, spec: Any, artifact: Artifact) -> None:
         """Open the artifact and run one item, where models run here; what fails then belongs to the build."""
@@ -207,6 +226,24 @@ class _Step:
             raise PluginError(f"{self.owner} gave a {model.format!r} model, it declares {wanted!r}")
         if not model.inputs or not model.outputs:
             raise PluginError(f"{self.owner} gave a model without {'inputs' if not model.inputs else 'outputs'}")
+        return self.given.home(model)
+
+    def _numbers(self, model: Model) -> Model:
+        """Refuse a model in whose weights the step left NaN: whatever comes later would be blamed for it."""
+        reader = self.task.reader
+        if reader is None:
+            return model
+        count = self.plugins.offer("inspector", reader).spec.nan_weights
+        try:
+            found = count(model)
+            before = count(self._own()) if found else {}
+        except Exception as error:  # noqa: BLE001  what cannot be read is told where it is published or read next
+            logging.getLogger("harness.build").info("the weights were not looked at: %s", error)
+            return model
+        if found and not before:
+            name, bad = next(iter(found.items()))
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            raise PluginError(f"{self.owner} left weights that are no numbers: {bad} NaN in {name!r}{more}")
         return model
 
     def _artifact(self, artifact: object) -> Artifact:
@@ -247,7 +284,8 @@ class _Step:
             return dataclasses.replace(model, lineage=(*before, record))
         spec = offer.spec
         record = dataclasses.replace(record, asked=self._asked(spec), unchanged=_same(model, self._incoming()))
-        flags = claims.step_flags(spec.family, spec.changes, before, record)
+        family = spec.family if spec.family != "none" or task.use.name == ANCHOR else "other"
+        flags = claims.step_flags(family, spec.changes, before, record)
         return dataclasses.replace(model, lineage=(*before, record), flags=(*model.flags, *flags))
 
     def _asked(self, spec: Any) -> Asked | None:

@@ -12,17 +12,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.build import tasks
+from harness.build import healing, tasks
 from harness.build.events import BuildEvent, Clock, Kind
 from harness.build.gate import Gate, Slot
 from harness.build.pool import Builder, Builders, Gone
+from harness.build.running import Running
 from harness.build.tasks import Request, failure_stage
 from harness.errors import HarnessError, Interrupted, MissingDependency, Unsupported
-from harness.explain import Where, died, is_memory
+from harness.explain import Where, brief, died, is_memory, limited
 from harness.types import Failure, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from harness.build.cache import Entry
     from harness.build.graph import Node
@@ -34,27 +35,12 @@ log = logging.getLogger("harness")
 
 
 @dataclass
-class _Running:
-    """A step in a builder.
-
-    Attributes:
-        deadline: When it counts as hanging; moves on with every progress that is reported.
-    """
-
-    node: Node
-    builder: Builder
-    holder: AbstractContextManager[object]
-    deadline: float
-    started: float
-    fraction: float = 0.0
-
-
-@dataclass
 class Scheduler:
     """The loop over one graph.
 
     Attributes:
         timeout_s: A step that reports no progress for so long is killed.
+        held: Steps that could run, but for those that run now.
     """
 
     resolver: Resolver
@@ -63,13 +49,14 @@ class Scheduler:
     timeout_s: float
     on_event: Callable[[BuildEvent], None]
     ready: list[tuple[float, int, Node]] = field(default_factory=list)
-    running: dict[int, _Running] = field(default_factory=dict)
+    held: list[Node] = field(default_factory=list)
+    running: dict[int, Running] = field(default_factory=dict)
     twins: dict[str, list[Node]] = field(default_factory=dict)
     waiting: list[Node] = field(default_factory=list)
     clock: Clock = field(default_factory=lambda: Clock([]))
     _count: itertools.count[int] = field(default_factory=itertools.count)
 
-    def run(self, nodes: Iterable[Node]) -> None:
+    def run(self, nodes: Collection[Node]) -> None:
         """Bring every node to "done" or "failed".
 
         Raises:
@@ -83,6 +70,8 @@ class Scheduler:
         self.builders.before_end = self._unhear
         try:
             self._loop()
+            while self._mend(nodes):
+                self._loop()
         except KeyboardInterrupt:
             what = "stopped while building; finished steps are kept"
             raise Interrupted(what, hint="run the same command again") from None
@@ -107,6 +96,23 @@ class Scheduler:
                 elif isinstance(key.data, Builder):
                     self._hear(key.data)
             self._time()
+
+    def _mend(self, nodes: Collection[Node]) -> bool:
+        """Have what finished cells are read from made again where a step damaged it since; tell whether any is."""
+        for builder in self.builders.idle:
+            self._unhear(builder)
+        self.builders.close()  # nothing of theirs goes on writing
+        again: list[Node] = []
+        for end in (node for node in nodes if node.stage in {"lower", "reference"} and node.state == "done"):
+            for node in healing.lost(self.resolver.cache, end):
+                if node.state != "done":
+                    continue  # it waits already
+                mended = healing.back(self.resolver.cache, node)
+                again += mended
+                if not mended:
+                    self._fail(end, "failed", f"the files of {node.label!r} were damaged again and again", "harness")
+        self.waiting += again
+        return bool(again)
 
     # -- before a step runs
 
@@ -166,6 +172,13 @@ class Scheduler:
         except HarnessError as error:
             self._fail(node, _raised(error), error.message, self._blame(node))
             return
+        except OSError as error:  # what it needs was damaged after it was made
+            mended = healing.retried(self.resolver.cache, node)
+            if mended is None:
+                self._fail(node, "failed", f"its input cannot be read: {error}", "harness")
+            else:
+                self.waiting += [*mended, node]
+            return
         if entry is not None:
             node.state = "done"
             self._tell("cached", node)
@@ -175,7 +188,10 @@ class Scheduler:
         else:
             self.twins[node.key] = []
             node.state = "ready"
-            heapq.heappush(self.ready, (-node.rank, next(self._count), node))
+            self._queue(node)
+
+    def _queue(self, node: Node) -> None:
+        heapq.heappush(self.ready, (-node.rank, next(self._count), node))
 
     def _ask(self) -> None:
         """Ask for as many slots as there are steps that could run."""
@@ -189,11 +205,19 @@ class Scheduler:
                 holder.__exit__(None, None, None)
                 continue
             _rank, _index, node = heapq.heappop(self.ready)
-            self._start(node, holder)
+            if not all(need.state == "done" for need in node.needs):  # what it needs is made again
+                holder.__exit__(None, None, None)
+                self._wait(node)
+            elif any(run.apart(node, self._owners(node)) for run in self.running.values()):
+                holder.__exit__(None, None, None)
+                self.held.append(node)
+            else:
+                self._start(node, holder)
 
     def _start(self, node: Node, holder: AbstractContextManager[object]) -> None:
+        owners = self._owners(node)
         try:
-            builder = self.builders.take(node.python, node.likes)
+            builder = self.builders.take(node.python, node.likes, owners)
         except OSError as error:
             holder.__exit__(None, None, None)
             reason = f"the builder cannot be started: {error}"
@@ -202,7 +226,11 @@ class Scheduler:
         if builder.reader not in self.selector.get_map():
             self.selector.register(builder, selectors.EVENT_READ, builder)
         now = time.monotonic()
-        self.running[id(builder)] = _Running(node, builder, holder, now + self.timeout_s, now)
+        run = Running(node, builder, holder, now + self.timeout_s, now, owners, healing.remade(node))
+        for other in self.running.values():
+            run.meet(other)
+            other.meet(run)
+        self.running[id(builder)] = run
         node.state = "running"
         builder.ask(Request(task=self.resolver.task(node)))
         self._tell("started", node)
@@ -228,7 +256,7 @@ class Scheduler:
         with contextlib.suppress(KeyError):
             self.selector.unregister(builder)
 
-    def _progress(self, run: _Running, fraction: float, text: str) -> None:
+    def _progress(self, run: Running, fraction: float, text: str) -> None:
         if fraction > run.fraction:
             run.fraction = fraction
             run.deadline = time.monotonic() + self.timeout_s
@@ -241,7 +269,7 @@ class Scheduler:
                 reason = f"reported no progress for {self.timeout_s:g} s and was ended"
                 self._lost(run.builder, run, Gone("timeout", reason))
 
-    def _lost(self, builder: Builder, run: _Running | None, gone: Gone) -> None:
+    def _lost(self, builder: Builder, run: Running | None, gone: Gone) -> None:
         self._unhear(builder)
         self.builders.drop(builder)
         if run is not None:
@@ -254,21 +282,47 @@ class Scheduler:
             return Failure(gone.status, failure_stage(node.stage), str(node.python or "harness"), gone.told)
         doing = tasks.doing(node.stage, node.use.name)
         where = Where(failure_stage(node.stage), self._blame(node), doing, self._known(node))
-        return died(gone.reason, gone.printed, "oom" if is_memory(gone.printed) else gone.status, where)
+        found = died(gone.reason, gone.printed, "oom" if is_memory(gone.printed) else gone.status, where)
+        return limited(found, self.resolver.memory_limit_bytes)
 
     def _known(self, node: Node) -> Sequence[KnownError]:
         return getattr(self.resolver.offer(node).spec, "known_errors", ())
 
-    def _end(self, run: _Running, failure: Failure | None) -> None:
+    def _end(self, run: Running, failure: Failure | None) -> None:
         self.builders.give(run.builder)
         self._finish(run, failure)
 
-    def _finish(self, run: _Running, failure: Failure | None) -> None:
+    def _finish(self, run: Running, failure: Failure | None) -> None:
         del self.running[id(run.builder)]
+        for node in self.held:
+            self._queue(node)
+        self.held.clear()
         run.holder.__exit__(None, None, None)
         run.node.executed = True
         self.clock.ran(run.node, time.monotonic() - run.started)
-        self._settle(run.node, failure)
+        mended = self._mended(run, failure)
+        if mended is None:
+            self._settle(run.node, failure)
+        else:
+            log.warning("%s is tried again: another plugin ran beside it, or damaged its files", run.node.label)
+            self.waiting += mended
+            self._wait(run.node)
+            self._advance()
+
+    def _mended(self, run: Running, failure: Failure | None) -> Sequence[Node] | None:
+        """Return the steps to make before this one is tried again; ``None`` where what became of it is its own."""
+        cache, node = self.resolver.cache, run.node
+        if failure is None:
+            return None if cache.get(node.key) is not None else healing.retried(cache, node, disturbed=True)
+        beside = run.beside and failure.status in {"failed", "crashed", "oom"}
+        return healing.retried(cache, node, disturbed=beside or run.remade != healing.remade(node))
+
+    def _wait(self, node: Node) -> None:
+        """Let a step, and those that give the same, wait for what they need."""
+        same = (node, *self.twins.pop(node.key, ()))
+        for twin in same:
+            twin.state = "waiting"
+        self.waiting += same
 
     # -- after it ran
 
@@ -298,8 +352,8 @@ class Scheduler:
         return entry
 
     def _fail(self, node: Node, status: Status, reason: str, blame: str) -> None:
-        node.state, node.failure = "failed", Failure(status, failure_stage(node.stage), blame, reason)
-        self._tell("failed", node, text=reason)
+        node.state, node.failure = "failed", brief(Failure(status, failure_stage(node.stage), blame, reason))
+        self._tell("failed", node, text=node.failure.reason)
 
     def _blame(self, node: Node) -> str:
         try:
@@ -307,6 +361,11 @@ class Scheduler:
         except HarnessError:
             return node.use.plugin
         return f"{offer.plugin} ({offer.distribution})"
+
+    def _owners(self, node: Node) -> frozenset[str]:
+        """Return the distributions whose code a step runs."""
+        offers = (self.resolver.offer(node), self.resolver.registry.find("workload", node.workload.name))
+        return frozenset(offer.distribution for offer in offers)
 
     def _tell(self, kind: Kind, node: Node, *, text: str = "") -> None:
         running = {id(run.node): (run.fraction, run.started) for run in self.running.values()}

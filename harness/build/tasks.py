@@ -51,7 +51,8 @@ class Task:
         data_key: Entry of the workload's data, or of the pack that holds it; ``None`` for the data step.
         hardware: Capability fields that the step may see, as JSON.
         inputs: What the key was made from.
-        memory_limit_bytes: What an artifact that is opened may take, as in the launches.
+        memory_limit_bytes: What the step may take beside what its builder holds, and again an artifact that is opened.
+        reader: Who tells whether the weights of the model that a method gives are numbers.
     """
 
     stage: StepStage
@@ -69,6 +70,7 @@ class Task:
     hardware: Mapping[str, Any] | None = None
     inputs: Any = None
     memory_limit_bytes: int | None = None
+    reader: Use | None = None
 
 
 @dataclass(frozen=True)

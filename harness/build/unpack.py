@@ -184,4 +184,4 @@ def _settle(cells: Mapping[str, _Cell | Failure], graph: Graph, cache: Cache, re
         with contextlib.suppress(HarnessError):  # the scheduler meets it again, and reports it
             resolver.resolve(cell.lower)
             if cell.lower.key == codec.sha256(cell.packed.lowered):
-                cell.lower.value, cell.lower.state = cell.artifact, "done"
+                cell.lower.value, cell.lower.state, cell.lower.given = cell.artifact, "done", True

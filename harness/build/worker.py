@@ -92,7 +92,8 @@ def failure_of(error: BaseException, task: Task, blame: str, known: Sequence[Kno
     words = doing(task.stage, task.use.name)
     if isinstance(error, Unopened) and error.__cause__ is not None:
         error, words = error.__cause__, f"{task.use.name} built the model and could not run it"
-    found = explain.failure(error, explain.Where(failure_stage(task.stage), blame, words, known))
+    where = explain.Where(failure_stage(task.stage), blame, words, known)
+    found = explain.limited(explain.failure(error, where), task.memory_limit_bytes)
     if found.details:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{task.stage}-{task.use.name}-{task.key[:8]}.log"
         path = Path(task.cache) / "logs" / name

@@ -37,6 +37,18 @@ def inspect(model: Model, shapes: Shapes) -> Inspected:
     return Inspected("torch", "", {"PyTorch": str(torch.__version__)}, operators, tuple(_weights(module)), remarks)
 
 
+def nan_weights(model: Model) -> dict[str, int]:
+    """Return the parameters and buffers of a module that hold NaN, and how many."""
+    module = load(model)
+    floats = ((name, tensor) for name, tensor in module.state_dict().items() if _is_float(tensor))
+    counts = {name: int(tensor.float().isnan().sum()) for name, tensor in floats}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _is_float(tensor: Any) -> bool:
+    return bool(getattr(tensor, "is_floating_point", lambda: False)())
+
+
 def _kinds(module: nn.Module) -> Counter[str]:
     """Count layers by class; of a program of torch.export, the calls in its graph."""
     graph = getattr(module, "graph", None)

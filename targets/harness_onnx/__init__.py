@@ -31,7 +31,7 @@ from harness_onnx.graph import (
     weight_spans,
 )
 from harness_onnx.half import to_float16
-from harness_onnx.inspecting import inspect, quantizable
+from harness_onnx.inspecting import inspect, nan_weights, quantizable
 from harness_onnx.losses import Loss, loss
 from harness_onnx.narrow import float8_qdq, halve_rest
 from harness_onnx.normal import normal_form
@@ -126,4 +126,4 @@ def harness_oracles() -> Iterator[OracleSpec]:
 @hookimpl
 def harness_inspectors() -> Iterator[InspectorSpec]:
     """Offer to read ONNX files."""
-    yield InspectorSpec(name="onnx", inspect=inspect, extra="onnxruntime")
+    yield InspectorSpec(name="onnx", inspect=inspect, extra="onnxruntime", nan_weights=nan_weights)

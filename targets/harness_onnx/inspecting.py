@@ -41,6 +41,15 @@ def inspect(model: Model, shapes: Shapes) -> Inspected:
     return Inspected("onnx", producer, versions, operators, _weights(proto), remarks)
 
 
+def nan_weights(model: Model) -> dict[str, int]:
+    """Return the initializers of a file that hold NaN, and how many."""
+    onnx = import_onnx()
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
+    stored = (item for item in load(model.path).graph.initializer if item.data_type in floats)
+    counts = {item.name: int(np.isnan(onnx.numpy_helper.to_array(item)).sum()) for item in stored}
+    return {name: count for name, count in counts.items() if count}
+
+
 def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.api import InspectorSpec, TargetSpec, hookimpl
-from harness_torch.inspecting import inspect
+from harness_torch.inspecting import inspect, nan_weights
 from harness_torchrt.examining import examine
 from harness_torchrt.lower import lower
 from harness_torchrt.params import Params
@@ -35,4 +35,4 @@ def harness_targets() -> Iterator[TargetSpec[Any]]:
 @hookimpl
 def harness_inspectors() -> Iterator[InspectorSpec]:
     """Offer to read modules and programs of torch.export."""
-    yield InspectorSpec(name="torch", inspect=inspect, extra="torch")
+    yield InspectorSpec(name="torch", inspect=inspect, extra="torch", nan_weights=nan_weights)

@@ -19,6 +19,8 @@ from harness.api import (
     Calibration,
     Capabilities,
     ExporterSpec,
+    Inspected,
+    InspectorSpec,
     KnownError,
     MethodSpec,
     MissingDependency,
@@ -263,6 +265,16 @@ def harness_methods():
 @hookimpl
 def harness_exporters():
     return [ExporterSpec(name="toy-export", summary="copy", consumes="toy", produces="toyx", export=export)]
+
+
+def nan_weights(model):
+    bad = int(np.isnan(np.load(model.path)).sum())
+    return {"weights": bad} if bad else {}
+
+
+@hookimpl
+def harness_inspectors():
+    return [InspectorSpec(name="toy", inspect=lambda model, shapes: Inspected("toy"), nan_weights=nan_weights)]
 
 
 @hookimpl
