@@ -57,7 +57,7 @@ def run_once(
                     session.run(feeds.rotation(items, specs, batch=own, distinct=1, seed=0)[0])
             finally:
                 session.close()
-    except Exception as error:
+    except BaseException as error:  # in a builder no Ctrl-C comes from the user
         raise Unopened from error
 
 
