@@ -44,6 +44,12 @@ def read(model: Model, **shapes: tuple[int, ...]) -> Inspected:
     return load_registry().inspectors[model.format].spec.inspect(model, shapes)
 
 
+def nan_weights(model: Model) -> dict[str, int]:
+    count = load_registry().inspectors[model.format].spec.nan_weights
+    assert count is not None
+    return dict(count(model))
+
+
 FLOAT = Precision()
 
 
@@ -130,6 +136,21 @@ def test_values_that_spoil_ranges_and_results_are_named(tmp_path: Path) -> None:
     told = " ".join(read(model).remarks)
     assert "1 weight with NaN ('w')" in told
     assert "1 constant infinite or huge" in told
+
+
+def test_weights_that_hold_nan_are_counted_in_every_format_that_methods_give(tmp_path: Path) -> None:
+    weights = {"w": np.array([[np.nan, 1.0], [np.nan, 0.0]], np.float32), "mask": np.array([[0, -np.inf]], np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Add", ["y", "mask"], ["z"])]
+    model = graph_file(tmp_path / "m.onnx", nodes, inputs={"x": ["n", 2]}, outputs={"z": ["n", 2]}, weights=weights)
+    assert nan_weights(model) == {"w": 2}
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)).eval()
+    torch.save(module, tmp_path / "model.pt")
+    like = Model("torch", tmp_path / "model.pt", {"x": TensorSpec("float32", (None, 2))}, ("y",))
+    assert nan_weights(like) == {}
+    module[0].weight.data[1, :] = torch.nan
+    module[1].running_var[0] = torch.nan
+    torch.save(module.half(), tmp_path / "model.pt")
+    assert nan_weights(like) == {"0.weight": 2, "1.running_var": 1}
 
 
 def test_external_data_are_a_place_of_their_own(tmp_path: Path) -> None:
