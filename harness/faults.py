@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -37,6 +39,44 @@ def of_plugin(error: BaseException) -> bool:
         return True
     handler = signal.getsignal(signal.SIGINT)
     return not _received if handler is _interrupted else handler is signal.SIG_IGN
+
+
+def tried(call: Callable[[], object], limit_s: float = 60.0) -> str:
+    """Say how a call ended its process, tried in a copy of this one; empty where it returned or raised.
+
+    Args:
+        call: What is tried.
+        limit_s: Longest wait for it.
+    """
+    if not hasattr(os, "fork") or threading.active_count() > 1:
+        return ""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException), contained():
+            call()
+        os.write(writer, b".")
+        os._exit(0)
+    os.close(writer)
+    try:
+        return _ended(child, reader, time.monotonic() + limit_s, limit_s)
+    finally:
+        os.close(reader)
+
+
+def _ended(child: int, reader: int, deadline: float, limit_s: float) -> str:
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if select.select([reader], [], [], 0 if done else 0.02)[0] and os.read(reader, 1):
+            if not done:
+                os.waitpid(child, 0)
+            return ""
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            return f"exited with status {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return f"did not come to an end within {limit_s:g} s"
 
 
 class Escaped(Exception):

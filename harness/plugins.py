@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class Registry:
 
     Attributes:
         contested: Kind -> name -> its offers, of names that several plugins offer and nobody chose from: none is used.
+            Kind "plugin" is of entry points that several distributions declare.
         chosen: Contested name -> plugin that was chosen for it.
     """
 
@@ -111,6 +113,9 @@ class Registry:
 
 def _contest(kind: str, name: str, offers: Collection[Offer[Any]]) -> tuple[str, str]:
     """Say who offers the same name, and how to choose."""
+    if kind == "plugin":
+        names = " and by ".join(offer.distribution for offer in offers)
+        return f"entry point '{name}' is declared by {names}; none is used", f"uninstall one, or harness -p no:{name}"
     who = " and by ".join(f"{offer.distribution} ({offer.plugin})" for offer in offers)
     first = min(offers, key=lambda offer: (offer.distribution != OWN, offer.plugin)).plugin
     others = " ".join(f"-p no:{offer.plugin}" for offer in offers if offer.plugin != first)
@@ -121,17 +126,9 @@ def _contest(kind: str, name: str, offers: Collection[Offer[Any]]) -> tuple[str,
 
 
 _CALLS = (
-    "compress",
-    "export",
-    "probe",
-    "capabilities",
-    "lower",
-    "open",
-    "fit",
-    "split",
-    "inputs",
-    "inspect",
-)  # fields of specs
+    "compress", "export", "probe", "capabilities", "lower", "open", "fit", "split", "inputs", "inspect",
+)  # fmt: skip  # fields of specs
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _KINDS: Mapping[str, tuple[str, type]] = {
     "harness_workloads": ("workload", WorkloadSpec),
     "harness_methods": ("method", MethodSpec),
@@ -180,6 +177,8 @@ def _check(spec: object, kind: type, hook: str) -> str | None:
     name = getattr(spec, "name", "")
     if not isinstance(name, str) or not name or not all(c.isalnum() or c in "-_." for c in name):
         return f"{hook} offers the name {name!r}; letters, digits, '-', '_' and '.' are allowed"
+    if _CONTROL.search(str(getattr(spec, "summary", ""))):
+        return f"{kind.__name__} {name!r}: its summary holds control characters"
     for key, value in vars(spec).items():
         if key in _CALLS and not callable(value):
             return f"{kind.__name__} {name!r}: {key} is not callable"
@@ -197,7 +196,9 @@ def _check(spec: object, kind: type, hook: str) -> str | None:
 class _Loader:
     """Load plugins one by one, so that each problem has one plugin to blame."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tried: bool) -> None:
+        self.tried = tried
+        self.contested: dict[str, dict[str, tuple[Offer[Any], ...]]] = defaultdict(dict)
         self.manager = pluggy.PluginManager(GROUP)
         self.manager.add_hookspecs(hookspecs)
         self.problems: list[Problem] = []
@@ -212,6 +213,10 @@ class _Loader:
         self.note(entry, "broken", message)
 
     def load(self, entry: _Entry) -> None:
+        ended = faults.tried(entry.load) if self.tried and entry.distribution != OWN else ""
+        if ended:
+            self.broken(entry, f"on import, its process {ended}")
+            return
         try:
             with faults.contained():
                 module = entry.load()
@@ -272,9 +277,8 @@ class _Loader:
     def note(self, entry: _Entry, state: str, message: str = "") -> None:
         self.noted.append((entry, state, message))
 
-    def settle(self, choose: Mapping[str, str]) -> dict[str, dict[str, tuple[Offer[Any], ...]]]:
-        """Decide names that several plugins offer by what was chosen; take out and return the rest."""
-        contested: dict[str, dict[str, tuple[Offer[Any], ...]]] = defaultdict(dict)
+    def settle(self, choose: Mapping[str, str]) -> None:
+        """Decide names that several plugins offer by what was chosen; the rest is contested, and taken out."""
         for kind, names in self.offers.items():
             for name, offers in names.items():
                 if len(offers) < 2:
@@ -284,9 +288,8 @@ class _Loader:
                 for offer in [] if taken else offers:
                     self.problems.append(Problem(offer.plugin, offer.distribution, f"{said}: {hint}"))
                 if not taken:
-                    contested[kind][name] = tuple(offers)
+                    self.contested[kind][name] = tuple(offers)
                 names[name] = taken
-        return contested
 
     def infos(self) -> Iterator[PluginInfo]:
         """Yield every plugin with what is used of it, in order."""
@@ -313,7 +316,11 @@ def _duplicates(entries: list[_Entry]) -> dict[str, list[_Entry]]:
 
 
 def load_registry(
-    *, block: Collection[str] = (), only: Collection[str] | None = None, choose: Mapping[str, str] | None = None
+    *,
+    block: Collection[str] = (),
+    only: Collection[str] | None = None,
+    choose: Mapping[str, str] | None = None,
+    tried: bool = False,
 ) -> Registry:
     """Import the installed plugins and collect their offers.
 
@@ -321,12 +328,13 @@ def load_registry(
         block: Entry-point names that are not imported.
         only: Import just these entry points (a worker needs one or two); ``None`` for all.
         choose: Name that several plugins offer -> entry-point name of the one that is used.
+        tried: Import the plugins of other distributions in a copy of this process first, where it has no threads yet:
+            one that ends the process, or never returns, costs itself alone.
 
     Raises:
         PlanError: A name that is blocked or chosen is not there.
     """
-    loader = _Loader()
-    entries = _entries()
+    loader, entries = _Loader(tried=tried), _entries()
     doubled = _duplicates(entries)
     for entry in entries:
         if entry.name in block:
@@ -334,8 +342,9 @@ def load_registry(
         elif only is not None and entry.name not in only:
             loader.note(entry, "skipped")
         elif entry.name in doubled:
-            names = " and ".join(other.distribution for other in doubled[entry.name])
-            loader.broken(entry, f"entry point '{entry.name}' is declared by {names}; uninstall one")
+            same = tuple(Offer(None, one.name, one.distribution, one.version) for one in doubled[entry.name])
+            loader.contested["plugin"][entry.name] = same
+            loader.broken(entry, "; ".join(_contest("plugin", entry.name, same)))
         else:
             loader.load(entry)
     unknown = sorted(set(block) - {entry.name for entry in entries})
@@ -366,7 +375,7 @@ def _freeze(loader: _Loader, choose: Mapping[str, str]) -> Registry:
                 log.warning("plugin %s: harness_record_written raised %s", impl.plugin_name, _raised(error))
 
     _choosable(loader, choose)
-    contested = loader.settle(choose)
+    loader.settle(choose)
 
     def frozen(kind: str) -> Mapping[str, Offer[Any]]:
         return MappingProxyType({name: same[0] for name, same in sorted(loader.offers[kind].items()) if same})
@@ -383,7 +392,7 @@ def _freeze(loader: _Loader, choose: Mapping[str, str]) -> Registry:
         tuple(loader.problems),
         record_written,
         frozen("inspector"),
-        contested,
+        loader.contested,
         dict(choose),
     )
 

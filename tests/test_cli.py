@@ -147,7 +147,7 @@ def test_a_defect_is_one_sentence_and_keeps_its_traceback_in_a_file(
 def test_plugins_are_blocked_by_option_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, ...]] = []
     registry = fakes.registry()
-    monkeypatch.setattr("harness.plugins.load_registry", lambda *, block, choose: seen.append(block) or registry)
+    monkeypatch.setattr("harness.plugins.load_registry", lambda *, block, **_more: seen.append(block) or registry)
     monkeypatch.setenv("HARNESS_BLOCK", "onnx, no:null")
     assert call(["-p", "no:tflite", "-p", "no:onnx", "plugins", "list", "--json"]) == 0
     assert seen == [("onnx", "null", "tflite")]

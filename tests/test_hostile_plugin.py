@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from plugin_factory import make_plugin
 
+from harness import faults
 from harness.errors import PlanError, PluginError
 from harness.plugins import load_registry
 
@@ -82,6 +84,9 @@ DEEDS = {
     "exit": "import sys; sys.exit(7)",
     "interrupt": "raise KeyboardInterrupt",
     "generator": "raise GeneratorExit",
+    "leave": "import os; os._exit(0)",
+    "abort": "import os; os.abort()",
+    "fork": "import os\nif os.fork() == 0:\n    import time\n    time.sleep(3)\n    os._exit(1)\nos._exit(3)",
 }
 CHANGES = """
 import os, signal, sys
@@ -104,6 +109,12 @@ def test_what_a_plugin_raises_on_import_costs_itself(tmp_path, deed):
     assert found["bad"]["state"] == "broken"
     assert len(found["bad"]["message"]) < 400
     assert found["baseline"]["state"] == "loaded"
+
+
+def test_a_plugin_whose_import_never_ends_costs_itself():
+    assert faults.tried(lambda: time.sleep(60), limit_s=0.3) == "did not come to an end within 0.3 s"
+    assert faults.tried(lambda: None) == ""
+    assert faults.tried(sys.exit) == ""  # that is raised, and told where it is imported
 
 
 def test_what_a_hook_raises_keeps_what_it_gave_before(tmp_path, monkeypatch):
@@ -227,6 +238,22 @@ def test_what_serves_without_being_named_is_the_built_in_one(tmp_path, monkeypat
     assert {"aab"} <= set(registry.exporters) & set(registry.oracles)
     assert export_path(registry.exporters, "torch", {"onnx"}) == ("onnx",)
     assert built_in_first(registry.oracles)[-1][0] == "aab"
+
+
+def test_a_built_in_plugins_name_is_refused_for_both(tmp_path):
+    path = [site(tmp_path, "quantization", METHOD.format(name="mine"))]
+    done = harness("bench", "--dry-run", "--targets", "null", path=path)
+    assert done.returncode == 3
+    assert "entry point 'quantization' is declared by compression-harness and by plug-quantization" in done.stderr
+    done = harness("-p", "no:quantization", "bench", "--dry-run", "--targets", "null", path=path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_summary_in_colours_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(site(tmp_path, "red", METHOD.format(name="red").replace("mine", "\x1b[31m"))))
+    registry = load_registry(only={"red"})
+    assert "red" not in registry.methods
+    assert "control characters" in registry.problems[0].message
 
 
 @pytest.mark.slow

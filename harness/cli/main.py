@@ -72,7 +72,7 @@ class App:
         from harness.plugins import load_registry  # importlib.metadata and pluggy stay off the way of --help
 
         answer.keep()
-        return load_registry(block=self.block, choose=self.choose)
+        return load_registry(block=self.block, choose=self.choose, tried=True)
 
 
 class StaticGroup(click.Group):

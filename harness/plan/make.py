@@ -55,7 +55,7 @@ def make_plan(
         PluginError: Something asked for belongs to a broken plugin.
     """
     registry.settled("method", lambda spec: spec.name == ANCHOR)
-    for kind in ("exporter", "oracle"):  # these serve without being named
+    for kind in ("exporter", "oracle", "plugin"):  # these serve without being named
         registry.settled(kind)
     rows = [
         _row(workload, pipeline, target, options, states, registry, added)
