@@ -17,7 +17,7 @@ class _Answer:
         kept: What was stdout, once other code may print.
     """
 
-    armed = False
+    armed: bool = False
     kept: TextIO | None = None
 
 
