@@ -396,6 +396,8 @@ class Batch:
     Attributes:
         ns: Nanoseconds of each iteration (of ``inner_loops`` calls, already divided).
         cpu_ns: Process CPU time over the batch; with one thread cpu_ns / wall_ns near 1 means undisturbed.
+        queued_ns: Time that threads of the process were ready to run and had no CPU, summed over them; ``None`` where
+            the kernel does not tell.
     """
 
     round: int
@@ -406,6 +408,7 @@ class Batch:
     involuntary_switches: int
     voluntary_switches: int
     major_faults: int
+    queued_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -413,7 +416,8 @@ class Noise:
     """Evidence about the host around one launch; shares are 0..1, ``None`` where the host does not tell.
 
     ``loop_ns`` and ``small_ns`` are the times, before and after, of two small kernels beside the canary: no verdict
-    reads them, but they tell whether the clock moved where the canary did.
+    reads them, but they tell whether the clock moved where the canary did. ``usual_spread`` and ``usual_drift`` are how
+    much the canary's rate varies on this host, by its recorded probes: standard deviations as shares of the rate.
     """
 
     cpu_wall: float
@@ -428,12 +432,15 @@ class Noise:
     major_faults: int
     verdict: NoiseVerdict
     reasons: tuple[str, ...] = ()
-    canary_level: float | None = None  # against this host's clean mode; None until enough probes are known
+    canary_level: float | None = None  # against this host's usual rate; None until enough probes are known
     psi_memory: float | None = None
     psi_io: float | None = None
     thermal: int | None = None  # times that the measured CPUs were slowed for their heat
     loop_ns: tuple[float, float] | None = None
     small_ns: tuple[float, float] | None = None
+    queued: float | None = None  # share of the launch's time that its threads waited for a CPU
+    usual_spread: float | None = None  # of the rate, from probe to probe
+    usual_drift: float | None = None  # of the ratio of two probes around a launch-set
 
 
 @dataclass(frozen=True)

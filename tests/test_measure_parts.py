@@ -14,6 +14,7 @@ from harness import codec, feeds
 from harness.api import Options, TensorSpec
 from harness.errors import HarnessError
 from harness.measure import clean, counters, cpus, host, inputs, loops, noise, probe
+from harness.measure.clean import Usual
 from harness.measure.crew import Crew, effective_threads
 from harness.measure.member import WarmUp
 from harness.measure.noise import THRESHOLDS, Probe
@@ -183,10 +184,13 @@ def test_few_items_wrap_around_and_bad_ones_are_refused(tmp_path):
 
 
 def evidence(**changes):
-    batch = Batch(0, 0, (10**6,) * 50, 50_000_000, changes.pop("cpu_ns", 50_000_000), changes.pop("switches", 0), 0, 0)
+    cpu_ns, switches, queued = (
+        changes.pop(name, usual) for name, usual in (("cpu_ns", 50_000_000), ("switches", 0), ("queued", None))
+    )
+    batch = Batch(0, 0, (10**6,) * 50, 50_000_000, cpu_ns, switches, 0, 0, queued)
     known = {
         "before": Probe(0.0, 100.0), "after": Probe(0.0, 100.0), "host": counters.Disturbance(0.0, 0.0, 0),
-        "threads": 1, "clean_gflops": 100.0,
+        "threads": 1, "usual": Usual(100.0, 0.0, 0.0),
     } | changes  # fmt: skip
     return noise.assess([batch], known.pop("before"), known.pop("after"), known.pop("host"), **known)
 
@@ -201,7 +205,14 @@ def evidence(**changes):
         ({"after": Probe(0.3, 100.0)}, "noisy", "hiccup"),
         ({"after": Probe(0.0, 98.0)}, "suspect", "canary drift"),
         ({"before": Probe(0.0, 50.0), "after": Probe(0.0, 50.0)}, "noisy", "canary level"),
-        ({"before": Probe(0.0, 50.0), "after": Probe(0.0, 50.0), "clean_gflops": None}, "ok", ""),
+        ({"before": Probe(0.0, 50.0), "after": Probe(0.0, 50.0), "usual": None}, "ok", ""),
+        ({"after": Probe(0.0, 95.0), "usual": Usual(100.0, 0.02, 0.02)}, "ok", ""),
+        ({"after": Probe(0.0, 93.0), "usual": Usual(98.0, 0.03, 0.02)}, "suspect", "canary drift"),
+        ({"before": Probe(0.0, 90.0), "after": Probe(0.0, 90.0), "usual": Usual(100.0, 0.04, 0.02)}, "ok", ""),
+        ({"before": Probe(0.0, 60.0), "after": Probe(0.0, 60.0), "usual": Usual(100.0, 0.5, 0.5)}, "noisy", "level"),
+        ({"queued": 20_000, "switches": 10, "host": counters.Disturbance(0.0, 0.2, 0)}, "ok", ""),
+        ({"queued": 400_000}, "suspect", "run-queue wait"),
+        ({"queued": 4_000_000}, "noisy", "run-queue wait"),
         ({"host": counters.Disturbance(0.02, 0.0, 0)}, "noisy", "steal"),
         ({"host": counters.Disturbance(0.0, 0.05, 0)}, "suspect", "cpu pressure"),
         ({"host": counters.Disturbance(0.0, 0.0, 1)}, "noisy", "throttled"),
@@ -220,13 +231,29 @@ def test_every_threshold_names_its_origin():
     assert all(limit.origin for limit in THRESHOLDS.values())
 
 
-def test_the_clean_mode_needs_a_hundred_probes_and_survives_a_broken_file(tmp_path):
-    assert clean.mode(clean.remember("h", [50.0] * 90, tmp_path)) is None
-    rates = clean.remember("h", [100.0] * 20, tmp_path)
-    assert (len(rates), clean.mode(rates)) == (110, 100.0)
+def test_the_usual_rate_needs_a_hundred_probes_and_survives_a_broken_file(tmp_path):
+    assert clean.usual(clean.remember("h", [50.0] * 40, tmp_path)) is None
+    rates = clean.remember("h", [100.0] * 70, tmp_path)
+    assert (len(rates), clean.usual(rates).gflops) == (110, 100.0)
     next(tmp_path.iterdir()).write_text("{broken")
     assert clean.history("h", tmp_path) == []
     assert len(clean.remember("h", [1.0] * 2000, tmp_path)) == clean.KEPT
+
+
+def test_the_usual_rate_has_the_deviations_of_its_probes_also_where_many_were_disturbed():
+    draw = np.random.default_rng(0)
+    rates = 100 * (1 + 0.02 * draw.standard_normal(1000))
+    rates[:200] *= 0.6  # a neighbour that was there for a while
+    found = clean.usual(rates.tolist())
+    assert (found.gflops, found.spread) == (pytest.approx(99.5, abs=0.7), pytest.approx(0.027, abs=0.006))
+    assert found.drift == pytest.approx(0.02 * 2**0.5, rel=0.1)
+
+
+def test_a_process_tells_how_long_it_waited_for_a_cpu():
+    before = loops.queued_ns()
+    if before is None:
+        pytest.skip("this kernel does not tell")
+    assert loops.queued_ns() >= before >= 0
 
 
 def test_the_thread_count_is_the_runtimes_own_and_not_an_inter_op_pools():
@@ -343,8 +370,11 @@ def test_every_threshold_is_a_signal_of_new_launches_and_of_stored_ones():
     around = counters.Disturbance(0.0, 0.0, 0, 0.0, 0.0, 0)
     batch = Batch(0, 0, (1000,) * 10, 10_000, 10_000, 0, 0, 0)
     calm = Probe(0.0, 100.0)
-    found = noise.assess([batch], calm, calm, around, threads=1, clean_gflops=100.0)
-    assert set(noise.signals(found, [batch], 1)) == set(THRESHOLDS)
+    found = noise.assess([batch], calm, calm, around, threads=1, usual=Usual(100.0, 0.0, 0.0))
+    coarse = {"involuntary switches", "cpu pressure"}
+    assert set(noise.signals(found, [batch], 1)) == set(THRESHOLDS) - {"run-queue wait"}
+    told = dataclasses.replace(found, queued=0.0)
+    assert set(noise.signals(told, [batch], 1)) == set(THRESHOLDS) - coarse
     assert noise.due(dataclasses.replace(found, psi_memory=0.5), [batch], 1) == "noisy"
     assert noise.due(dataclasses.replace(found, thermal=1), [batch], 1) == "noisy"
     assert noise.due(found, [batch], 1) == found.verdict == "ok"

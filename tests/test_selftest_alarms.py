@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from launches import launch
 
+from harness.measure.clean import Usual
 from harness.measure.counters import Disturbance
 from harness.measure.noise import Probe, assess
 from harness.selftest.alarms import classify
@@ -17,7 +18,9 @@ MS = 1_000_000
 
 def judged(before: Probe, after: Probe, host: Disturbance = QUIET, clean: float = 100.0, switches: int = 0):
     batch = Batch(0, 0, (2 * MS,) * 50, 100 * MS, 100 * MS, switches, 0, 0)
-    return launch("a", 0, [[2 * MS]], noise=assess([batch], before, after, host, threads=1, clean_gflops=clean))
+    return launch(
+        "a", 0, [[2 * MS]], noise=assess([batch], before, after, host, threads=1, usual=Usual(clean, 0.0, 0.0))
+    )
 
 
 def probe(gflops: float = 100.0, loop: float = 1.0, small: float = 1.0, hiccup: float = 0.0) -> Probe:

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from harness.measure import clean, host
+from harness.measure.clean import Usual
 from harness.measure.crew import PROBE, PROBE_BUDGET_S
-from harness.measure.noise import THRESHOLDS, Probe, reading
+from harness.measure.noise import THRESHOLDS, Probe, reading, widened
 from harness.measure.process import Worker
 
 IN_A_ROW = 3
@@ -40,14 +42,16 @@ def wait_calm(cpus: Sequence[int], *, limit_s: float, on_wait: Callable[[str], N
         WorkerLost: The probe process failed.
     """
     begin, seen = time.monotonic(), []
-    told = False
+    told, usual = False, None
     with Worker(
         PROBE, python=None, threads=1, blame="harness", stage="latency", budget_s=PROBE_BUDGET_S + limit_s
     ) as line:
         line.greet()
         while True:
             seen.append(reading(line.ask("probe", cpus=list(cpus))))
-            why = disturbed(seen[-IN_A_ROW:])
+            if len(seen) == 1:
+                usual = clean.usual(clean.history(f"{host.fingerprint().host_id}-{seen[0].library}"))
+            why = disturbed(seen[-IN_A_ROW:], usual)
             if not why and len(seen) >= IN_A_ROW:
                 return Window(True, time.monotonic() - begin, tuple(seen))
             if time.monotonic() - begin >= limit_s and len(seen) >= IN_A_ROW:
@@ -59,12 +63,12 @@ def wait_calm(cpus: Sequence[int], *, limit_s: float, on_wait: Callable[[str], N
                 time.sleep(PAUSE_S)
 
 
-def disturbed(probes: Sequence[Probe]) -> str:
-    """Say what disturbed some probes, empty where nothing did."""
+def disturbed(probes: Sequence[Probe], usual: Usual | None = None) -> str:
+    """Say what disturbed some probes, empty where nothing did; their rates may move as they usually do on this host."""
     hiccup = max(probe.hiccup for probe in probes)
     drift = max(probe.gflops for probe in probes) / min(probe.gflops for probe in probes) - 1
     if THRESHOLDS["hiccup"].judge(hiccup) != "ok":
         return f"{hiccup:.1%} of the time the CPU was not ours"
-    if THRESHOLDS["canary drift"].judge(drift) == "noisy":
+    if widened("canary drift", usual.drift if usual else None).judge(drift) == "noisy":
         return f"the canary's rate moved by {drift:.1%}"
     return ""

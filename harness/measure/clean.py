@@ -1,9 +1,11 @@
-"""This host's clean mode: how fast the canary runs here when nothing is in its way, learnt from past probes."""
+"""How fast the canary usually runs on this host, and how much that varies, learnt from past probes."""
 
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness import codec
@@ -11,7 +13,22 @@ from harness.errors import RecordError
 
 KEPT = 1000
 ENOUGH = 100  # probes before a level is judged (MEASUREMENT 1.8)
-SHARE = 0.95
+NORMAL = 0.6745  # median absolute deviation of a normal variable, in standard deviations
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What this host's recorded probes say of the canary.
+
+    Attributes:
+        gflops: Median rate, in 10^9 operations per second.
+        spread: Standard deviation of the rate from probe to probe, as a share of it.
+        drift: Standard deviation of the ratio of the two probes around a launch-set.
+    """
+
+    gflops: float
+    spread: float
+    drift: float
 
 
 def folder() -> Path:
@@ -39,11 +56,21 @@ def remember(host_id: str, rates: Sequence[float], root: Path | None = None) -> 
     return kept
 
 
-def mode(rates: Sequence[float]) -> float | None:
-    """Return the clean mode in GFLOP/s: the 95th percentile of the rates, ``None`` below 100 of them."""
+def usual(rates: Sequence[float]) -> Usual | None:
+    """Return what is usual of the recorded rates, ``None`` below 100 of them.
+
+    Standard deviations come from medians of absolute deviations (Hampel, 1974): up to half of the probes may have been
+    disturbed without moving them much.
+
+    Args:
+        rates: In GFLOP/s, in the order in which they were probed: before a launch-set and after it, in turn.
+    """
     if len(rates) < ENOUGH:
         return None
-    return sorted(rates)[int(SHARE * (len(rates) - 1))]
+    middle = statistics.median(rates)
+    spread = statistics.median(abs(rate / middle - 1) for rate in rates) / NORMAL
+    pairs = zip(rates[::2], rates[1::2], strict=False)
+    return Usual(middle, spread, statistics.median(abs(after / before - 1) for before, after in pairs) / NORMAL)
 
 
 def _file(host_id: str, root: Path | None) -> Path:

@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.measure.member import Warmed, WarmUp
@@ -31,6 +32,20 @@ def clock_cost_ns(reads: int = 1001) -> float:
     """Return the median cost of one clock read, found from back-to-back reads."""
     stamps = [clock() for _ in range(reads)]
     return quantile([after - before for before, after in itertools.pairwise(stamps)], 0.5)
+
+
+def queued_ns() -> int | None:
+    """Return how long the threads of this process were ready to run and had no CPU; ``None`` where nothing tells.
+
+    The second figure of schedstat: https://docs.kernel.org/scheduler/sched-stats.html
+    """
+    total = 0
+    try:
+        for task in Path("/proc/self/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[1])
+    except (OSError, IndexError, ValueError):  # no Linux, a kernel without it, or a thread that ended meanwhile
+        return None
+    return total
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -206,10 +221,11 @@ class Loop:
         if self.typical_ns < SETTLE_BELOW_NS and self.clocked is None:
             self.run(self.pool[self.cursor])
         samples = max(self.budget.batch_iterations, self.samples_for(self.budget.batch_ns))
-        before, cpu, wall = resource.getrusage(resource.RUSAGE_SELF), time.process_time_ns(), clock()
+        queued, before = queued_ns(), resource.getrusage(resource.RUSAGE_SELF)
+        cpu, wall = time.process_time_ns(), clock()
         ns = self.sample(samples, self.budget.batch_max_ns)
         wall, cpu = clock() - wall, time.process_time_ns() - cpu
-        after = resource.getrusage(resource.RUSAGE_SELF)
+        after, queued_then = resource.getrusage(resource.RUSAGE_SELF), queued_ns()
         return Batch(
             number,
             position,
@@ -219,4 +235,5 @@ class Loop:
             after.ru_nivcsw - before.ru_nivcsw,
             after.ru_nvcsw - before.ru_nvcsw,
             after.ru_majflt - before.ru_majflt,
+            None if queued is None or queued_then is None else max(0, queued_then - queued),
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from harness.measure.clean import Usual
 from harness.measure.counters import Disturbance
 from harness.types import Batch, Noise, NoiseVerdict
 
@@ -38,6 +39,7 @@ class Threshold:
 THRESHOLDS: Mapping[str, Threshold] = {
     "cpu/wall": Threshold(0.99, 0.97, "high", "", f"measured: quiet 0.98-1.00, loaded 0.29-0.77; {_VM}"),
     "hiccup": Threshold(0.002, 0.01, "low", "", f"measured: idle up to 0.0007, loaded 0.17-0.56; {_VM}"),
+    "run-queue wait": Threshold(0.002, 0.01, "low", "", "as for hiccups: the same loss, counted by the kernel"),
     "involuntary switches": Threshold(10, 50, "low", "/s", f"measured: quiet 1-6, loaded 90-600; {_VM}"),
     "steal": Threshold(0.002, 0.01, "low", "", f"measured; blind to contention inside the guest; {_VM}"),
     "cpu pressure": Threshold(0.02, 0.10, "low", "", "decided"),
@@ -48,6 +50,8 @@ THRESHOLDS: Mapping[str, Threshold] = {
     "canary level": Threshold(0.97, 0.90, "high", "", f"measured: two modes 2x apart; {_VM}"),
     "major faults": Threshold(0, 0, "low", "", "decided"),
 }
+SUSPECT, NOISY = 3, 6  # standard deviations of this host's own canary that a probe may be off
+_WIDEST = {"canary drift": (0.06, 0.15), "canary level": (0.85, 0.70)}  # however much the host's clock moves
 _WORST_FIRST: tuple[NoiseVerdict, ...] = ("noisy", "suspect", "ok")
 
 
@@ -95,7 +99,7 @@ def assess(
     host: Disturbance,
     *,
     threads: int,
-    clean_gflops: float | None,
+    usual: Usual | None,
 ) -> Noise:
     """Judge one launch.
 
@@ -105,7 +109,7 @@ def assess(
         after: Probe after it.
         host: Disturbance over the rounds of its set.
         threads: cpu/wall near 1 means undisturbed with one thread only; with more it is recorded, not judged.
-        clean_gflops: This host's clean mode; ``None`` until enough probes are known, then the level is not judged.
+        usual: Of this host's canary; ``None`` until enough probes are known, then the level is not judged.
     """
     found = Noise(
         cpu_wall(batches),
@@ -120,33 +124,45 @@ def assess(
         sum(batch.major_faults for batch in batches),
         "ok",
         (),
-        min(before.gflops, after.gflops) / clean_gflops if clean_gflops else None,
+        min(before.gflops, after.gflops) / usual.gflops if usual else None,
         host.psi_memory,
         host.psi_io,
         host.thermal,
         loop_ns=_both(before.loop_ns, after.loop_ns),
         small_ns=_both(before.small_ns, after.small_ns),
+        queued=_queued(batches, threads),
+        usual_spread=usual.spread if usual else None,
+        usual_drift=usual.drift if usual else None,
     )
     evidence = signals(found, batches, threads)
-    verdicts: dict[str, NoiseVerdict] = {name: THRESHOLDS[name].judge(value) for name, value in evidence.items()}
-    reasons = tuple(_reason(name, evidence[name], verdict) for name, verdict in verdicts.items() if verdict != "ok")
+    due_here = limits(found)
+    verdicts: dict[str, NoiseVerdict] = {name: due_here[name].judge(value) for name, value in evidence.items()}
+    reasons = tuple(
+        _reason(name, evidence[name], due_here[name], verdict) for name, verdict in verdicts.items() if verdict != "ok"
+    )
     return replace(found, verdict=worst(list(verdicts.values())), reasons=reasons)
 
 
 def signals(found: Noise, batches: Sequence[Batch], threads: int | None) -> dict[str, float]:
     """Return by name all that a verdict on a launch is due to; what the host does not tell is left out.
 
+    Switches and pressure stand in where the kernel does not tell how long the launch itself waited: a switch may cost
+    a microsecond, and pressure is that of the whole host, also on the CPUs beside the measured ones.
+
     Args:
         found: What was seen around the launch; its verdict is not read.
         batches: Of the launch.
         threads: That it was asked for; ``None`` where that is not known.
     """
+    switches = _switches_per_s(batches, threads) if threads else found.involuntary_switches_per_s
+    told = found.queued is not None
     known: dict[str, float | None] = {
         "cpu/wall": cpu_wall(batches) if threads == 1 else None,
         "hiccup": max(found.hiccup_before, found.hiccup_after),
-        "involuntary switches": _switches_per_s(batches, threads) if threads else found.involuntary_switches_per_s,
+        "run-queue wait": found.queued,
+        "involuntary switches": None if told else switches,
         "steal": found.steal,
-        "cpu pressure": found.psi_cpu,
+        "cpu pressure": None if told else found.psi_cpu,
         "memory pressure": found.psi_memory,
         "thermal throttling": found.thermal,
         "throttled periods": found.throttled,
@@ -159,7 +175,36 @@ def signals(found: Noise, batches: Sequence[Batch], threads: int | None) -> dict
 
 def due(found: Noise, batches: Sequence[Batch], threads: int | None) -> NoiseVerdict:
     """Return the verdict that the evidence on a stored launch comes to; the arguments are those of ``signals``."""
-    return worst([THRESHOLDS[name].judge(value) for name, value in signals(found, batches, threads).items()])
+    due_here = limits(found)
+    return worst([due_here[name].judge(value) for name, value in signals(found, batches, threads).items()])
+
+
+def limits(found: Noise) -> Mapping[str, Threshold]:
+    """Return the thresholds for a launch: those of the canary are as wide as it varies on this host."""
+    return {
+        **THRESHOLDS,
+        "canary drift": widened("canary drift", found.usual_drift),
+        "canary level": widened("canary level", found.usual_spread),
+    }
+
+
+def widened(name: str, deviation: float | None) -> Threshold:
+    """Return a threshold of the canary for a host on which it varies: a standard deviation as a share of its rate."""
+    limit = THRESHOLDS[name]
+    if deviation is None:
+        return limit
+    (far, farthest), own = _WIDEST[name], (SUSPECT * deviation, NOISY * deviation)
+    if limit.better == "low":
+        return replace(limit, ok=max(limit.ok, min(own[0], far)), noisy=max(limit.noisy, min(own[1], farthest)))
+    return replace(limit, ok=min(limit.ok, max(1 - own[0], far)), noisy=min(limit.noisy, max(1 - own[1], farthest)))
+
+
+def _queued(batches: Sequence[Batch], threads: int) -> float | None:
+    """Return the share of time that a launch's threads were ready and had no CPU; 0..1 for each of them."""
+    waits = [batch.queued_ns for batch in batches if batch.queued_ns is not None]
+    if not waits or len(waits) < len(batches):
+        return None
+    return sum(waits) / max(1, sum(batch.wall_ns for batch in batches)) / max(1, threads)
 
 
 def _switches_per_s(batches: Sequence[Batch], threads: int) -> float:
@@ -176,7 +221,6 @@ def unwatched(noise: Noise) -> Noise:
     return replace(noise, verdict="suspect", reasons=("suspect: timed on a device that nothing watches",))
 
 
-def _reason(name: str, value: float, verdict: NoiseVerdict) -> str:
-    limit = THRESHOLDS[name]
+def _reason(name: str, value: float, limit: Threshold, verdict: NoiseVerdict) -> str:
     sign = "<=" if limit.better == "low" else ">="
-    return f"{verdict}: {name} {value:.4g}{limit.unit} (ok {sign} {limit.ok:g}{limit.unit})"
+    return f"{verdict}: {name} {value:.4g}{limit.unit} (ok {sign} {limit.ok:.4g}{limit.unit})"

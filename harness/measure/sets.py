@@ -12,6 +12,7 @@ from typing import Literal
 
 from harness.measure import clean, cpus, host
 from harness.measure.calm import wait_calm
+from harness.measure.clean import Usual
 from harness.measure.counters import Disturbance
 from harness.measure.crew import Crew, Player, aside, disturbance, effective_threads
 from harness.measure.member import Member
@@ -160,18 +161,18 @@ def _attempt(plan: _Plan, members: Sequence[Member]) -> dict[str, Failure]:
             return {member.cell_id: lost.failure for member in members}
         rates = clean.remember(f"{plan.host_id}-{before.library}", [before.gflops, after.gflops])
         for player in crew.players.values():
-            plan.launches.append(_launch(plan, player, before, after, window, clean.mode(rates)))
+            plan.launches.append(_launch(plan, player, before, after, window, clean.usual(rates)))
         return dict(crew.failures)
 
 
 def _launch(
-    plan: _Plan, player: Player, before: Probe, after: Probe, window: Disturbance, clean_gflops: float | None
+    plan: _Plan, player: Player, before: Probe, after: Probe, window: Disturbance, usual: Usual | None
 ) -> Launch:
     opened, warmed, member = player.opened, player.warmed, player.member
     if opened is None or warmed is None:
         raise RuntimeError(f"member {member.cell_id} ran without being opened and warmed")
     threads = member.options.threads
-    noise = assess(player.batches, before, after, window, threads=threads, clean_gflops=clean_gflops)
+    noise = assess(player.batches, before, after, window, threads=threads, usual=usual)
     if opened.own_clock:
         noise = unwatched(noise)
     return Launch(

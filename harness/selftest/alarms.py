@@ -15,7 +15,15 @@ from harness.measure.noise import THRESHOLDS
 from harness.types import Launch, Noise
 
 Alarm = Literal["disturbed", "quiet", "caused", "false"]
-COUNTED = ("cpu/wall", "involuntary switches", "steal", "cpu pressure", "memory pressure", "throttled periods")
+COUNTED = (
+    "cpu/wall",
+    "run-queue wait",
+    "involuntary switches",
+    "steal",
+    "cpu pressure",
+    "memory pressure",
+    "throttled periods",
+)
 INFERRED = ("canary drift", "canary level")
 SHARE = 0.5  # of the canary's move: a kernel that moved as far the same way confirms it
 

@@ -178,7 +178,7 @@ def _named(launch: Launch) -> set[str]:
     host = Disturbance(old.steal, old.psi_cpu, old.throttled, old.psi_memory, old.psi_io, old.thermal)
     before = Probe(old.hiccup_before, old.canary_before_gflops)
     after = Probe(old.hiccup_after, old.canary_after_gflops)
-    noise = assess(launch.batches, before, after, host, threads=1, clean_gflops=None)
+    noise = assess(launch.batches, before, after, host, threads=1, usual=None)
     noisy = (reason for reason in noise.reasons if reason.startswith("noisy: "))
     return {name for reason in noisy for name in THRESHOLD_NAMES if reason.startswith(f"noisy: {name} ")}
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from harness.measure.clean import Usual
 from harness.measure.counters import Disturbance
 from harness.measure.noise import Probe, assess
 from harness.measure.order import generator, schedule
@@ -115,6 +116,7 @@ def evidence() -> Iterator[Line]:
     batch = _batch(0, [10**6] * 100)
     cases: dict[str, tuple[Batch, Probe, Probe, Disturbance, float]] = {
         "cpu/wall": (dataclasses.replace(batch, cpu_ns=batch.wall_ns // 2), calm, calm, quiet, 100.0),
+        "run-queue wait": (dataclasses.replace(batch, queued_ns=batch.wall_ns // 50), calm, calm, quiet, 100.0),
         "involuntary switches": (dataclasses.replace(batch, involuntary_switches=20), calm, calm, quiet, 100.0),
         "major faults": (dataclasses.replace(batch, major_faults=3), calm, calm, quiet, 100.0),
         "hiccup": (batch, calm, Probe(0.02, 100.0), quiet, 100.0),
@@ -135,7 +137,7 @@ def evidence() -> Iterator[Line]:
 
 
 def _named(batch: Batch, before: Probe, after: Probe, host: Disturbance, clean: float) -> set[str]:
-    noise = assess([batch], before, after, host, threads=1, clean_gflops=clean)
+    noise = assess([batch], before, after, host, threads=1, usual=Usual(clean, 0.0, 0.0))
     return {reason.removeprefix("noisy: ").rpartition(" (")[0].rpartition(" ")[0] for reason in noise.reasons}
 
 
