@@ -608,7 +608,8 @@ class Memory:
         delta_bytes: ``peak_bytes`` above that floor: what the model costs; negative where the probe needed more.
         max_peak_bytes: The highest peak of the launches.
         steady_uss_bytes: Private pages (USS) after the inferences: freed when the process ends.
-        anon_bytes, file_mapped_bytes, shmem_bytes: What ``steady_bytes`` is made of.
+        anon_bytes, file_mapped_bytes, shmem_bytes: Pages that are resident then, by kind. Of mapped files all count,
+            whoever shares them, so that it does not matter what else runs on the host; ``steady_bytes`` counts shares.
         file_bytes, gzip_bytes: The artifact's file, and what it compresses to: a hint at its entropy.
         min_fit_bytes: Smallest memory limit under which it runs with less than 5 % slowdown.
         unavailable: Field -> why it is not known here.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 
 from harness.measure import Member, measure_memory
 from harness.measure import min_fit as fitting
+from harness.measure.memory import mapped_bytes, rollup
 from harness.measure.min_fit import limited, min_fit
 from harness.profiles import PROFILES
 from harness.types import Artifact, Memory, Options, Step
@@ -57,6 +61,35 @@ def test_anonymous_and_mapped_memory_are_told_apart_to_a_mebibyte(member):
     assert (none.file_bytes, none.max_peak_bytes) == (5000, none.peak_bytes)
     assert none.gzip_bytes < 100
     assert "publish" in none.unavailable["min_fit_bytes"]
+
+
+def test_what_a_stranger_maps_too_does_not_change_the_reading(tmp_path):
+    """Another process that loads the same library halves its proportional share."""
+    file = tmp_path / "library.so"
+    file.write_bytes(b"x" * 32 * MIB)
+    code = (
+        "import mmap, sys\n"
+        "with open(sys.argv[1], 'rb') as stream: area = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "sum(area[place] for place in range(0, len(area), 4096))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+
+    @contextlib.contextmanager
+    def mapping():
+        command = [sys.executable, "-c", code, str(file)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            yield process.pid
+            process.stdin.close()
+
+    with mapping() as pid:
+        alone = rollup(pid)
+        with mapping():
+            shared = rollup(pid)
+    assert shared["Pss_File"] < alone["Pss_File"] - 15 * MIB
+    assert mapped_bytes(shared) == pytest.approx(mapped_bytes(alone), abs=MIB // 4)
+    assert mapped_bytes(alone) > 32 * MIB
 
 
 def test_a_runtime_whose_probe_fails_has_no_floor_and_says_why(member):

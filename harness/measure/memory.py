@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import statistics
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -78,7 +78,8 @@ def reset_peak(pid: int) -> bool:
 def rollup(pid: int) -> dict[str, int]:
     """Return ``smaps_rollup`` of a process and its children, summed, in bytes by the kernel's names.
 
-    Proportional shares (Pss) may be summed over processes, resident sizes may not. Empty where it cannot be read.
+    Proportional shares (Pss) may be summed over processes; what they share counts twice in resident sizes (Rss). Empty
+    where it cannot be read.
     """
     total: dict[str, int] = {}
     for each in (pid, *children(pid)):
@@ -90,6 +91,14 @@ def rollup(pid: int) -> dict[str, int]:
             if value.endswith("kB"):
                 total[name] = total.get(name, 0) + int(value.split()[0]) * 1024
     return total
+
+
+def mapped_bytes(split: Mapping[str, int]) -> int:
+    """Return the resident pages of mapped files, from ``rollup``.
+
+    Not their proportional share (Pss_File): of a library it halves as soon as a stranger on the host loads it too.
+    """
+    return split.get("Rss", 0) - split.get("Anonymous", 0) - split.get("Pss_Shmem", 0)
 
 
 def children(pid: int) -> list[int]:
@@ -201,10 +210,8 @@ def _summary(readings: list[Reading], floor: Floor, artifact: Artifact) -> Memor
     def middle(values: list[int]) -> int:
         return int(statistics.median(values))
 
-    def part(*names: str) -> int | None:
-        return (
-            middle([sum(reading.split.get(name, 0) for name in names) for reading in readings]) if split_known else None
-        )
+    def part(of: Callable[[Mapping[str, int]], int]) -> int | None:
+        return middle([of(reading.split) for reading in readings]) if split_known else None
 
     unavailable = {} if split_known else {"steady_uss_bytes": "the kernel gives no smaps_rollup"}
     if floor.peak is None:
@@ -222,10 +229,10 @@ def _summary(readings: list[Reading], floor: Floor, artifact: Artifact) -> Memor
         runtime_floor_bytes=floor.peak,
         delta_bytes=None if floor.peak is None else middle(peaks) - floor.peak,
         max_peak_bytes=max(peaks),
-        steady_uss_bytes=part("Private_Clean", "Private_Dirty"),
-        anon_bytes=part("Pss_Anon"),
-        file_mapped_bytes=part("Pss_File"),
-        shmem_bytes=part("Pss_Shmem"),
+        steady_uss_bytes=part(lambda split: split.get("Private_Clean", 0) + split.get("Private_Dirty", 0)),
+        anon_bytes=part(lambda split: split.get("Anonymous", 0)),
+        file_mapped_bytes=part(mapped_bytes),
+        shmem_bytes=part(lambda split: split.get("Pss_Shmem", 0)),
         file_bytes=artifact.artifact_bytes,
         gzip_bytes=_gzip_bytes(file, artifact.sha256) if file else None,
         unavailable=unavailable,
