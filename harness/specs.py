@@ -255,8 +255,9 @@ class MethodSpec(Generic[P]):
         control: Parameters with which the method goes by chance; a board says of a cell of the same run that does not
             beat it.
         defaults: Pipelines that a run without ``--methods`` measures; ``None`` means the method alone.
-        techniques: Ids of the techniques that it carries, such as "D01": the rows of the table in the docs. One that
-            a parameter makes names it, "M02:threshold", or its value too, "M08:importance=taylor".
+        techniques: Names of the techniques that it carries, such as "knowledge distillation": a row each of ``harness
+            methods --table``. One that a parameter makes names it, "bit widths:bits", or its value too,
+            "gradient importance:importance=taylor".
         exact: The model that it leaves computes the same function: in float32, answers that differ are wrong.
         changes: What it makes less or other: any of "parameters", "nonzero_parameters", "macs", "precision",
             "weights", "parts"; the conformance kit counts. Empty means what its family stands for.

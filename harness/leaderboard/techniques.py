@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from harness.types import Step
 
 Row = Mapping[str, Any]
-TITLES: Mapping[str, str] = {
+TITLES: Mapping[str, str] = {  # in the order of the table, which numbers them
     "M01": "weight clipping",
     "M02": "magnitude pruning by threshold",
     "M03": "magnitude pruning by ratio",
@@ -49,10 +50,11 @@ TITLES: Mapping[str, str] = {
     "C01": "composition",
     "E01": "accuracy, size and latency measured together",
 }
+NUMBERS: Mapping[str, str] = {name: number for number, name in TITLES.items()}
 COMMANDS: Mapping[str, str] = {  # techniques that a command carries, not a method
-    "H01": "`harness tune`, on every target",
-    "C01": "`+` in a pipeline and `harness bench --stages`, on every target",
-    "E01": "every row of `harness bench`, on every target",
+    "hyper-parameter search": "`harness tune`, on every target",
+    "composition": "`+` in a pipeline and `harness bench --stages`, on every target",
+    "accuracy, size and latency measured together": "every row of `harness bench`, on every target",
 }
 
 
@@ -66,11 +68,10 @@ def technique_table(board: pd.DataFrame, methods: Mapping[str, MethodSpec[Any]])
     rows = [{str(key): None if unknown(value) else value for key, value in item.items()} for item in _records(board)]
     targets = sorted({str(item["target"]) for item in rows if not item["overhead"]})
     lines = [f"| technique | method | {' | '.join(targets)} |", "|---|---|" + "---|" * len(targets)]
-    carried = [(one, name) for name, spec in methods.items() for one in spec.techniques]
-    ids = dict.fromkeys([*TITLES, *sorted({one.partition(":")[0] for one, _name in carried})])
-    for one in ids:
-        title = f"{one} {TITLES.get(one, '')}".strip()
-        carriers = [(name, text.partition(":")[2]) for text, name in carried if text.partition(":")[0] == one]
+    carried = [(*_named(text), method) for method, spec in methods.items() for text in spec.techniques]
+    for one in dict.fromkeys([*NUMBERS, *sorted({name for name, _where, _method in carried})]):
+        title = f"{NUMBERS.get(one, '')} {one}".strip()
+        carriers = [(method, where) for name, where, method in carried if name == one]
         if one in COMMANDS:
             lines.append(f"| {title} | {COMMANDS[one]} |" + " |" * len(targets))
         for name, where in carriers:
@@ -79,6 +80,13 @@ def technique_table(board: pd.DataFrame, methods: Mapping[str, MethodSpec[Any]])
         if not carriers and one not in COMMANDS:
             lines.append(f"| {title} | no installed method |" + " |" * len(targets))
     return "\n".join(lines) + "\n"
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Return a technique's name and the parameter that makes it; a plugin may also give its number in the table."""
+    made = re.fullmatch(r"(.+):([a-z_]\w*(?:=\S*)?)", text)  # no parameter follows the colon of N:M sparsity
+    name, where = made.groups() if made else (text, "")
+    return TITLES.get(name, name), where
 
 
 def _records(board: pd.DataFrame) -> list[dict[Any, Any]]:

@@ -66,7 +66,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     """Offer ``binarization``, ``ternary`` and ``fixed-binary``."""
     yield MethodSpec(
         name="binarization",
-        techniques=("B01", "B01:activations=true"),
+        techniques=("binarization", "binarization:activations=true"),
         family="binarization",
         summary="one-bit weights with a scale per channel, straight-through trained",
         params=Params,
@@ -79,7 +79,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="ternary",
-        techniques=("B03",),
+        techniques=("ternary weights",),
         family="binarization",
         summary="weights -1, 0, 1 with a scale per channel, straight-through trained",
         params=levels.TernaryParams,
@@ -92,7 +92,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="fixed-binary",
-        techniques=("B02",),
+        techniques=("fixed-point binary (power-of-two)",),
         family="binarization",
         summary="weights round(x 2^B) / 2^B of B + 1 bits, straight-through trained",
         params=levels.FixedBinaryParams,

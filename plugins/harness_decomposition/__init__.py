@@ -47,7 +47,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     for name, summary, params, compress, check, asks in offers:
         yield MethodSpec(
             name=name,
-            techniques=("L01",),
+            techniques=("decomposition",),
             family="decomposition",
             summary=summary,
             params=params,
@@ -62,7 +62,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
         )
     yield MethodSpec(
         name="batchnorm-folding",
-        techniques=("L02",),
+        techniques=("restructuring",),
         family="decomposition",
         summary="batch normalisation folded into the layer before it",
         params=NoParams,
@@ -74,7 +74,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="split",
-        techniques=("L02",),
+        techniques=("restructuring",),
         family="restructuring",
         summary="a network cut into parts that run one after another, each timed alone",
         params=splitting.SplitParams,

@@ -150,7 +150,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     """Offer the ways to teach a student."""
     yield MethodSpec(
         name="distillation",
-        techniques=("D01",),
+        techniques=("knowledge distillation",),
         family="distillation",
         summary="a student of half the width taught by the trained model",
         params=Params,
@@ -161,7 +161,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="feature-distillation",
-        techniques=("D01",),
+        techniques=("knowledge distillation",),
         family="distillation",
         summary="distillation of the outputs and of hidden layers",
         params=FeatureParams,
@@ -173,7 +173,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="progressive-distillation",
-        techniques=("D02",),
+        techniques=("progressive distillation",),
         family="distillation",
         summary="a chain of shrinking students, each taught by the one before",
         params=ChainParams,
@@ -185,7 +185,7 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="multi-teacher-distillation",
-        techniques=("D03",),
+        techniques=("multi-teacher distillation",),
         family="distillation",
         summary="a student held near several teachers, averaged over alike samples",
         params=TeachersParams,

@@ -23,10 +23,25 @@ def _training(params: Any) -> frozenset[str]:
 
 
 _TECHNIQUES = {
-    "channel-pruning": ("M05", "M08:importance=gradient", "M08:importance=taylor", "M09"),
-    "filter-pruning": ("M07", "M08:importance=gradient", "M08:importance=taylor", "M09"),
-    "unit-pruning": ("M06", "M08:importance=gradient", "M08:importance=taylor", "M09"),
-    "head-pruning": ("M06", "M09"),
+    "channel-pruning": (
+        "channel pruning",
+        "gradient importance:importance=gradient",
+        "gradient importance:importance=taylor",
+        "fine-tuning after pruning",
+    ),
+    "filter-pruning": (
+        "filter pruning",
+        "gradient importance:importance=gradient",
+        "gradient importance:importance=taylor",
+        "fine-tuning after pruning",
+    ),
+    "unit-pruning": (
+        "unit pruning",
+        "gradient importance:importance=gradient",
+        "gradient importance:importance=taylor",
+        "fine-tuning after pruning",
+    ),
+    "head-pruning": ("unit pruning", "fine-tuning after pruning"),
 }
 
 
@@ -48,7 +63,12 @@ def harness_methods() -> Iterator[MethodSpec[Any]]:
 def _zeros() -> Iterator[MethodSpec[Any]]:
     yield MethodSpec(
         name="magnitude-pruning",
-        techniques=("M02:threshold", "M03", "M04:schedule=gradual", "M09"),
+        techniques=(
+            "magnitude pruning by threshold:threshold",
+            "magnitude pruning by ratio",
+            "gradual pruning:schedule=gradual",
+            "fine-tuning after pruning",
+        ),
         family="pruning",
         summary="the smallest weights set to zero, the rest fine-tuned around them",
         params=magnitude.Params,
@@ -61,7 +81,7 @@ def _zeros() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="n-m-pruning",
-        techniques=("M10", "M09"),
+        techniques=("N:M sparsity", "fine-tuning after pruning"),
         family="pruning",
         summary="N of every M weights kept (2:4), the rest zero, fine-tuned",
         params=nm.Params,
@@ -75,7 +95,7 @@ def _zeros() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="weight-clipping",
-        techniques=("M01",),
+        techniques=("weight clipping",),
         family="pruning",
         summary="weights clamped to a narrower range, for a quantizer that follows",
         params=clipping.Params,

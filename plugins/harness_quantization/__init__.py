@@ -143,12 +143,12 @@ def _asking() -> Iterator[MethodSpec[Any]]:
     yield MethodSpec(
         name="int8",
         techniques=(
-            "Q01",
-            "Q05",
-            "Q06",
-            "Q06:calibration=percentile",
-            "Q06:calibration=entropy",
-            "Q06:calibration=mse",
+            "integer quantization",
+            "bit widths",
+            "calibration",
+            "calibration:calibration=percentile",
+            "calibration:calibration=entropy",
+            "calibration:calibration=mse",
         ),
         family="quantization",
         summary="static int8: calibrated weights and activations, native to a target",
@@ -163,7 +163,7 @@ def _asking() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="dynamic-int8",
-        techniques=("Q03",),
+        techniques=("dynamic-range quantization",),
         family="quantization",
         summary="dynamic int8: int8 weights, activations quantized at run time",
         params=DynamicParams,
@@ -175,7 +175,7 @@ def _asking() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="fp16",
-        techniques=("Q05",),
+        techniques=("bit widths",),
         family="quantization",
         summary="float16 weights and, where the target has it, float16 arithmetic",
         params=NoParams,
@@ -187,7 +187,7 @@ def _asking() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="weight-only",
-        techniques=("Q05", "Q05:bits=4"),
+        techniques=("bit widths", "bit widths:bits=4"),
         family="quantization",
         summary="int8 or int4 weights, unpacked and multiplied in float32",
         params=WeightOnlyParams,
@@ -200,7 +200,7 @@ def _asking() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="bf16",
-        techniques=("Q05",),
+        techniques=("bit widths",),
         family="quantization",
         summary="bfloat16 arithmetic, where the CPU has it",
         params=NoParams,
@@ -213,7 +213,7 @@ def _asking() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="fp8",
-        techniques=("Q05",),
+        techniques=("bit widths",),
         family="quantization",
         summary="float8 (E4M3) weights and activations, where the GPU has it",
         params=Float8Params,
@@ -232,7 +232,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
 
     yield MethodSpec(
         name="weight-equalization",
-        techniques=("Q01",),
+        techniques=("integer quantization",),
         family="quantization",
         summary="equal weight ranges across consecutive layers, same function",
         params=equalization.EqualizationParams,
@@ -245,7 +245,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="fixed-point",
-        techniques=("Q02",),
+        techniques=("fixed-point quantization",),
         family="quantization",
         summary="weights on a Qm.n grid or on 2^bits steps over [-1, 1]",
         params=codebooks.FixedPointParams,
@@ -259,7 +259,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="codebook",
-        techniques=("Q04", "Q04:buckets=kl"),
+        techniques=("codebook quantization", "codebook quantization:buckets=kl"),
         family="quantization",
         summary="weights as indices into a trained table of 2^bits values per layer",
         params=codebooks.CodebookParams,
@@ -272,7 +272,7 @@ def _preparing() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="bias-correction",
-        techniques=("Q07",),
+        techniques=("bias correction",),
         family="quantization",
         summary="weights rounded per channel, biases take back the mean shift",
         params=correction.CorrectionParams,
@@ -290,7 +290,7 @@ def _learning() -> Iterator[MethodSpec[Any]]:
 
     yield MethodSpec(
         name="qat",
-        techniques=("Q08",),
+        techniques=("quantization-aware training",),
         family="quantization",
         summary="int8 trained through its rounding; the learned ranges bind",
         params=qat.QatParams,
@@ -303,7 +303,7 @@ def _learning() -> Iterator[MethodSpec[Any]]:
     )
     yield MethodSpec(
         name="mixed-precision",
-        techniques=("Q09", "Q09:widths=int4/int8/float32"),
+        techniques=("mixed precision", "mixed precision:widths=int4/int8/float32"),
         family="quantization",
         summary="few bits except for the layers that cost most, under a budget",
         params=mixed.MixedParams,
