@@ -18,7 +18,7 @@ import records
 from harness.bundle import find_cell, judge, markdown, open_bundle, write_bundle
 from harness.bundle.judge import TOLERANCE, _place
 from harness.bundle.redact import redact, shorten
-from harness.bundle.reproduce import judge_run
+from harness.bundle.reproduce import judge_run, reproduce
 from harness.bundle.write import request_of
 from harness.cli.main import call
 from harness.config import parse_config
@@ -97,6 +97,20 @@ def test_what_a_meter_of_the_machine_read_is_not_asked_for_elsewhere():
     assert (own.energy, own.meter) == (False, "")
     counted = request_of(record, replace(info, request=replace(info.request, meter="")))
     assert counted.energy
+
+
+def test_an_older_bundle_asks_for_no_meter_of_the_machine_that_it_comes_from(opened, tmp_path, monkeypatch):
+    old = replace(opened, info=replace(opened.info, request=replace(opened.info.request, energy=True, meter="/m.csv")))
+    asked = []
+
+    def run(request, **_more):
+        asked.append(request)
+        raise PlanError("far enough")
+
+    monkeypatch.setattr(sys.modules["harness.bench"], "run", run)
+    with pytest.raises(PlanError, match="far enough"):
+        reproduce(old, registry=load_registry(), out=tmp_path, ui=None)
+    assert [(request.meter, request.energy) for request in asked] == [("", False)]
 
 
 @pytest.mark.parametrize(

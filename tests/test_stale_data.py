@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import fakes
 import numpy as np
-from records import info
+from records import Host, info
 from test_bench_parts import planned
 from test_compare import run, sides
 
 from harness.bench.records import CheckPart, Context
+from harness.bench.run import _info
 from harness.bench.shared import Shared
 from harness.build import Built, Evaluation
 from harness.compare import compare
+from harness.plan import Request, make_plan
 from harness.profiles import PROFILES
 from harness.store import RunStore
 from harness.types import Artifact, Model, TensorSpec
@@ -65,3 +69,27 @@ def test_items_of_other_data_are_not_paired_by_compare(tmp_path):
     other = compare(*sides(on("1", paths[0]), on("2", paths[1]))).pairs[0].changes["accuracy"]
     assert other.word == "unresolved"
     assert "cannot be paired" in other.reason
+
+
+def test_a_run_goes_on_whatever_is_installed_beside_and_not_with_another_plugin(monkeypatch):
+    registry = fakes.registry()
+    request = Request(workloads=("digits",), methods=("baseline",), targets=("ort",))
+    plan = make_plan(request, registry, fakes.states(), 2)
+
+    def planned_as(changed=registry, asked=request):
+        made = plan if asked is request else make_plan(asked, registry, fakes.states(), 2)
+        return _info(asked, made, fakes.states(), Host(), changed, None).plan_sha256
+
+    def edited(kind: str, name: str):
+        offers = dict(getattr(registry, kind))
+        offers[name] = replace(offers[name], source_sha256="edited", plugin=f"{offers[name].plugin}-2")
+        return replace(registry, **{kind: offers})
+
+    first = planned_as()
+    monkeypatch.setattr(sys.modules["harness.bench.run"], "package_lock", lambda: {"tensorrt": "11"})
+    assert planned_as() == first  # what was measured with other versions is told by the store
+    assert planned_as(edited("targets", "lite")) == first  # of no cell
+    used = replace(registry, targets={**registry.targets, "ort": replace(registry.targets["ort"], source_sha256="x")})
+    assert planned_as(used) != first
+    assert planned_as(asked=replace(request, timeout_s=5.0)) == first
+    assert planned_as(asked=replace(request, memory_limit_bytes=2**30)) != first
