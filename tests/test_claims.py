@@ -120,6 +120,17 @@ def test_strict_says_how_much_ran():
     assert doubtful((), stored, 0.9) == "--strict: 80% of the weights are stored in int8 (at least 90% is asked for)"
 
 
+@pytest.mark.parametrize("precision", [INT8, DYNAMIC, WEIGHTS, HALF, BRAIN, BINARY, MIXED, Precision()])
+@pytest.mark.parametrize("placements", [FLOAT, ran(("int8", 40), ("float32", 60)), ran(("float16", 10)), []])
+@pytest.mark.parametrize("weights", [{"float32": 400}, {"float16": 200}, {"int8": 100}, {}])
+def test_the_board_says_not_actually_quantised_where_the_cell_and_strict_do(precision, placements, weights):
+    found = coverage(placements, precision, weight_bytes=weights)
+    own = flags(placements, precision, found, ())
+    assert set(all_flags(records.record("m", coverage=found, flags=own))) == set(own)
+    if "not_actually_quantised" in own:
+        assert doubtful(own, found)
+
+
 def test_the_board_and_the_cell_agree_on_the_one_flag():
     found = coverage(FLOAT, WEIGHTS, weight_bytes={"float32": 400})
     made = records.record("weight-only", coverage=found)
