@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import json
 import re
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,7 +187,50 @@ def checks() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"reference.md": reference, "checks.md": checks}
+def runtime_bugs() -> str:
+    """Return the page of the corpus of public bugs, from what ``harness selftest --runtimes --json`` printed."""
+    assets = HERE / "assets"
+    report = json.loads((assets / "runtime-bugs.json").read_text())
+    others = [json.loads(path.read_text()) for path in sorted(assets.glob("runtime-bugs-*.json"))]
+    here = {row["bug"]: row for row in report["rows"]}
+    rows = [row for part in (report, *others) for row in part["rows"] if row["bug"] in here]
+    on = f"On {report['cpu']}, Python {report['python']}, {report['started_utc'][:10]}: {_counts(report)}."
+    lines = [(HERE / "runtime-bugs.head.md").read_text().rstrip(), "", _NOTE, "", on, ""]
+    for runtime in sorted({row["runtime"] for row in rows}):
+        lines += _runtime_table(runtime, [row for row in rows if row["runtime"] == runtime], here)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _counts(report: dict[str, Any]) -> str:
+    found = Counter(row["outcome"].replace("-", " ") for row in report["rows"])
+    return ", ".join(f"{count} {word}" for word, count in found.most_common())
+
+
+def _runtime_table(runtime: str, rows: list[dict[str, Any]], here: dict[str, Any]) -> Iterator[str]:
+    """Yield the table of one runtime: a row for each bug, a column for each version, newest first."""
+    versions = sorted({row["version"] for row in rows}, key=_version, reverse=True)
+    own = next(here[row["bug"]]["version"] for row in rows)
+    outcomes = {(row["bug"], row["version"]): row["outcome"].replace("-", " ") for row in rows}
+    heads = " | ".join(version or "here" for version in versions)
+    yield from (f"### {runtime}", "", f"| report | what it says | said to be hit | {heads} | seen in {own or 'none'} |")
+    yield f"|---|---|---|{'---|' * len(versions)}---|"
+    for bug in sorted({row["bug"] for row in rows}):
+        row = here[bug]
+        cells = [_marked(outcomes.get((bug, version), "")) for version in versions]
+        told = (f"[{bug}]({row['url']})", row["summary"], f"{row['hit']} ({row['symptom']})", *cells, row["reason"])
+        yield f"| {' | '.join(_cell(text) for text in told)} |"
+    yield ""
+
+
+def _marked(outcome: str) -> str:
+    return f"**{outcome}**" if outcome in {"wrong", "refused", "crashed"} else outcome
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+PAGES = {"reference.md": reference, "checks.md": checks, "runtime-bugs.md": runtime_bugs}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

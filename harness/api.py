@@ -11,6 +11,7 @@ from harness.inspection import Finding, Inspected, InspectorSpec, Operators, Sha
 from harness.isa import cpu_features, int8_dot_product
 from harness.packing import Span, stored_size, weight_bytes
 from harness.params import param
+from harness.runtime_bugs import BugCase, RuntimeBug
 from harness.specs import (
     Data,
     Examined,
@@ -61,6 +62,7 @@ __all__ = [
     "Asked",
     "Availability",
     "BadModel",
+    "BugCase",
     "Calibration",
     "Capabilities",
     "Data",
@@ -88,6 +90,7 @@ __all__ = [
     "Record",
     "Role",
     "RunsOn",
+    "RuntimeBug",
     "Sample",
     "Session",
     "Shapes",

@@ -1,4 +1,4 @@
-"""The seven hooks. They are called once, at start, to collect what plugins offer."""
+"""The eight hooks. They are called once, at start, to collect what plugins offer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pluggy
 
 from harness.inspection import InspectorSpec
+from harness.runtime_bugs import RuntimeBug
 from harness.specs import ExporterSpec, MethodSpec, OracleSpec, TargetSpec, WorkloadSpec
 from harness.types import Record
 
@@ -48,6 +49,12 @@ def harness_targets() -> Iterable[TargetSpec[Any]]:
 @hookspec
 def harness_inspectors() -> Iterable[InspectorSpec]:
     """Offer readers of model formats, for ``harness inspect``."""
+    return ()
+
+
+@hookspec
+def harness_runtime_bugs() -> Iterable[RuntimeBug]:
+    """Offer public bugs of runtimes, for ``harness selftest --runtimes``."""
     return ()
 
 

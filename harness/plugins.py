@@ -20,6 +20,7 @@ from harness.errors import PlanError, PluginError
 from harness.explain import first_line
 from harness.inspection import InspectorSpec
 from harness.params import suggest
+from harness.runtime_bugs import RuntimeBug
 from harness.specs import ExporterSpec, MethodSpec, Offer, OracleSpec, TargetSpec, WorkloadSpec
 from harness.types import Record
 
@@ -77,9 +78,10 @@ class Registry:
     inspectors: Mapping[str, Offer[InspectorSpec]] = field(default_factory=dict)
     contested: Mapping[str, Mapping[str, tuple[Offer[Any], ...]]] = field(default_factory=dict)
     chosen: Mapping[str, str] = field(default_factory=dict)
+    bugs: Mapping[str, Offer[RuntimeBug]] = field(default_factory=dict)
 
     def find(self, kind: str, name: str) -> Offer[Any]:
-        """Return an offer by kind ("workload", "method", "exporter", "oracle", "target", "inspector") and name.
+        """Return an offer by kind ("workload", "method", "exporter", "oracle", "target", "inspector", "bug") and name.
 
         Raises:
             PluginError: Its plugin is broken or blocked, or several offer it and none was chosen.
@@ -136,6 +138,7 @@ _KINDS: Mapping[str, tuple[str, type]] = {
     "harness_oracles": ("oracle", OracleSpec),
     "harness_targets": ("target", TargetSpec),
     "harness_inspectors": ("inspector", InspectorSpec),
+    "harness_runtime_bugs": ("bug", RuntimeBug),
 }
 
 
@@ -394,6 +397,7 @@ def _freeze(loader: _Loader, choose: Mapping[str, str]) -> Registry:
         frozen("inspector"),
         loader.contested,
         dict(choose),
+        frozen("bug"),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.inspection import Finding, Inspected
+from harness.runtime_bugs import Outcome
 from harness.types import Availability, Capabilities, Failure, Model, Options, Precision, Stage
 
 PROTOCOL = 1
@@ -120,6 +121,13 @@ class Examine:
 
 
 @dataclass(frozen=True)
+class Provoke:
+    """Ask what a runtime answers where it is said to have a bug."""
+
+    use: Use
+
+
+@dataclass(frozen=True)
 class Request:
     """A line to the builder; one field is set."""
 
@@ -128,6 +136,7 @@ class Request:
     about: About | None = None
     inspect: Inspect | None = None
     examine: Examine | None = None
+    provoke: Provoke | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,20 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Provoked:
+    """What came of a bug.
+
+    Attributes:
+        version: Of the runtime; empty where it is not installed.
+        reason: What is wrong, or why there is no answer.
+    """
+
+    outcome: Outcome
+    version: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Versions:
     """Versions in a builder's interpreter."""
 
@@ -204,6 +227,7 @@ class Reply:
     versions: Versions | None = None
     seen: Seen | None = None
     findings: tuple[tuple[Finding, ...], ...] | None = None
+    provoked: Provoked | None = None
 
 
 def doing(stage: StepStage, name: str) -> str:

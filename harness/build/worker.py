@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 import harness
 from harness import codec, explain, imports
-from harness.build import inspecting, versions
+from harness.build import inspecting, provoking, versions
 from harness.build.opened import Unopened
 from harness.build.run import Plugins, run_task
 from harness.build.tasks import (
@@ -124,6 +124,9 @@ class Worker:
         if request.examine is not None:
             examine = request.examine
             return self._looked(lambda: Reply(findings=inspecting.examine(examine, self.plugins)), examine.use)
+        if request.provoke is not None:
+            use = request.provoke.use
+            return self._looked(lambda: Reply(provoked=provoking.provoke(use, self.plugins)), use)
         raise RecordError("a request asks for nothing")
 
     def _looked(self, look: Callable[[], Reply], use: Use) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.selftest.run import GROUPS, run_selftest
+from harness.selftest.runtimes import BugRow, RuntimesReport, run_runtimes
 from harness.selftest.values import Line, Report
 
-__all__ = ["GROUPS", "Line", "Report", "run_selftest"]
+__all__ = ["GROUPS", "BugRow", "Line", "Report", "RuntimesReport", "run_runtimes", "run_selftest"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 BUILD = ("workload", "method", "exporter", "target")
 ALL = (*BUILD, "oracle")
+NAMED = (*ALL, "bug")
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,11 @@ class About:
 CHECKS: Mapping[str, About] = {
     "loads": About(("plugin",), "the module imports, its hooks run, and every offer is taken"),
     "imports": About(("plugin",), "importing the module and calling its hooks loads no framework"),
-    "docs": About((*ALL, "plugin"), "the module, the distribution, the summary and every parameter are documented"),
-    "naming": About(ALL, "names are kebab-case, and parameters snake_case"),
+    "docs": About((*NAMED, "plugin"), "the module, the distribution, the summary and every parameter are documented"),
+    "naming": About(NAMED, "names are kebab-case, and parameters snake_case"),
     "params": About(ALL, "parameters are described, in range by default, checked, and survive JSON"),
-    "declarations": About(ALL, "needs, reads, changes and formats are words that harness knows"),
-    "runs": About(ALL, "the plugin's function does its work, and returns what is due"),
+    "declarations": About(NAMED, "needs, reads, changes and formats are words that harness knows; reports are linked"),
+    "runs": About(NAMED, "the plugin's function does its work, and returns what is due"),
     "unsupported": About(("method", "exporter", "target"), "what cannot be is said with Unsupported, nothing else"),
     "crash": About(ALL, "no call ends its process"),
     "time-limit": About(ALL, "every call returns in time"),
@@ -59,5 +60,6 @@ CHECKS: Mapping[str, About] = {
     "placements": About(("target",), "placements are complete, and their shares and MACs sum up"),
     "splits": About(("workload",), "splits are as declared, disjoint, and the same every time"),
     "score": About(("workload",), "each item is scored by itself, and the metric is finite"),
+    "independent": About(("bug",), "the right answer is known without the runtime, and is the same every time"),
     "known-gaps": About(ALL, "declared gaps still show"),
 }  # fmt: skip

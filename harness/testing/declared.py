@@ -235,6 +235,14 @@ def _words(judge: Judge, kind: str, spec: Any) -> None:
             seen=", ".join(odd),
             fix=f"correct the word in {name}",
         )
+    if kind == "bug":
+        judge.expect(
+            "declarations",
+            re.match(r"https?://[^\s/]+/", spec.url) is not None and ":" in spec.case,
+            expected="the address of a public report, and a case of the form package.module:function",
+            seen=f"{spec.url!r}, {spec.case!r}",
+            fix="url='https://…/issues/123', case='harness_mine.cases:wrong_sum'",
+        )
     if kind == "target":
         judge.expect(
             "declarations",

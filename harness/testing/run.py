@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import PlanError
 from harness.measure.slots import OnWait, building
-from harness.testing import on_steps, on_target
+from harness.testing import on_bug, on_steps, on_target
 from harness.testing.bench import DEFAULT, Bench, Settings
 from harness.testing.declared import judge_offer, judge_plugin
 from harness.testing.material import samples
@@ -20,7 +20,7 @@ from harness.testing.results import Judge, Report, Result, with_gaps
 if TYPE_CHECKING:
     from harness.plugins import Registry
 
-KINDS = ("workload", "method", "exporter", "oracle", "target")
+KINDS = ("workload", "method", "exporter", "oracle", "target", "bug")
 log = logging.getLogger("harness")
 
 
@@ -82,7 +82,7 @@ def check_offer(
         with tempfile.TemporaryDirectory(prefix="harness-kit-") as folder, building(on_wait):
             bench = Bench(registry, settings, Path(folder))
             _CHECKERS[kind](bench, judge, name)
-    return with_gaps(_merged(judge.results), offer.spec.known_gaps)
+    return with_gaps(_merged(judge.results), getattr(offer.spec, "known_gaps", {}))
 
 
 def _known_samples(registry: Registry, settings: Settings) -> None:
@@ -112,4 +112,5 @@ _CHECKERS: Mapping[str, Callable[[Bench, Judge, str], None]] = {
     "exporter": on_steps.check_exporter,
     "oracle": on_steps.check_oracle,
     "target": on_target.check_target,
+    "bug": on_bug.check_bug,
 }
