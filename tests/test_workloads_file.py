@@ -98,6 +98,13 @@ def test_equal_items_stay_in_one_split(tmp_path: Path) -> None:
     assert sum(map(len, parts)) == len(set().union(*parts)) == 30
 
 
+def test_data_of_one_item_again_and_again_are_measured_on(tmp_path: Path) -> None:
+    same = np.repeat(items(1)["x"], 16, axis=0)
+    work = file_workload(onnx_file(tmp_path / "m.onnx"), data_file(tmp_path / "d.npz", x=same))
+    assert len(split(work, "test").inputs["x"]) == 16
+    assert work.spec.fit(work.params, job(work, tmp_path / "out")).format == "onnx"
+
+
 def test_calibration_items_given_apart_are_used_alone(tmp_path: Path) -> None:
     arrays = items(50)
     work = file_workload(
