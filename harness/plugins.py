@@ -386,19 +386,10 @@ def _freeze(loader: _Loader, choose: Mapping[str, str]) -> Registry:
     targets = (offer for same in loader.offers["target"].values() for offer in same)
     environment.declare(name for offer in targets for name in offer.spec.environment)
     return Registry(
-        frozen("workload"),
-        frozen("method"),
-        frozen("exporter"),
-        frozen("oracle"),
-        frozen("target"),
-        tuple(loader.infos()),
-        tuple(loader.problems),
-        record_written,
-        frozen("inspector"),
-        loader.contested,
-        dict(choose),
-        frozen("bug"),
-    )
+        frozen("workload"), frozen("method"), frozen("exporter"), frozen("oracle"), frozen("target"),
+        tuple(loader.infos()), tuple(loader.problems), record_written, frozen("inspector"), loader.contested,
+        dict(choose), frozen("bug"),
+    )  # fmt: skip
 
 
 __all__ = ["GROUP", "OWN", "PluginInfo", "Problem", "Registry", "load_registry"]

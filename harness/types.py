@@ -737,6 +737,7 @@ class OracleCheck:
         wrong: The first output and item that differ by more, in a sentence; empty where none does.
         sqnr_db: Of the output that is furthest off.
         reason: Why there is no comparison; empty where there is.
+        passed: Which more trusted program gave no answers or others, and was passed over, and why.
     """
 
     oracle: str = ""
@@ -747,6 +748,7 @@ class OracleCheck:
     wrong: str = ""
     sqnr_db: float | None = None
     reason: str = ""
+    passed: str = ""
 
 
 @dataclass(frozen=True)

@@ -270,6 +270,22 @@ def test_a_model_that_answers_nothing_but_nan_is_no_measure(tmp_path):
     assert (oracle.refused(check), oracle.oracle_flags(check)) == ("", ("nan_outputs",))
 
 
+@pytest.mark.parametrize(("ours", "flags"), [(70_707_072, ("integers_differ",)), (70_707_070, ())])
+def test_integers_that_are_near_and_not_equal_are_flagged(tmp_path, ours, flags):
+    cell = built(tmp_path, {"y": np.full((8, 2), 70_707_070, np.int32)})
+    check = oracle.judge({"y": np.full((8, 2), ours, np.int32)}, cell, (), binding=True, choice={})
+    assert (oracle.refused(check), oracle.oracle_flags(check)) == ("", flags)
+    free = oracle.judge({"y": np.full((8, 2), ours, np.int32)}, cell, (), binding=False, choice={})
+    assert oracle.oracle_flags(free) == ()
+
+
+def test_a_cell_that_the_second_oracle_judged_says_so(tmp_path):
+    cell = built(tmp_path, {"y": SCORES})
+    second = dataclasses.replace(cell, reference=dataclasses.replace(cell.reference, passed="the first: other values"))
+    check = oracle.judge({"y": SCORES}, second, (), binding=True, choice={})
+    assert (check.passed, oracle.oracle_flags(check)) == ("the first: other values", ("second_oracle",))
+
+
 def test_without_a_reference_the_reason_is_kept(tmp_path):
     cell = dataclasses.replace(built(tmp_path, {"y": SCORES}), reference=Reference(reason="torch is not installed"))
     check = oracle.judge({"y": SCORES}, cell, (), binding=True, choice={})

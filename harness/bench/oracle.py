@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, Any]
 
 SLICE_LOST, NOT_NUMBERS = "output_slice_lost", "nan_outputs"
+INTEGERS_DIFFER, SECOND_ORACLE = "integers_differ", "second_oracle"
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def judge(
         if name in outputs
     }
     least = min((item.sqnr_db for item in found.values()), default=None)
-    check = OracleCheck(reference.oracle, reference.items, found, precision, sqnr_db=least)
+    check = OracleCheck(reference.oracle, reference.items, found, precision, sqnr_db=least, passed=reference.passed)
     if due is None:
         # How many boxes are found may differ in eight bits; how many dimensions they have may not.
         other = (name for name in found if found[name].differs and _rank(outputs[name]) != _rank(wanted[name]))
@@ -188,8 +189,17 @@ def leaked(check: OracleCheck | None, artifact: Artifact) -> bool:
 
 
 def oracle_flags(check: OracleCheck | None) -> tuple[str, ...]:
-    """Return the flags of a cell that was compared."""
+    """Return the flags of a cell that was compared.
+
+    Of one that has to give the model's own answers also: integers that are near them and not equal, and that a more
+    trusted oracle gave none, or others, than the one that judged.
+    """
     outputs = check.outputs.values() if check is not None else ()
     lost = any(found.lost_count or found.differs for found in outputs)
     holes = any(found.not_numbers for found in outputs)
-    return tuple(name for name, due in ((SLICE_LOST, lost), (NOT_NUMBERS, holes)) if due)
+    flags = [name for name, due in ((SLICE_LOST, lost), (NOT_NUMBERS, holes)) if due]
+    if check is not None and check.due_db is not None:
+        equal = tolerance(check.precision).equal
+        flags += [INTEGERS_DIFFER] * any(found.equal is not None and found.equal < equal for found in outputs)
+        flags += [SECOND_ORACLE] * bool(check.passed)
+    return tuple(flags)

@@ -35,6 +35,7 @@ class Reference:
         alone: An item's answer depends on the others in its call, so that one is due in each.
         seconds: What it took.
         reason: Why there are none; empty where there are.
+        passed: Which more trusted oracles were passed over, and why; empty where none was, or where it was too slow.
     """
 
     oracle: str = ""
@@ -44,6 +45,7 @@ class Reference:
     alone: bool = False
     seconds: float = 0.0
     reason: str = ""
+    passed: str = ""
 
     def moved(self, move: Callable[[Path], Path]) -> Reference:
         """Return it with other paths."""
@@ -83,16 +85,19 @@ def write_reference(
         HarnessError: No oracle answered; the message tells what each of them met.
     """
     run = _Run(model, evaluation, items, folder, progress, batch)
-    passed, slow = [], None
+    passed: list[str] = []
+    unlike: list[str] = []
+    slow = None
     try:
         for oracle in oracles:
             try:
-                return run(oracle, BUDGET_S)
+                return replace(run(oracle, BUDGET_S), passed="; ".join(unlike))
             except _TooSlow as error:
                 slow = oracle
                 passed.append(f"{oracle.label}: {error.message}")
             except Exception as error:  # noqa: BLE001  a framework may raise anything; the next one is asked
-                passed.append(f"{oracle.label}: {_told(error)}")
+                unlike.append(f"{oracle.label}: {_told(error)}")
+                passed.append(unlike[-1])
         if slow is not None:
             return run(slow, math.inf)
     except Exception as error:  # noqa: BLE001  as above, while it was opened

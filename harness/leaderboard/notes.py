@@ -18,6 +18,8 @@ FLAGS = {
     "not_actually_quantised": "less than half ran, or of weight-only is stored, in the precision that the name says",
     "precision_leak": "part of a float32 model ran in a narrower float",
     "output_slice_lost": "a channel, class or coordinate of an output is gone: constant, or under 3 dB",
+    "integers_differ": "integers of an output are near the framework's and not equal: they were computed in floats",
+    "second_oracle": "the most trusted oracle gave no answers, or others; the next one judged this cell",
     "nan_outputs": "the model itself gives NaN in places, and so does this cell",
     "fallback": "operators ran on more than one device",
     "stored_sparse_executed_dense": "the zeros save storage only; this target has no sparse kernel",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Job, MissingDependency, Model, Oracle, Unsupported
+from harness.api import Job, MissingDependency, Model, Oracle, Unsupported, first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NOISE = 1e-6  # of the power: 60 dB, where another order of sums leaves 90 and more
 MOSTLY = 0.99  # of integers and texts
+EVALUATOR = "onnx ReferenceEvaluator"
 HINT = "pip install 'compression-harness[onnxruntime]'"
 
 
@@ -41,12 +42,28 @@ def open_oracles(model: Model, job: Job) -> Iterator[Oracle]:
         MissingDependency: Neither package is here.
     """
     evaluator, runtime = _evaluator(model), _runtime(model, job)
+    if runtime is None and not isinstance(evaluator, Runner):
+        raise MissingDependency("neither onnx nor onnxruntime can read the model here", hint=HINT)
     if evaluator is not None:
-        yield evaluator if runtime is None else Confirmed(evaluator, runtime)
+        yield evaluator if runtime is None or isinstance(evaluator, Unread) else Confirmed(evaluator, runtime)
     if runtime is not None:
         yield runtime
-    if evaluator is None and runtime is None:
-        raise MissingDependency("neither onnx nor onnxruntime can read the model here", hint=HINT)
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A program that cannot read the file: it is passed over, and the cell says so."""
+
+    label: str
+    why: str
+
+    def run(self, inputs: Arrays) -> Arrays:  # noqa: ARG002  as of an oracle
+        """Say why there is no answer.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise Unsupported(self.why)
 
 
 @dataclass
@@ -90,13 +107,15 @@ def _agree(one: Any, other: Any) -> bool:
     return float(np.sum(error[known] ** 2)) <= NOISE * float(np.sum(np.asarray(theirs, np.float64)[known] ** 2))
 
 
-def _evaluator(model: Model) -> Runner | None:
+def _evaluator(model: Model) -> Runner | Unread | None:
     try:
         from onnx.reference import ReferenceEvaluator
-
-        return Runner("onnx ReferenceEvaluator", model.outputs, ReferenceEvaluator(str(model.path)))
-    except Exception:  # noqa: BLE001  it lacks operators, and says so in many ways; ONNX Runtime is asked next
+    except ImportError:
         return None
+    try:
+        return Runner(EVALUATOR, model.outputs, ReferenceEvaluator(str(model.path)))
+    except Exception as error:  # noqa: BLE001  it lacks operators, and says so in many ways; ONNX Runtime is asked next
+        return Unread(EVALUATOR, f"it cannot read the file ({type(error).__name__}: {first_line(str(error))})")
 
 
 def _runtime(model: Model, job: Job) -> Runner | None:
