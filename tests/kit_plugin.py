@@ -1,4 +1,4 @@
-"""A small plugin on numpy alone (sample, method, exporter, target) in which one fault at a time can be planted."""
+"""A small plugin on numpy alone (sample, method, exporter, target, bug) in which one fault at a time can be planted."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import dataclasses, gzip, hashlib, os, shutil, threading, time
 from dataclasses import dataclass
 from pathlib import Path
 from harness.api import (
-    Artifact, Availability, Capabilities, Examined, ExporterSpec, MethodSpec, Model, NoParams, Placement, Precision,
-    Sample, Split, TargetSpec, TensorSpec, Unsupported, WorkloadSpec, hookimpl, param,
+    Artifact, Availability, BugCase, Capabilities, Examined, ExporterSpec, MethodSpec, Model, NoParams, Placement,
+    Precision, RuntimeBug, Sample, Split, TargetSpec, TensorSpec, Unsupported, WorkloadSpec, hookimpl, param,
 )
 STATE = {"opened": 0}
 
@@ -129,8 +129,23 @@ METHOD = dict(name="kit-zero", family="pruning", summary="half of the weights ze
 EXPORTER = dict(name="kit-pack", summary="gzip", consumes="kit", produces="kit-packed", export=export)
 TARGET = dict(name="kit-numpy", summary="numpy", params=NoParams, accepts=frozenset({"kit-packed"}), probe=probe,
               capabilities=capabilities, lower=lower, open=open_session)
+BUG = dict(name="kit-1", summary="a sum is off by one", url="https://example.org/issues/1", runtime="click",
+           hit="none", symptom="wrong", case="plug_kit:sums")
+
+
+def sums():
+    import numpy as np
+
+    x = np.arange(3.0)
+    return BugCase({"x": x}, {"y": x + 1}, lambda folder: None, lambda built, inputs: {"y": inputs["x"] + 1})
+
 
 FAULT
+
+
+@hookimpl
+def harness_runtime_bugs():
+    return [RuntimeBug(**BUG)]
 
 
 @hookimpl
