@@ -38,6 +38,7 @@ INSIDE = (
     "EnergyWindow",
 )
 _NOTE = "<!-- written by docs/generate.py; do not edit -->"
+_TABLES = "<!-- from here on written by docs/generate.py, from docs/assets/runtime-bugs*.json -->"
 
 
 def signature(name: str, item: Any) -> str:
@@ -188,14 +189,15 @@ def checks() -> str:
 
 
 def runtime_bugs() -> str:
-    """Return the page of the corpus of public bugs, from what ``harness selftest --runtimes --json`` printed."""
+    """Return the page of public bugs with its tables, from what ``harness selftest --runtimes --json`` printed."""
     assets = HERE / "assets"
     report = json.loads((assets / "runtime-bugs.json").read_text())
     others = [json.loads(path.read_text()) for path in sorted(assets.glob("runtime-bugs-*.json"))]
     here = {row["bug"]: row for row in report["rows"]}
     rows = [row for part in (report, *others) for row in part["rows"] if row["bug"] in here]
     on = f"On {report['cpu']}, Python {report['python']}, {report['started_utc'][:10]}: {_counts(report)}."
-    lines = [(HERE / "runtime-bugs.head.md").read_text().rstrip(), "", _NOTE, "", on, ""]
+    head, mark, _tables = (HERE / "runtime-bugs.md").read_text().partition(_TABLES)
+    lines = [f"{head}{mark}", "", on, ""]
     for runtime in sorted({row["runtime"] for row in rows}):
         lines += _runtime_table(runtime, [row for row in rows if row["runtime"] == runtime], here)
     return "\n".join(lines).rstrip() + "\n"

@@ -148,7 +148,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("page", ["reference.md", "checks.md"])
+@pytest.mark.parametrize("page", ["reference.md", "checks.md", "runtime-bugs.md"])
 def test_the_reference_is_what_the_code_says(page: str) -> None:
     assert generator().PAGES[page]() == (DOCS / page).read_text(), "python docs/generate.py"
 
