@@ -158,6 +158,11 @@ def test_the_corpus_is_large_and_every_bug_has_its_report(bugs: dict[str, Any]) 
     assert len({bug.url for bug in bugs.values()}) == len(bugs)
 
 
+def test_the_list_of_plugins_counts_so_many(bugs: dict[str, Any], capsys: Any) -> None:
+    assert call(["plugins"]) == 0
+    assert f"{len(bugs)} bugs" in " ".join(capsys.readouterr().out.split())
+
+
 def test_every_right_answer_is_known_without_a_runtime(bugs: dict[str, Any]) -> None:
     runtimes = ("ai_edge_litert", "litert_torch", "nncf", "onnx", "onnxruntime", "openvino", "tensorrt", "torch")
     hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in runtimes}

@@ -27,10 +27,12 @@ from harness.types import Failure
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
+pytest.importorskip("ai_edge_litert")
 
 STORED = json.loads((Path(__file__).parents[1] / "docs" / "assets" / "runtime-bugs.json").read_text())
-WRONG = {row["bug"]: row["runtime"] for row in STORED["rows"]
-         if row["outcome"] == "wrong" and row["runtime"] in {"onnxruntime", "openvino"}}  # fmt: skip
+TARGETS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "ai-edge-litert": "tflite"}  # run model files
+WRONG = {row["bug"]: TARGETS[row["runtime"]] for row in STORED["rows"]
+         if row["outcome"] == "wrong" and row["runtime"] in TARGETS}  # fmt: skip
 NEAR = {"openvino-35830": "integers_differ", "openvino-35838": "integers_differ"}  # off by a millionth of the value
 # The evaluator does not know MatMulNBits, and truncates what it casts to int4: ONNX Runtime judges, and has both bugs.
 BLIND = {"onnxruntime-29849": "second_oracle", "openvino-38158": "second_oracle"}
@@ -46,14 +48,15 @@ class Seen:
 
 
 def model_file(name: str, folder: Path) -> Path:
-    """Write a bug's graph with a free first axis, and 16 times its inputs as data beside it."""
+    """Write a bug's graph, in ONNX with a free first axis, and 16 times its inputs as data beside it."""
     folder.mkdir(parents=True)
     case = load_case(load_registry(only={"runtime-bugs"}).bugs[name].spec)
     path = case.build(folder)
-    model = onnx.load(str(path))
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "n"
-    onnx.save(model, str(path))
+    if path.suffix == ".onnx":
+        model = onnx.load(str(path))
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_param = "n"
+        onnx.save(model, str(path))
     np.savez(folder / "items.npz", **{key: np.concatenate([array] * 16) for key, array in case.inputs.items()})
     return path
 
@@ -62,12 +65,12 @@ def benched(names: Sequence[str], folder: Path) -> Mapping[str, Seen]:
     """Build the baseline cell of each bug on its runtime, run it, and judge its outputs as a bench does."""
     registry, found = load_registry(), {}
     files = {name: model_file(name, folder / name) for name in names}
-    for runtime in sorted({WRONG[name] for name in names}):
+    for target in sorted({WRONG[name] for name in names}):
         texts = {f"file:path={path}:data={path.parent / 'items.npz'}": name
-                 for name, path in files.items() if WRONG[name] == runtime}  # fmt: skip
-        request = Request(workloads=tuple(texts), methods=("baseline",), targets=(runtime,))
+                 for name, path in files.items() if WRONG[name] == target}  # fmt: skip
+        request = Request(workloads=tuple(texts), methods=("baseline",), targets=(target,))
         plan, states = prepare(request, registry)
-        cells = [cell for cell in plan.cells if cell.labels["target"] == runtime]
+        cells = [cell for cell in plan.cells if cell.labels["target"] == target]
         results = build_plan(plan, Cache(folder / "cache"), registry=registry, workers=2, states=states)
         for cell, name in zip(cells, texts.values(), strict=True):
             built = results[cell.cell.cell_id]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from harness.testing.results import State
 
 
+MOST_NAMES = 40  # of one kind in a row of the table; --json has all
+
+
 @click.group("plugins", invoke_without_command=True)
 @json_option
 @click.pass_context
@@ -97,9 +100,13 @@ _STATES: tuple[tuple[State, str], ...] = (
 
 
 def _row(info: PluginInfo) -> tuple[str, ...]:
-    offers = "; ".join(f"{kind}s {', '.join(names)}" for kind, names in sorted(info.offers.items()))
+    offers = "; ".join(_offered(kind, names) for kind, names in sorted(info.offers.items()))
     told = " - ".join(text for text in (offers, info.message) if text)
     return info.name, info.state, f"{info.distribution} {info.version}", info.module, told or "nothing"
+
+
+def _offered(kind: str, names: tuple[str, ...]) -> str:
+    return f"{kind}s {', '.join(names)}" if len(names) <= MOST_NAMES else f"{len(names)} {kind}s"
 
 
 def _data(info: PluginInfo) -> dict[str, Any]:
