@@ -10,7 +10,7 @@ from harness.inspection import Finding, Inspected
 from harness.runtime_bugs import Outcome
 from harness.types import Availability, Capabilities, Failure, Model, Options, Precision, Stage
 
-PROTOCOL = 1
+PROTOCOL = 2
 StepStage = Literal["data", "fit", "compress", "export", "lower", "reference"]
 
 # Stage of a step -> the kind of offer that does its work.

@@ -140,11 +140,12 @@ _OTHERS: tuple[RuntimeBug, ...] = (
     _bug("torch-pruning-481", "torch_cpu:joined_branches", "torch-pruning", "wrong", "open; reported 2025-04",
          "branches that are concatenated are pruned as one group", "torch", extra="torch"),
     _bug("tensorrt-3462", "trt:scattered_slices", "tensorrt-cu13", "wrong", "8.6.1",
-         "ScatterND of slices gives other values", "onnx", extra="tensorrt"),
+         "ScatterND of slices gives other values", "onnx", "cuda-python", extra="tensorrt"),
     _bug("tensorrt-1840", "trt:quantized_transposed_bias", "tensorrt-cu13", "wrong", "8.2.1.8",
-         "an int8 ConvTranspose of one dimension with a bias gives other values", "onnx", extra="tensorrt"),
+         "an int8 ConvTranspose of one dimension with a bias gives other values", "onnx", "cuda-python",
+         extra="tensorrt"),
     _bug("tensorrt-763", "trt:empty_slice", "tensorrt-cu13", "refused", "reported by 2021, closed",
-         "a Slice without elements is refused", "onnx", extra="tensorrt"),
+         "a Slice without elements is refused", "onnx", "cuda-python", extra="tensorrt"),
 )  # fmt: skip
 
 BUGS: tuple[RuntimeBug, ...] = (
