@@ -106,6 +106,19 @@ def test_the_command_prints_a_table_and_json_and_names_what_it_does_not_know(toy
     assert "toy-wrong" in str(raised.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--runtimes", "--full"), "it takes no --full"),
+        (("--python", "onnxruntime=python"), "--runtimes is not given"),
+        (("--runtimes", "--python", "onnxruntime=/no/python"), "the interpreter of 'onnxruntime' does not exist"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: tuple[str, ...], told: str, capsys: Any) -> None:
+    assert call(["selftest", *options]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_the_kit_checks_a_bug(toy: Any) -> None:
     def states(name: str) -> dict[str, str]:
         return {result.check: result.state for result in check_offer(toy, "bug", name)}

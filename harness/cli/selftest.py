@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.common import json_option, parse_pythons, print_json, print_table, python_option
+from harness.errors import PlanError
 
 if TYPE_CHECKING:
     from harness.cli.main import App
@@ -43,6 +44,10 @@ def command(
 
     Each line passes, fails, or cannot be evaluated with the reason (n/e). Exit code 1 where one fails.
     """
+    if runtimes and (full or fresh):
+        raise PlanError("--runtimes tries every bug once; it takes no --full and no --fresh")
+    if pythons and not runtimes:
+        raise PlanError("--python says where the bugs of a runtime are tried; --runtimes is not given")
     if runtimes:
         return _runtimes(app, only, parse_pythons(pythons), as_json=as_json)
     from harness.selftest import run_selftest
