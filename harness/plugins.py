@@ -152,13 +152,11 @@ class _Entry:
 
 
 def _entries() -> list[_Entry]:
-    seen: dict[tuple[str, str], _Entry] = {}
-    for dist in importlib.metadata.distributions():
-        for point in dist.entry_points:
-            if point.group == GROUP:
-                entry = _Entry(point.name, point.value, dist.name, dist.version, point.load)
-                seen.setdefault((point.name, dist.name), entry)  # an editable install may be listed twice
-    return sorted(seen.values(), key=lambda entry: (entry.name, entry.distribution))
+    found = [point for point in importlib.metadata.entry_points(group=GROUP) if point.dist is not None]
+    # Every worker comes by here: a distribution reads its file anew for each of its facts.
+    own = {id(point.dist): (point.dist.name, point.dist.version) for point in found if point.dist is not None}
+    entries = [_Entry(point.name, point.value, *own[id(point.dist)], point.load) for point in found]
+    return sorted(entries, key=lambda entry: (entry.name, entry.distribution))
 
 
 def _source_sha256(module: object) -> str:
