@@ -159,7 +159,7 @@ def test_the_reference_names_every_hook_field_and_public_name() -> None:
 
     text = (DOCS / "reference.md").read_text()
     hooks = [name for name in vars(harness.hookspecs) if name.startswith("harness_")]
-    assert len(hooks) == 7
+    assert hooks
     for name in (*hooks, *harness.api.__all__):
         assert f"### {name}\n" in text
     for check in CHECKS:
