@@ -409,3 +409,13 @@ def test_a_file_that_quantizes_as_it_runs_is_run_as_it_is(tmp_path: Path) -> Non
     assert sqnr_db(ReferenceEvaluator(str(model.path)).run(None, feed)[0], found) > 30
     with pytest.raises(Unsupported, match="quantized already"):
         lowered(dynamic, tmp_path / "again", STATIC)
+
+
+@pytest.mark.parametrize("precision", [WEIGHT_ONLY, Precision("int4", scheme="weight-only")])
+def test_a_weight_with_one_output_channel_is_compressed(precision: Precision, tmp_path: Path) -> None:
+    nodes = [NODE("MatMul", ["x", "w"], ["y"], name="a")]
+    model = made(tmp_path, nodes, {"x": ["n", 32]}, {"y": ["n", 1]}, {"w": normal(0, 32, 1)})
+    feed = items(model, 8)
+    artifact = lowered(model, tmp_path, precision)
+    assert artifact.weight_bytes[precision.weights] == (32 if precision.weights == "int8" else 16)
+    assert sqnr_db(wanted(model, feed), outputs(SPEC, artifact, feed)["y"]) > (30 if precision.weights == "int8" else 8)
