@@ -68,15 +68,14 @@ def failure(error: BaseException, where: Where) -> Failure:
     details = cut("".join(traceback.format_exception(error)))
     if isinstance(error, HarnessError):
         sentence, whole = told(error)
-        return Failure(raised(error), where.stage, where.blame, sentence, "" if whole else details)
-    text = str(error)
+        return Failure(status_of(error), where.stage, where.blame, sentence, "" if whole else details)
+    text = text_of(error)
     known = first_known(text, where.known)
     if known is not None and not is_memory(text):
         return Failure(known[1], where.stage, where.blame, f"{where.doing}: {known[0]}", details)
     if isinstance(error, MemoryError) or is_memory(text):
         return Failure("oom", where.stage, where.blame, f"{where.doing}, memory ran out{_quoted(text)}", details)
-    said = f"{type(error).__name__}: {first_line(text)}".removesuffix(": ")
-    return Failure("failed", where.stage, where.blame, f"{where.doing} and raised {said!r}", details)
+    return Failure("failed", where.stage, where.blame, f"{where.doing} and raised {raised(error)!r}", details)
 
 
 def told(error: HarnessError) -> tuple[str, bool]:
@@ -110,7 +109,20 @@ def died(how: str, printed: str, status: Status, where: Where) -> Failure:
     return Failure(status, where.stage, where.blame, f"{where.doing}, its process {how}{why}", cut(printed))
 
 
-def raised(error: HarnessError) -> Status:
+def text_of(error: BaseException) -> str:
+    """Return what an error says, whatever its class does when it is asked."""
+    try:
+        return str(error).encode(errors="replace").decode()
+    except BaseException:  # noqa: BLE001  a plugin's class may do anything; no Ctrl-C is worth the record
+        return "what it says cannot be had"
+
+
+def raised(error: BaseException) -> str:
+    """Return the class of an error and the first line of what it says."""
+    return f"{type(error).__name__}: {first_line(text_of(error))}".removesuffix(": ")
+
+
+def status_of(error: HarnessError) -> Status:
     """Return how a cell ends for which an error was raised on purpose."""
     if isinstance(error, Unsupported):
         return "not-applicable"

@@ -98,23 +98,28 @@ def called() -> Generator[None, None, None]:
         except BaseException as error:
             if not of_plugin(error):
                 raise
-            raise Escaped(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
+            from harness.explain import raised  # only where something went wrong
+
+            raise Escaped(raised(error)) from error
 
 
 @contextlib.contextmanager
 def contained() -> Generator[None, None, None]:
     """Run a plugin's code: what it prints goes to stderr, and what it changes of the process is put back.
 
-    That is the working folder, the environment, the handlers of signals, the import path and the standard streams.
+    That is the working folder, the environment, handlers of signals and the alarm, the import path and the streams.
     """
     folder, environment, path = _folder(), dict(os.environ), list(sys.path)
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    alarm = hasattr(signal, "getitimer") and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     with _streams():
         try:
             yield
         finally:
             if folder is not None:
                 os.chdir(folder)
+            if alarm:
+                signal.setitimer(signal.ITIMER_REAL, 0)
             if dict(os.environ) != environment:
                 os.environ.clear()
                 os.environ.update(environment)

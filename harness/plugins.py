@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import logging
 import re
 from collections import defaultdict
@@ -11,13 +12,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import pluggy
 
 from harness import environment, faults, hookspecs, params
 from harness.errors import PlanError, PluginError
-from harness.explain import first_line
+from harness.explain import REASON, line, raised
 from harness.inspection import InspectorSpec
 from harness.params import suggest
 from harness.runtime_bugs import RuntimeBug
@@ -25,8 +26,9 @@ from harness.specs import ExporterSpec, MethodSpec, Offer, OracleSpec, TargetSpe
 from harness.types import Record
 
 GROUP = "harness"
+TOLD = 5  # problems of a plugin that are told while it is loaded
+MOST = 1000  # offers of one hook; a generator without end is cut there
 OWN = "compression-harness"  # the distribution of what is built in
-S = TypeVar("S")
 log = logging.getLogger("harness")
 
 
@@ -130,7 +132,7 @@ def _contest(kind: str, name: str, offers: Collection[Offer[Any]]) -> tuple[str,
 _CALLS = (
     "compress", "export", "probe", "capabilities", "lower", "open", "fit", "split", "inputs", "inspect",
 )  # fmt: skip  # fields of specs
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _KINDS: Mapping[str, tuple[str, type]] = {
     "harness_workloads": ("workload", WorkloadSpec),
     "harness_methods": ("method", MethodSpec),
@@ -178,9 +180,9 @@ def _check(spec: object, kind: type, hook: str) -> str | None:
     name = getattr(spec, "name", "")
     if not isinstance(name, str) or not name or not all(c.isalnum() or c in "-_." for c in name):
         return f"{hook} offers the name {name!r}; letters, digits, '-', '_' and '.' are allowed"
-    if _CONTROL.search(str(getattr(spec, "summary", ""))):
-        return f"{kind.__name__} {name!r}: its summary holds control characters"
     for key, value in vars(spec).items():
+        if isinstance(value, str) and _UNPRINTABLE.search(value):
+            return f"{kind.__name__} {name!r}: {key} holds control characters"
         if key in _CALLS and not callable(value):
             return f"{kind.__name__} {name!r}: {key} is not callable"
     patterns = getattr(spec, "environment", ())
@@ -192,6 +194,10 @@ def _check(spec: object, kind: type, hook: str) -> str | None:
         if wrong:
             return f"{kind.__name__} {name!r}: {wrong}"
     return None
+
+
+def _offered(module: object) -> list[list[Any]]:
+    return [list(itertools.islice(getattr(module, hook)(), MOST)) for hook in _KINDS if hasattr(module, hook)]
 
 
 class _Loader:
@@ -207,16 +213,17 @@ class _Loader:
         self.offers: dict[str, dict[str, list[Offer[Any]]]] = defaultdict(lambda: defaultdict(list))
 
     def blame(self, entry: _Entry, message: str) -> None:
-        self.problems.append(Problem(entry.name, entry.distribution, message))
+        if sum(one.plugin == entry.name for one in self.problems) < TOLD:
+            self.problems.append(Problem(entry.name, entry.distribution, line(message, REASON)))
 
     def broken(self, entry: _Entry, message: str) -> None:
         self.blame(entry, message)
         self.note(entry, "broken", message)
 
     def load(self, entry: _Entry) -> None:
-        ended = faults.tried(entry.load) if self.tried and entry.distribution != OWN else ""
+        ended = faults.tried(lambda: _offered(entry.load())) if self.tried and entry.distribution != OWN else ""
         if ended:
-            self.broken(entry, f"on import, its process {ended}")
+            self.broken(entry, f"while it was imported and asked what it offers, its process {ended}")
             return
         try:
             with faults.contained():
@@ -224,7 +231,7 @@ class _Loader:
         except BaseException as error:
             if not faults.of_plugin(error):
                 raise
-            self.broken(entry, f"{_raised(error)} on import")
+            self.broken(entry, f"{raised(error)} on import")
             return
         unknown = [name for name in dir(module) if self._is_impl(module, name) and name not in vars(hookspecs)]
         if unknown:
@@ -263,11 +270,11 @@ class _Loader:
         found: list[Any] = []
         try:
             with faults.contained():
-                found.extend(function())
+                found.extend(itertools.islice(function(), MOST))
         except BaseException as error:
             if not faults.of_plugin(error):
                 raise
-            self.blame(entry, f"{hook} raised {_raised(error)}")
+            self.blame(entry, f"{hook} raised {raised(error)}")
         return found
 
     def _twice(self, kind: str, spec: Any, entry: _Entry) -> str | None:
@@ -302,11 +309,9 @@ class _Loader:
             me = (entry.name, entry.distribution)
             bad = "; ".join(one.message for one in self.problems if (one.plugin, one.distribution) == me)
             used = {kind: names for kind, names in own.items() if names and state == "loaded"}
-            yield PluginInfo(entry.name, entry.module, entry.distribution, entry.version, state, used, message or bad)
-
-
-def _raised(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_line(str(error))}".removesuffix(": ")
+            yield PluginInfo(
+                entry.name, entry.module, entry.distribution, entry.version, state, used, message or line(bad, REASON)
+            )
 
 
 def _duplicates(entries: list[_Entry]) -> dict[str, list[_Entry]]:
@@ -373,7 +378,7 @@ def _freeze(loader: _Loader, choose: Mapping[str, str]) -> Registry:
             except BaseException as error:
                 if not faults.of_plugin(error):  # an event must not cost the run
                     raise
-                log.warning("plugin %s: harness_record_written raised %s", impl.plugin_name, _raised(error))
+                log.warning("plugin %s: harness_record_written raised %s", impl.plugin_name, raised(error))
 
     _choosable(loader, choose)
     loader.settle(choose)

@@ -81,6 +81,17 @@ def add_to_cache(model, job):
     return replace(model, path=zeroed(model.path, job))
 
 
+def delete_root(model, job):
+    path = zeroed(model.path, job)
+    shutil.rmtree(cache_of(job))
+    return replace(model, path=path)
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise SystemExit(1)
+
+
 def wreck_others(model, job):
     path = zeroed(model.path, job)
     for _again in range(60):
@@ -132,7 +143,7 @@ def raises(error):
 
 def much_memory(model, job):
     import numpy as np
-    held = np.ones(1 << 30, np.uint8)
+    held = np.ones(1 << 29, np.uint8)
     return replace(model, path=zeroed(model.path, job)) if held.any() else model
 
 
@@ -154,6 +165,9 @@ DEEDS = {
     "long": lambda model, job: raises(RuntimeError("x" * 200_000)),
     "long-refusal": lambda model, job: raises(Unsupported("no way\\n" + "why " * 50_000)),
     "same": lambda model, job: model,
+    "delete-root": delete_root,
+    "mute": lambda model, job: raises(Mute()),
+    "flags": lambda model, job: replace(model, flags=("x" * 200_000,)),
     "abort": lambda model, job: os.abort(),
     "descriptors": lambda model, job: os.closerange(0, 256),
 }

@@ -68,10 +68,14 @@ def test_a_step_that_gives_what_it_changed_in_place_is_told(both):
     assert "had changed it in place; a step writes into job.out" in found["return-overwritten"].reason
 
 
-@pytest.mark.parametrize("deed", ["wreck-cache", "delete-cache", "add-to-cache"])
+@pytest.mark.parametrize("deed", ["wreck-cache", "delete-cache", "delete-root", "add-to-cache"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_entries_that_a_step_damages_are_made_again_within_the_run(both, deed, workers):
     assert_innocent(both.build(deed, workers=workers))
+
+
+def test_several_plugins_that_damage_the_cache_cost_themselves_alone(both):
+    assert_innocent(both.build("wreck-cache", "delete-cache", "add-to-cache", "delete-root"))
 
 
 def test_an_entry_that_was_damaged_between_two_runs_is_made_again(both):
@@ -108,6 +112,15 @@ def test_an_interrupt_that_a_plugin_raises_is_its_failure(both):
     assert (found["interrupt"].status, found["interrupt"].stage) == ("failed", "compress")
     assert found["interrupt"].blame == "evil (plug-evil)"
     assert "KeyboardInterrupt" in found["interrupt"].reason
+
+
+@pytest.mark.parametrize(
+    ("deed", "said"), [("mute", "Mute: what it says cannot be had"), ("flags", "200000 characters")]
+)
+def test_what_cannot_be_told_is_its_failure(both, deed, said):
+    failure = both.build(deed)[deed]
+    assert (failure.status, failure.blame) == ("failed", "evil (plug-evil)")
+    assert said in failure.reason
 
 
 @pytest.mark.parametrize("deed", ["long", "long-refusal"])

@@ -42,7 +42,8 @@ class Node:
         executed: Whether it was run, not found in the cache.
         rank: Seconds of the longest chain that begins here.
         given: Whether its entry came from elsewhere, such as a pack: no step can make it again.
-        again: How often it was made again, or tried again, because files in the cache were damaged.
+        again: How often it was made again because its files in the cache were damaged.
+        tries: How often it was tried again because another plugin may have made it fail.
     """
 
     stage: StepStage
@@ -69,6 +70,7 @@ class Node:
     recipe: str = ""
     given: bool = False
     again: int = 0
+    tries: int = 0
 
     @property
     def likes(self) -> str:

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from harness.build.cache import Cache
     from harness.build.graph import Node
 
-MOST = 2  # times that a step is made again, or tried again
+MADE = 8  # times that a step is made again: several plugins may damage it
+TRIES = 2  # times that one is tried again that failed where another plugin may have made it fail
 
 
 def damaged(cache: Cache, node: Node) -> bool:
@@ -21,11 +22,16 @@ def back(cache: Cache, node: Node) -> list[Node]:
 
     None where it was made again too often.
     """
-    if node.again >= MOST:
+    if node.again >= MADE:
         return []
     node.again += 1
-    node.state, node.entry, node.value, node.failure = "waiting", None, None, None
-    return [node, *(again for need in node.needs if damaged(cache, need) for again in back(cache, need))]
+    node.state, node.failure = "waiting", None  # its value stays: a step that runs now was given it
+    return [node, *needed(cache, node)]
+
+
+def needed(cache: Cache, node: Node) -> list[Node]:
+    """Let what a step needs wait to be made again where it is damaged; return these steps."""
+    return [again for need in node.needs if damaged(cache, need) for again in back(cache, need)]
 
 
 def remade(node: Node) -> int:
@@ -33,21 +39,10 @@ def remade(node: Node) -> int:
     return sum(need.again for need in node.needs)
 
 
-def retried(cache: Cache, node: Node, *, disturbed: bool = False) -> list[Node] | None:
-    """Return the steps to make before one is tried again; ``None`` where what became of it is its own.
-
-    Args:
-        cache: Where the entries are.
-        node: A step that failed, or whose entry was damaged before it was taken.
-        disturbed: Whether something else may have made it fail.
-    """
-    if node.again >= MOST:
-        return None
-    found = [again for need in node.needs if damaged(cache, need) for again in back(cache, need)]
-    if not (disturbed or found or any(need.state != "done" for need in node.needs)):
-        return None
-    node.again += 1
-    return found
+def may_retry(node: Node) -> bool:
+    """Tell whether a step may be tried once more, and count it."""
+    node.tries += 1
+    return node.tries <= TRIES
 
 
 def lost(cache: Cache, end: Node) -> list[Node]:

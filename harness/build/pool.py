@@ -257,7 +257,7 @@ class Builders:
             self.idle.remove(builder)
         else:
             if len(self.idle) + len(self.busy) >= self.workers and self.idle:
-                self._make_room(self.idle.pop(0))  # of another interpreter, or of other owners
+                self.leave(self.idle[0])  # of another interpreter, or of other owners
             builder = Builder.start(python, self._logs, self.threads)
             self.started += 1
         builder.used.add(name)
@@ -265,7 +265,13 @@ class Builders:
         self.busy.append(builder)
         return builder
 
-    def _make_room(self, builder: Builder) -> None:
+    def strangers(self, owners: frozenset[str]) -> list[Builder]:
+        """Return the idle builders in which code of other distributions ran; it may have left something running."""
+        return [item for item in self.idle if not item.owners <= owners]
+
+    def leave(self, builder: Builder) -> None:
+        """End an idle builder."""
+        self.idle.remove(builder)
         self.before_end(builder)
         builder.end()
 

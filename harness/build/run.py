@@ -26,6 +26,7 @@ from harness.specs import Job, Offer
 from harness.types import Artifact, Asked, Model, StepRecord
 
 EFFECT = "effect.json"
+LONGEST = 2000  # characters of a text that a step tells of its result
 Report = Callable[[float, str], None]
 
 
@@ -226,6 +227,7 @@ class _Step:
             raise PluginError(f"{self.owner} gave a {model.format!r} model, it declares {wanted!r}")
         if not model.inputs or not model.outputs:
             raise PluginError(f"{self.owner} gave a model without {'inputs' if not model.inputs else 'outputs'}")
+        self._short(flags=model.flags)
         return self.given.home(model)
 
     def _numbers(self, model: Model) -> Model:
@@ -251,7 +253,16 @@ class _Step:
             raise PluginError(f"{self.owner} gave {type(artifact).__name__} where Artifact is due")
         if not artifact.sha256 or artifact.artifact_bytes <= 0:
             raise PluginError(f"{self.owner} gave an artifact without {'sha256' if not artifact.sha256 else 'size'}")
+        self._short(realised=artifact.realised, how=artifact.how, stored_as=artifact.stored_as, flags=artifact.flags)
         return artifact
+
+    def _short(self, **given: str | tuple[str, ...]) -> None:
+        """Refuse texts that would fill a board."""
+        for name, value in given.items():
+            for text in (value,) if isinstance(value, str) else value:
+                if len(text) > LONGEST or not text.isprintable():
+                    what = f"{len(text)} characters" if len(text) > LONGEST else "control characters"
+                    raise PluginError(f"{self.owner} gave {name!r} with {what}; a short line is due")
 
     def publish(self, out: Path, kind: str, value: DataInfo | Model | Artifact | Reference, seconds: float) -> None:
         task = self.task

@@ -34,7 +34,7 @@ class Running:
 
     def apart(self, node: Node, owners: frozenset[str]) -> bool:
         """Tell whether another step may not run beside this one: one of them failed beside another plugin before."""
-        return owners != self.owners and bool(node.again or self.node.again)
+        return owners != self.owners and bool(node.tries or self.node.tries)
 
     def meet(self, other: Running) -> None:
         """Note that two steps run at the same time."""

@@ -19,7 +19,7 @@ from harness.build.pool import Builder, Builders, Gone
 from harness.build.running import Running
 from harness.build.tasks import Request, failure_stage
 from harness.errors import HarnessError, Interrupted, MissingDependency, Unsupported
-from harness.explain import Where, brief, died, is_memory, limited
+from harness.explain import Where, brief, died, is_memory, limited, line
 from harness.types import Failure, Status
 
 if TYPE_CHECKING:
@@ -173,11 +173,11 @@ class Scheduler:
             self._fail(node, _raised(error), error.message, self._blame(node))
             return
         except OSError as error:  # what it needs was damaged after it was made
-            mended = healing.retried(self.resolver.cache, node)
-            if mended is None:
-                self._fail(node, "failed", f"its input cannot be read: {error}", "harness")
-            else:
+            mended = healing.needed(self.resolver.cache, node)
+            if mended:
                 self.waiting += [*mended, node]
+            else:
+                self._fail(node, "failed", f"its input cannot be read: {error}", "harness")
             return
         if entry is not None:
             node.state = "done"
@@ -205,9 +205,10 @@ class Scheduler:
                 holder.__exit__(None, None, None)
                 continue
             _rank, _index, node = heapq.heappop(self.ready)
-            if not all(need.state == "done" for need in node.needs):  # what it needs is made again
+            mended = healing.needed(self.resolver.cache, node)
+            if mended or not all(need.state == "done" for need in node.needs):  # what it needs is made again
                 holder.__exit__(None, None, None)
-                self._wait(node)
+                self._wait(node, mended)
             elif any(run.apart(node, self._owners(node)) for run in self.running.values()):
                 holder.__exit__(None, None, None)
                 self.held.append(node)
@@ -216,6 +217,9 @@ class Scheduler:
 
     def _start(self, node: Node, holder: AbstractContextManager[object]) -> None:
         owners = self._owners(node)
+        if node.tries:
+            for builder in self.builders.strangers(owners):
+                self.builders.leave(builder)
         try:
             builder = self.builders.take(node.python, node.likes, owners)
         except OSError as error:
@@ -260,7 +264,7 @@ class Scheduler:
         if fraction > run.fraction:
             run.fraction = fraction
             run.deadline = time.monotonic() + self.timeout_s
-        self._tell("progress", run.node, text=text)
+        self._tell("progress", run.node, text=line(text))
 
     def _time(self) -> None:
         now = time.monotonic()
@@ -300,29 +304,28 @@ class Scheduler:
         run.holder.__exit__(None, None, None)
         run.node.executed = True
         self.clock.ran(run.node, time.monotonic() - run.started)
-        mended = self._mended(run, failure)
-        if mended is None:
-            self._settle(run.node, failure)
-        else:
+        if self._disturbed(run, failure) and healing.may_retry(run.node):
             log.warning("%s is tried again: another plugin ran beside it, or damaged its files", run.node.label)
-            self.waiting += mended
-            self._wait(run.node)
-            self._advance()
+            self._wait(run.node, healing.needed(self.resolver.cache, run.node))
+        else:
+            self._settle(run.node, failure)
 
-    def _mended(self, run: Running, failure: Failure | None) -> Sequence[Node] | None:
-        """Return the steps to make before this one is tried again; ``None`` where what became of it is its own."""
-        cache, node = self.resolver.cache, run.node
+    def _disturbed(self, run: Running, failure: Failure | None) -> bool:
+        """Tell whether another plugin may be what made a step fail, or damaged what it gave."""
         if failure is None:
-            return None if cache.get(node.key) is not None else healing.retried(cache, node, disturbed=True)
-        beside = run.beside and failure.status in {"failed", "crashed", "oom"}
-        return healing.retried(cache, node, disturbed=beside or run.remade != healing.remade(node))
+            return self.resolver.cache.get(run.node.key) is None
+        if run.remade != healing.remade(run.node) or any(need.state != "done" for need in run.node.needs):
+            return True
+        strangers = run.beside or bool(self.builders.strangers(run.owners))
+        return strangers and failure.status in {"failed", "crashed", "oom"}
 
-    def _wait(self, node: Node) -> None:
+    def _wait(self, node: Node, mended: Sequence[Node]) -> None:
         """Let a step, and those that give the same, wait for what they need."""
         same = (node, *self.twins.pop(node.key, ()))
         for twin in same:
             twin.state = "waiting"
-        self.waiting += same
+        self.waiting += [*mended, *same]
+        self._advance()
 
     # -- after it ran
 

@@ -200,12 +200,18 @@ def _unexpected(error: BaseException) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    import threading
+
     from harness.cli import answer
     from harness.faults import listen
 
     answer.arm()
     listen()
-    sys.exit(call())
+    code = call()
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        answer.stream().flush()
+        os._exit(code)  # a thread that a plugin left would keep the process for ever
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -73,12 +73,21 @@ def _params(offer: Offer[MethodSpec[Any]]) -> str:
 
 
 def _precision(spec: MethodSpec[Any]) -> str | None:
-    return spec.wants(spec.params()).name if spec.wants else None
+    wanted = _asked(spec, spec.wants) if spec.wants else None
+    return wanted.name if wanted is not None else None
 
 
 def _listed(spec: MethodSpec[Any], field: str) -> list[str]:
     value: frozenset[str] | Callable[[Any], frozenset[str]] = getattr(spec, field)
-    return sorted(value if isinstance(value, frozenset) else value(spec.params()))
+    return sorted(value if isinstance(value, frozenset) else _asked(spec, value) or ())
+
+
+def _asked(spec: MethodSpec[Any], function: Callable[[Any], Any]) -> Any:
+    """Return what a method says of its default parameters; ``None`` where its own function fails."""
+    try:
+        return function(spec.params())
+    except Exception:  # noqa: BLE001  it is told where the method is used; a listing lists the others all the same
+        return None
 
 
 def data(offer: Offer[MethodSpec[Any]]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def _pairs(steps: Sequence[Chosen]) -> Iterator[tuple[Chosen, Chosen]]:
 
 def wanted(chosen: Chosen) -> Precision | None:
     """Return the precision that a method asks a target for, where it asks for one."""
-    precision: Precision | None = chosen.spec.wants(chosen.params) if chosen.spec.wants else None
+    precision: Precision | None = chosen.ask("wants")
     return precision if precision is not None and precision.name != "float32" else None
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import HarnessError, PluginError
+from harness.explain import raised
+from harness.faults import of_plugin
 from harness.grammar import format_step
 
 if TYPE_CHECKING:
@@ -30,6 +33,22 @@ class Chosen:
         return format_step(self.resolved.step)
 
     def ask(self, field: str) -> Any:
-        """Return a spec field that is either a value or a function of the parameters."""
+        """Return a spec field that is either a value or a function of the parameters.
+
+        Raises:
+            HarnessError: The function refuses the parameters.
+            PluginError: It raises anything else.
+        """
         value = getattr(self.spec, field)
-        return value(self.params) if callable(value) else value
+        if not callable(value):
+            return value
+        try:
+            return value(self.params)
+        except HarnessError:
+            raise
+        except BaseException as error:
+            if not of_plugin(error):
+                raise
+            plugin = self.resolved.plugin
+            said = f"{field!r} of {self.text} raised {raised(error)}; that is the fault of plugin {plugin!r}"
+            raise PluginError(said, hint=f"harness -p no:{plugin} leaves it out") from error

@@ -32,12 +32,12 @@ def choose(registry: Registry, kind: str, step: Step) -> Chosen:
     """
     offer = registry.find(kind, step.name)
     built = params.build(offer.spec.params, step.params, owner=f"{kind} {step.name!r}")
-    check = getattr(offer.spec, "check", None)  # methods alone have one
-    wrong = check(built) if check else None
+    resolved = Resolved(Step(step.name, params.given(built)), step.name, dataclasses.asdict(built), offer.plugin)
+    chosen = Chosen(offer.spec, built, resolved)
+    wrong = chosen.ask("check") if hasattr(offer.spec, "check") else None  # methods alone have one
     if wrong:
         raise PlanError(f"{kind} {step.name!r}: {wrong}")
-    resolved = Resolved(Step(step.name, params.given(built)), step.name, dataclasses.asdict(built), offer.plugin)
-    return Chosen(offer.spec, built, resolved)
+    return chosen
 
 
 def by_chance(chosen: Chosen) -> Step:
