@@ -143,7 +143,7 @@ def _streams() -> Generator[None, None, None]:
     """Lead stdout to stderr, for Python and below it; what is closed meanwhile is open again afterwards."""
     ours = sys.stdout, sys.stderr
     for stream in ours:
-        with contextlib.suppress(ValueError, OSError):
+        with contextlib.suppress(ValueError, OSError, AttributeError):  # closed, or never there
             stream.flush()
     kept = {number: _copy(number) for number in (0, 1, 2)}
     sys.stdout = sys.stderr = aside = _aside()
@@ -151,7 +151,7 @@ def _streams() -> Generator[None, None, None]:
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError, OSError):
+        with contextlib.suppress(ValueError, OSError, AttributeError):
             sys.stderr.flush()
         sys.stdout, sys.stderr = ours
         for number, copy in kept.items():

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import itertools
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,10 +15,11 @@ from typing import Any
 
 import pluggy
 
-from harness import environment, faults, hookspecs, params
+from harness import environment, faults, hookspecs
 from harness.errors import PlanError, PluginError
 from harness.explain import REASON, line, raised
 from harness.inspection import InspectorSpec
+from harness.offers import KINDS, wrong_with
 from harness.params import suggest
 from harness.runtime_bugs import RuntimeBug
 from harness.specs import ExporterSpec, MethodSpec, Offer, OracleSpec, TargetSpec, WorkloadSpec
@@ -129,21 +129,6 @@ def _contest(kind: str, name: str, offers: Collection[Offer[Any]]) -> tuple[str,
     )
 
 
-_CALLS = (
-    "compress", "export", "probe", "capabilities", "lower", "open", "fit", "split", "inputs", "inspect",
-)  # fmt: skip  # fields of specs
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
-_KINDS: Mapping[str, tuple[str, type]] = {
-    "harness_workloads": ("workload", WorkloadSpec),
-    "harness_methods": ("method", MethodSpec),
-    "harness_exporters": ("exporter", ExporterSpec),
-    "harness_oracles": ("oracle", OracleSpec),
-    "harness_targets": ("target", TargetSpec),
-    "harness_inspectors": ("inspector", InspectorSpec),
-    "harness_runtime_bugs": ("bug", RuntimeBug),
-}
-
-
 @dataclass(frozen=True)
 class _Entry:
     name: str
@@ -174,30 +159,8 @@ def _source_sha256(module: object) -> str:
     return digest.hexdigest()
 
 
-def _check(spec: object, kind: type, hook: str) -> str | None:
-    if not isinstance(spec, kind):
-        return f"{hook} offers {type(spec).__name__} where {kind.__name__} is due"
-    name = getattr(spec, "name", "")
-    if not isinstance(name, str) or not name or not all(c.isalnum() or c in "-_." for c in name):
-        return f"{hook} offers the name {name!r}; letters, digits, '-', '_' and '.' are allowed"
-    for key, value in vars(spec).items():
-        if isinstance(value, str) and _UNPRINTABLE.search(value):
-            return f"{kind.__name__} {name!r}: {key} holds control characters"
-        if key in _CALLS and not callable(value):
-            return f"{kind.__name__} {name!r}: {key} is not callable"
-    patterns = getattr(spec, "environment", ())
-    if not isinstance(patterns, tuple) or not all(isinstance(pattern, str) for pattern in patterns):
-        return f"{kind.__name__} {name!r}: environment is not a tuple of names"
-    declared = getattr(spec, "params", None)
-    if declared is not None:
-        wrong = params.problem(declared)
-        if wrong:
-            return f"{kind.__name__} {name!r}: {wrong}"
-    return None
-
-
 def _offered(module: object) -> list[list[Any]]:
-    return [list(itertools.islice(getattr(module, hook)(), MOST)) for hook in _KINDS if hasattr(module, hook)]
+    return [list(itertools.islice(getattr(module, hook)(), MOST)) for hook in KINDS if hasattr(module, hook)]
 
 
 class _Loader:
@@ -235,7 +198,7 @@ class _Loader:
             return
         unknown = [name for name in dir(module) if self._is_impl(module, name) and name not in vars(hookspecs)]
         if unknown:
-            hint = suggest(unknown[0], [*_KINDS, "harness_record_written"], "hook")
+            hint = suggest(unknown[0], [*KINDS, "harness_record_written"], "hook")
             self.broken(entry, f"unknown hook {unknown[0]!r}; {hint}")
             return
         try:
@@ -254,10 +217,10 @@ class _Loader:
     def collect(self, entry: _Entry, module: object) -> bool:
         """Take what a plugin offers; tell whether that is anything."""
         source = _source_sha256(module)
-        for hook, (kind, spec_type) in _KINDS.items():
+        for hook, (kind, spec_type) in KINDS.items():
             function = getattr(module, hook, None)
             for spec in self._specs(entry, hook, function) if function is not None else ():
-                wrong = _check(spec, spec_type, hook) or self._twice(kind, spec, entry)
+                wrong = wrong_with(spec, spec_type, hook) or self._twice(kind, spec, entry)
                 if wrong:
                     self.blame(entry, wrong)
                     continue

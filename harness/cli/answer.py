@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from typing import TextIO
 
 import click
 
 
+@dataclass
 class _Answer:
     """Where answers go.
 
@@ -21,24 +23,28 @@ class _Answer:
     kept: TextIO | None = None
 
 
+_answer = _Answer()
+
+
 def arm() -> None:
     """Allow ``keep`` to act: the process runs one command line and nothing else."""
-    _Answer.armed = True
+    _answer.armed = True
 
 
 def keep() -> None:
     """Keep stdout for answers from now on; what is printed to it otherwise goes to stderr."""
-    if not _Answer.armed or _Answer.kept is not None:
+    if not _answer.armed or _answer.kept is not None or sys.stdout is None:
         return
     sys.stdout.flush()
-    _Answer.kept = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
-    os.dup2(sys.stderr.fileno(), 1)
-    sys.stdout = sys.stderr
+    _answer.kept = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    talk = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  as long as the process
+    os.dup2(talk.fileno(), 1)
+    sys.stdout = talk
 
 
 def stream() -> TextIO:
     """Return the stream of answers."""
-    return _Answer.kept or sys.stdout
+    return _answer.kept or sys.stdout
 
 
 def echo(text: object = "", *, nl: bool = True) -> None:
