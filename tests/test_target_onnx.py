@@ -31,6 +31,7 @@ from harness_onnx import (
     weight_spans,
     widened,
 )
+from harness_onnx.einsum import einsums_as_products
 
 
 def initializers(path: Path) -> dict[str, np.ndarray]:
@@ -284,3 +285,44 @@ def test_other_floats_are_widened_and_the_interface_stays(dtype: type, tmp_path:
     assert a.dtype == y.dtype == dtype
     np.testing.assert_allclose(y, (2 * (x @ w)) @ v + one + 2, rtol=0.02, atol=0.05 if dtype == np.float16 else 1e-4)
     assert widened(wide, tmp_path / "again.onnx") is wide
+
+
+PRODUCTS = [
+    ("bi,io->bo", (5, 4), (4, 3)), ("bi,oi->bo", (5, 4), (3, 4)), ("bi,oi->ob", (5, 4), (3, 4)),
+    ("btc,cd->btd", (2, 5, 4), (4, 3)), ("bct,cd->bdt", (2, 4, 5), (4, 3)),
+    ("bhid,bhjd->bhij", (2, 3, 5, 4), (2, 3, 6, 4)), ("bihd,bjhd->bhij", (2, 5, 3, 4), (2, 6, 3, 4)),
+    ("bhij,bjhd->bihd", (2, 3, 5, 6), (2, 6, 3, 4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize(("equation", "left", "right"), PRODUCTS)
+def test_einsums_that_are_products_become_products(
+    equation: str, left: tuple[int, ...], right: tuple[int, ...], constant: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in (left, right))
+    wanted = np.einsum(equation, a, b)
+    inputs = {"a": list(left)} | ({} if constant else {"b": list(right)})
+    node = helper.make_node("Einsum", ["a", "b"], ["y"], name="e", equation=equation)
+    write(tmp_path / "m.onnx", [node], inputs, {"y": list(wanted.shape)}, {"b": b} if constant else {})
+    model = onnx.load(str(tmp_path / "m.onnx"))
+    einsums_as_products(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.op_type for node in model.graph.node} <= {"MatMul", "Transpose"}
+    found = ReferenceEvaluator(model).run(None, {"a": a} if constant else {"a": a, "b": b})[0]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("equation", "left", "right"),
+    [("ij,ij->ij", (2, 3), (2, 3)), ("ii,ij->ij", (2, 2), (2, 3)), ("ab,bc->a", (2, 3), (3, 4)),
+     ("bc,c->b", (2, 3), (3,)), ("...i,ij->...j", (2, 3), (3, 4)), ("ab,ab->", (2, 3), (2, 3))],
+)  # fmt: skip
+def test_other_einsums_stay(equation: str, left: tuple[int, ...], right: tuple[int, ...], tmp_path: Path) -> None:
+    shape = np.einsum(equation, np.zeros(left), np.zeros(right)).shape
+    node = helper.make_node("Einsum", ["a", "b"], ["y"], name="e", equation=equation)
+    write(tmp_path / "m.onnx", [node], {"a": list(left), "b": list(right)}, {"y": list(shape)}, {})
+    model = onnx.load(str(tmp_path / "m.onnx"))
+    einsums_as_products(model)
+    assert [node.op_type for node in model.graph.node] == ["Einsum"]

@@ -39,6 +39,18 @@ class Pair(nn.Module):
         return self.mix(left.unsqueeze(1)).squeeze(1), left - right
 
 
+class Chooses(nn.Module):
+    """A choice, its score and which scores are positive, by an einsum with a weight of no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 8))
+
+    def forward(self, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        scores = torch.einsum("bi,oi->bo", a, self.weight)
+        return scores.argmax(1), scores.max(1).values, scores > 0
+
+
 class Changing(nn.Module):
     """A module that gives something else at every call, so that no file can agree with it."""
 
@@ -97,3 +109,15 @@ def test_a_file_that_computes_something_else_is_refused_with_both_reasons(tmp_pa
     model, job = make(Changing(), tmp_path, {"a": (6,)}, ("out",))
     with pytest.raises(Unsupported, match=r"torch\.export: .*tracing: .*differs"):
         export(model, Options(), job)
+
+
+def test_choices_and_booleans_are_compared_for_equality(tmp_path: Path) -> None:
+    model, job = make(Chooses(), tmp_path, {"a": (8,)}, ("choice", "top", "positive"))
+    exported = export(model, Options(), job)
+    feed = dict(job.data.split("calibration").inputs)
+    scores = feed["a"] @ load(model).weight.detach().numpy().T
+    choice, top, positive = ort.InferenceSession(str(exported.path)).run(None, feed)
+    assert choice.tolist() == scores.argmax(1).tolist()
+    np.testing.assert_allclose(top, scores.max(1), rtol=1e-5)
+    assert np.array_equal(positive, scores > 0)
+    assert "Einsum" not in {node.op_type for node in onnx.load(str(exported.path)).graph.node}

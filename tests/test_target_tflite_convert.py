@@ -182,7 +182,7 @@ def test_a_wrong_conversion_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     model = Model("torch", path, WORKLOADS["cnn"].inputs, ("output",))
     real = convert._check
     monkeypatch.setattr(convert, "_check", lambda module, *rest: real(nn.Flatten(), *rest))
-    with pytest.raises(HarnessError, match="output 'output' of the converted model is off by"):
+    with pytest.raises(HarnessError, match="output 'output' of the converted model differs"):
         harness_tflite.export(model, Options(), make_job(tmp_path))
 
 

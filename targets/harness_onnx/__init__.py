@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.api import ExporterSpec, InspectorSpec, OracleSpec, hookimpl
-from harness_onnx.agreement import runner, runs
+from harness_onnx.agreement import answers_differ, runner, runs
 from harness_onnx.export import export
 from harness_onnx.graph import (
     BATCH,
@@ -56,6 +56,7 @@ __all__ = [
     "Loss",
     "Range",
     "TensorSpan",
+    "answers_differ",
     "as_given",
     "bind",
     "bound_ranges",

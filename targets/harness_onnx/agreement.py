@@ -99,15 +99,29 @@ def _same(wanted: Any, got: Any) -> bool:
     if isinstance(wanted, dict):  # a map of scikit-learn's classifiers
         return isinstance(got, dict) and wanted.keys() == got.keys() and all(_same(wanted[k], got[k]) for k in wanted)
     one, other = np.asarray(wanted), np.asarray(got)
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
+    return one.dtype == other.dtype and not answers_differ(one, other, TOLERANCE)
+
+
+def answers_differ(one: NDArray[Any], other: NDArray[Any], tolerance: float) -> bool:
+    """Tell whether two answers differ in shape, or by more than another order of sums explains.
+
+    Args:
+        one: What is due.
+        other: What came.
+        tolerance: Largest difference over the largest value, of floats; of integers and booleans, which choose between
+            candidates, a hundredth may differ.
+    """
+    import numpy as np
+
+    if one.shape != other.shape:
+        return True
     if one.dtype.kind not in "fc" and one.dtype.name != "bfloat16":
-        return not one.size or float(np.mean(one != other)) <= _CHANGED_CHOICES
+        return bool(one.size) and float(np.mean(one != other)) > _CHANGED_CHOICES
     one, other = one.astype(np.float64), other.astype(np.float64)
     if not np.array_equal(np.isnan(one), np.isnan(other)):
-        return False
+        return True
     usable = np.isfinite(one)
     if not np.array_equal(one[~usable & ~np.isnan(one)], other[~usable & ~np.isnan(one)]):
-        return False
+        return True
     scale = float(np.abs(one[usable]).max(initial=0.0)) or 1.0
-    return float(np.abs(one[usable] - other[usable]).max(initial=0.0)) <= TOLERANCE * scale
+    return not float(np.abs(one[usable] - other[usable]).max(initial=0.0)) <= tolerance * scale

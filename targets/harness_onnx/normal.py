@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import BadModel
 from harness_onnx.agreement import difference
+from harness_onnx.einsum import einsums_as_products
 from harness_onnx.graph import BATCH, GATES, attribute, consumers, drop_unread, import_onnx, load, nested_nodes, put_at
 from harness_onnx.quantize import quiet
 from harness_onnx.validity import one_line
@@ -151,6 +152,7 @@ def normalised(model: ModelProto) -> ModelProto:
         model = onnx.inliner.inline_local_functions(model)
         name_nodes(model.graph)
     model = _folded(model)
+    einsums_as_products(model)
     _time_major(model)
     _start_at_zero(model)
     _flatten_biases(model)

@@ -12,6 +12,7 @@ from typing import Any
 
 import harness_torch
 from harness.api import HarnessError, Job, MissingDependency, Model, Options, Unsupported, feed, first_line, items_in
+from harness_onnx import answers_differ
 from harness_tflite import flatbuffer
 from harness_tflite.chatter import captured
 
@@ -92,7 +93,6 @@ def _items(model: Model, batch: int, job: Job) -> tuple[Any, ...]:
 
 
 def _check(module: Any, sample: tuple[Any, ...], model: Model, path: Path) -> None:
-    import numpy as np
     import torch
     from ai_edge_litert.interpreter import Interpreter
 
@@ -104,12 +104,8 @@ def _check(module: Any, sample: tuple[Any, ...], model: Model, path: Path) -> No
     arrays = {name: value.numpy().astype(types[name]) for name, value in zip(model.inputs, sample, strict=True)}
     found = runner(**arrays)
     for name, value in zip(model.outputs, wanted, strict=True):
-        expected = value.numpy()
-        scale = max(float(np.abs(expected).max(initial=0.0)), 1e-6)
-        both = np.isnan(found[name]) & np.isnan(expected)
-        error = float(np.where(both, 0, np.abs(found[name] - expected)).max(initial=0.0)) / scale
-        if not error <= TOLERANCE:  # also catches NaN
-            raise HarnessError(f"output {name!r} of the converted model is off by {error:.2g} of its largest value")
+        if answers_differ(value.numpy(), found[name], TOLERANCE):
+            raise HarnessError(f"output {name!r} of the converted model differs from the module's")
 
 
 def weight_names(module: Any, path: Path) -> dict[str, str]:
