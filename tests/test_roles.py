@@ -227,6 +227,21 @@ def test_free_dimensions_of_one_name_may_have_unlike_sizes(tmp_path: Path, dims:
     assert got == pytest.approx(ReferenceEvaluator(str(path)).run(None, {"x": x})[0], abs=1e-4)
 
 
+def test_an_output_that_is_not_as_its_file_says_has_the_axis_of_the_batch(tmp_path: Path) -> None:
+    """A recognizer declares [1, length] and gives [length, 1, classes], as one that is widely used does."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), helper.make_node("MatMul", ["t", "w"], ["o"]),
+    ]  # fmt: skip
+    weights = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    path = _saved(tmp_path / "m.onnx", nodes, {"x": [1, "length", 4]}, {"o": [1, "classes"]}, w=weights)
+    x = np.random.default_rng(1).normal(size=(20, 7, 4)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x)
+    model = _fitted(tmp_path, path)
+    assert model.axes == {"o": 1}
+    got = _outputs(tmp_path, model, "onnxruntime", {"x": x})["o"]
+    assert got.reshape(20, 7, 5) == pytest.approx(x @ weights, abs=1e-4)
+
+
 def test_an_output_that_is_an_input_has_a_name_of_its_own(tmp_path: Path) -> None:
     nodes = [helper.make_node("Neg", ["x"], ["o"])]
     path = _saved(tmp_path / "m.onnx", nodes, {"x": ["b", 3]}, {"o": ["b", 3], "x": ["b", 3]})

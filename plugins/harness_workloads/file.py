@@ -215,16 +215,29 @@ def _one_call(inputs: Mapping[str, TensorSpec], params: Params, batch: int) -> d
     return feed(inputs, arrays, [place % count for place in range(fixed_batch(inputs) or batch)])
 
 
+def _of_fixed_batch(outputs: Sequence[str], found: Sequence[tuple[int, ...]] | None, known: Interface) -> Interface:
+    """Return the interface with the item axes of outputs as one call of a fixed batch shows them."""
+    axes = dict(known.axes)
+    for name, shape in zip(outputs, found or (), strict=False):
+        axis = axes.get(name)
+        if axis is not None and (axis >= len(shape) or shape[axis] != known.batch):
+            same = [at for at, size in enumerate(shape) if size == known.batch]
+            axes[name] = same[0] if len(same) == 1 else None
+    return replace(known, axes=axes)
+
+
 def _tried(
     run: Callable[[Mapping[str, Any]], Sequence[Any]], outputs: Sequence[str], known: Interface, params: Params
 ) -> Interface:
     """Run a file that says it takes any batch with two and three items, and return what that tells.
 
     A file that takes one item alone is fixed to it. Of an output of which the file does not tell the item axis, it is
-    the one that grows with the batch.
+    the one that grows with the batch; of one whose shape is not as the file says, the only one of the batch's size.
     """
-    if known.batch is not None or _one_call(known.inputs, params, 1) is None:
+    if _one_call(known.inputs, params, 1) is None:
         return known
+    if known.batch is not None:
+        return _of_fixed_batch(outputs, _shapes(run, _one_call(known.inputs, params, known.batch)), known)
     two = _shapes(run, _one_call(known.inputs, params, 2))
     if two is None:
         alone = _shapes(run, _one_call(known.inputs, params, 1))
