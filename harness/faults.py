@@ -120,9 +120,11 @@ def contained() -> Generator[None, None, None]:
                 os.chdir(folder)
             if alarm:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            if dict(os.environ) != environment:
-                os.environ.clear()
-                os.environ.update(environment)
+            for name in [name for name in os.environ if name not in environment]:
+                del os.environ[name]
+            for name, value in environment.items():
+                if os.environ.get(name) != value:  # what is as it was is not touched: threads of a runtime may read it
+                    os.environ[name] = value
             if not set(path) <= set(sys.path):
                 sys.path[:] = path
             if threading.current_thread() is threading.main_thread():
