@@ -201,6 +201,28 @@ def test_a_model_that_mixes_items_is_asked_for_one_at_a_time(tmp_path):
     np.testing.assert_allclose(np.load(found.files["y"]), 0.5 * np.load(tmp_path / "items" / "x.npy"), rtol=1e-6)
 
 
+def test_an_oracle_that_wants_most_of_the_memory_makes_room_for_the_next(tmp_path):
+    from harness.build.reference import write_reference
+    from harness.measure.isolate import available_bytes
+    from harness.types import Model, TensorSpec
+
+    def greedy(given):
+        return {
+            "y": given["x"] + np.zeros(available_bytes() // 2, np.uint8)[0] + 1
+        }  # never touched, so it costs nothing
+
+    (tmp_path / "items").mkdir()
+    np.save(tmp_path / "items" / "x.npy", np.ones((4, 2), "float32"))
+    model = Model("toy", tmp_path / "m", {"x": TensorSpec("float32", (None, 2))}, ("y",))
+    oracles = [
+        type("Oracle", (), {"label": label, "run": staticmethod(run)})()
+        for label, run in (("greedy", greedy), ("modest", lambda given: {"y": given["x"] + 1}))
+    ]
+    found = write_reference(oracles, model, tmp_path / "items", 4, tmp_path / "out", lambda *_told: None, batch=4)
+    assert found.oracle == "modest"
+    assert np.load(found.files["y"]).tolist() == [[2, 2]] * 4
+
+
 @pytest.mark.parametrize(("alone", "free", "batch"), [(False, True, 32), (True, True, 1), (True, False, 4)])
 def test_such_a_model_is_judged_one_item_at_a_time(alone, free, batch):
     from types import SimpleNamespace as Stub

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from harness.codec import sha256
@@ -88,17 +86,6 @@ class Room:
             parts[-1].append(cell_id)
             used += need
         return [(*first, *part) for part in parts]
-
-
-def available_bytes() -> int:
-    """Return the memory that is free now, as far as the host tells."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return pages
 
 
 def set_plans(

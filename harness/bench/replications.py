@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from harness.bench.blocks import Block, Room, SetPlan, available_bytes, link_plans, set_plans
+from harness.bench.blocks import Block, Room, SetPlan, link_plans, set_plans
 from harness.bench.fitness import Fitness
 from harness.bench.records import MemoryPart
 from harness.bench.shared import Shared
 from harness.measure import Member, run_set
+from harness.measure.isolate import available_bytes
 from harness.plan import PlannedCell
 from harness.stats import narrow, summarise
 from harness.types import LaunchSet

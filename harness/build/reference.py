@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REFERENCES = 3  # version of how they are made: older ones in the cache are made again
 BUDGET_S = 10.0  # an oracle that would take longer over all items makes room for the next one
 CALL_ELEMENTS = 1 << 20  # of inputs in one call: evaluators that are meant to be read unfold convolutions in memory
+MEMORY_SHARE = 3  # an oracle may take the third part of what is free: some keep every tensor, and unfold convolutions
 ALIKE_DB = 60.0  # answers to the same items that differ by more are not those of one function
 
 
@@ -122,14 +123,16 @@ class _Run:
             return replace(self._answers(oracle, budget_s, 1), alone=True)
 
     def _answers(self, oracle: Oracle, budget_s: float, batch: int) -> Reference:
+        from harness.measure.isolate import available_bytes, more_memory
         from harness.measure.outputs import write_outputs  # numpy, which only a builder that runs a model imports
 
         for file in self.folder.glob("*"):  # of one that was passed over
             file.unlink()
         call, started = _Timed(oracle, self.model, self.items, budget_s, self.progress), time.monotonic()
-        files, batch = write_outputs(
-            call, self.model.inputs, self.model.axes, self.evaluation, self.folder, batch=batch, items=self.items
-        )
+        with more_memory(available_bytes() // MEMORY_SHARE):
+            files, batch = write_outputs(
+                call, self.model.inputs, self.model.axes, self.evaluation, self.folder, batch=batch, items=self.items
+            )
         return Reference(oracle.label, self.items, files, batch, seconds=time.monotonic() - started)
 
     def _elements(self) -> int:

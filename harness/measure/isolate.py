@@ -40,7 +40,10 @@ def limit_memory(limit_bytes: int | None) -> None:
 
 @contextlib.contextmanager
 def more_memory(limit_bytes: int | None) -> Generator[None, None, None]:
-    """Let this process take so much beside what it has, as ``limit_memory`` counts; afterwards as much as before."""
+    """Let this process take so much beside what it has, as ``limit_memory`` counts; afterwards as much as before.
+
+    A limit that is narrower already stays.
+    """
     held = _data_bytes()
     if limit_bytes is None or held is None:
         yield
@@ -48,12 +51,23 @@ def more_memory(limit_bytes: int | None) -> Generator[None, None, None]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    least = held + limit_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (least if hard == resource.RLIM_INFINITY else min(least, hard), hard))
+    narrower = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([held + limit_bytes, *narrower]), hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def available_bytes() -> int:
+    """Return the memory that is free now, as far as the host tells."""
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return pages
 
 
 def _data_bytes() -> int | None:
