@@ -419,3 +419,21 @@ def test_a_weight_with_one_output_channel_is_compressed(precision: Precision, tm
     artifact = lowered(model, tmp_path, precision)
     assert artifact.weight_bytes[precision.weights] == (32 if precision.weights == "int8" else 16)
     assert sqnr_db(wanted(model, feed), outputs(SPEC, artifact, feed)["y"]) > (30 if precision.weights == "int8" else 8)
+
+
+def test_layers_in_branches_alone_are_refused_before_nncf_looks_for_them(tmp_path: Path) -> None:
+    branches = [
+        helper.make_graph(
+            [NODE("MatMul", ["x", name], [f"{name}.y"], name=name)], name, [],
+            [helper.make_tensor_value_info(f"{name}.y", TensorProto.FLOAT, ["n", 4])],
+            [numpy_helper.from_array(normal(seed, 8, 4), name)],
+        ) for seed, name in enumerate(("one", "two"))
+    ]  # fmt: skip
+    nodes = [
+        NODE("ReduceMax", ["x"], ["top"], name="top", keepdims=0),
+        NODE("Greater", ["top", "limit"], ["high"], name="high"),
+        NODE("If", ["high"], ["y"], name="if", then_branch=branches[0], else_branch=branches[1]),
+    ]  # fmt: skip
+    model = made(tmp_path, nodes, {"x": ["n", 8]}, {"y": ["n", 4]}, {"limit": np.float32(2)})
+    with pytest.raises(Unsupported, match="its layers lie in branches or loops"):
+        lowered(model, tmp_path, STATIC)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import Calibration, Job, Model, Unsupported
 from harness_onnx import Loss, calibration_batches, calibration_feeds, loss
-from harness_openvino.operations import bound_inputs, ignored_scope, kept_float
+from harness_openvino.operations import MULTIPLIERS, bound_inputs, ignored_scope, kept_float
 from harness_openvino.placing import calibrated, centre_transposed, quantized_layers, set_ranges
 from harness_openvino.probe import import_nncf
 from harness_openvino.session import plain_session
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # initial state of zeros a range of almost nothing, and what comes out is wrong.
 RECURRENT = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell", "TensorIterator", "Loop")
 _COMPARED = 4  # items
+_NOTHING = "openvino: nncf found no convolution or matrix product that it could quantize"
 _RANGES = {"minmax": "MINMAX", "percentile": "MEAN_QUANTILE", "mse": "HISTOGRAM"}
 
 
@@ -34,6 +35,7 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
         raise Unsupported("openvino: int8 weights are symmetric on the CPU")
     calibration = wanted.calibration or Calibration()
     nncf = import_nncf()
+    _refuse_nothing(graph)
     # Ranges are over all axes, so batches give the same ones and far fewer runs.
     run = plain_session(graph).run
     feeds, items = calibration_feeds(model, job.data.split("calibration").inputs, calibration.samples, run)
@@ -57,7 +59,7 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
         advanced_parameters=_advanced(native, wanted.granularity == "per-channel", params),
     )
     if not quantized_layers(quantized):
-        raise Unsupported("openvino: nncf found no convolution or matrix product that it could quantize")
+        raise Unsupported(_NOTHING)
     ranges_of_vectors(quantized)
     preset = "performance" if wanted.activations_symmetric else "mixed"
     centre_transposed(quantized)
@@ -70,6 +72,18 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
     given += "" if params.bias_correction == "off" else f"; {params.bias_correction} bias correction"
     given += "; recurrent layers stay float32" if _recurrent(graph) else ""
     return quantized, f"{how}, {calibration.method}{' by our own ranges' if ours else ''} over {items} items{given}"
+
+
+def _refuse_nothing(graph: Any) -> None:
+    """Refuse a graph without a layer: nncf looks for one in branches, and fails there.
+
+    Raises:
+        Unsupported: All layers lie in branches or loops, or there is none.
+    """
+    kinds = {node.get_type_name() for node in graph.get_ordered_ops()}
+    if not kinds & set(MULTIPLIERS):
+        inside = ": its layers lie in branches or loops" if kinds & {"If", "Loop", "TensorIterator"} else ""
+        raise Unsupported(f"{_NOTHING}{inside}")
 
 
 def what_is_lost(exact: Any, quantized: Any, model: Model, job: Job) -> Loss | None:
