@@ -262,6 +262,22 @@ def test_a_file_that_takes_one_item_alone_is_fixed_to_it(tmp_path: Path) -> None
     assert _fitted(tmp_path, path).inputs["x"].shape == (1, 6)
 
 
+def test_an_output_of_a_call_of_one_that_has_no_batch_belongs_to_the_call(tmp_path: Path) -> None:
+    """A state of one item fixes the batch, and the output that is declared per item holds four scores."""
+    nodes = [
+        helper.make_node("Add", ["x", "h"], ["sum"]), helper.make_node("MatMul", ["sum", "w"], ["scores"]),
+        helper.make_node("Reshape", ["scores", "flat"], ["o"]),
+    ]  # fmt: skip
+    weights = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    path = _saved(tmp_path / "m.onnx", nodes, {"x": ["b", 3], "h": [1, 3]}, {"o": ["b"]}, w=weights, flat=np.array([4]))
+    x = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x, h=np.ones((1, 3), np.float32))
+    model = _fitted(tmp_path, path)
+    assert (model.inputs["x"].shape, model.axes) == ((1, 3), {"o": None})
+    got = _outputs(tmp_path, model, "onnxruntime", {"x": x, "h": np.ones((1, 3), np.float32)})["o"]
+    assert got.reshape(20, 4) == pytest.approx((x + 1) @ weights, abs=1e-4)
+
+
 @pytest.mark.parametrize(("elem", "words"), [(TensorProto.STRING, "takes strings"), (TensorProto.BFLOAT16, "bfloat16")])
 def test_inputs_that_cannot_be_fed_are_one_sentence(tmp_path: Path, elem: int, words: str) -> None:
     item = helper.make_tensor_value_info("s", elem, ["b", 4])

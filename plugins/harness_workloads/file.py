@@ -241,7 +241,7 @@ def _tried(
     two = _shapes(run, _one_call(known.inputs, params, 2))
     if two is None:
         alone = _shapes(run, _one_call(known.inputs, params, 1))
-        return known if alone is None else single(known)
+        return known if alone is None else _of_fixed_batch(outputs, alone, single(known))
     three = _shapes(run, _one_call(known.inputs, params, 3)) if known.unsure else None
     axes = dict(known.axes)
     for name, *pair in zip(outputs, two, three or (), strict=False):
