@@ -437,3 +437,17 @@ def test_layers_in_branches_alone_are_refused_before_nncf_looks_for_them(tmp_pat
     model = made(tmp_path, nodes, {"x": ["n", 8]}, {"y": ["n", 4]}, {"limit": np.float32(2)})
     with pytest.raises(Unsupported, match="its layers lie in branches or loops"):
         lowered(model, tmp_path, STATIC)
+
+
+def test_a_layer_on_the_last_step_counts_as_quantized(tmp_path: Path) -> None:
+    """NNCF quantizes the whole sequence, before the step is taken out of it."""
+    nodes = [
+        NODE("Gather", ["x", "last"], ["step"], name="take", axis=1),
+        NODE("MatMul", ["step", "w"], ["y"], name="a"),
+    ]
+    weights = {"last": np.array(4, np.int64), "w": normal(0, 8, 4)}
+    model = made(tmp_path, nodes, {"x": ["n", 5, 8]}, {"y": ["n", 4]}, weights)
+    artifact = lowered(model, tmp_path, STATIC)
+    feed = items(model, 8)
+    assert artifact.weight_bytes["int8"] == 32
+    assert sqnr_db(wanted(model, feed), outputs(SPEC, artifact, feed)["y"]) > 25

@@ -85,9 +85,16 @@ def centre_transposed(graph: Any) -> None:
 
 
 def quantized_layers(graph: Any) -> int:
-    """Return how many convolutions and matrix products of a graph have a quantizer in front."""
+    """Return how many convolutions and matrix products of a graph have a quantizer in front, or integer weights."""
     layers = (node for node in graph.get_ordered_ops() if node.get_type_name() in MULTIPLIERS)
-    return sum(_quantizer_before(node) is not None for node in layers)
+    return sum(_quantizer_before(node) is not None or _has_integers(node) for node in layers)
+
+
+def _has_integers(node: Any) -> bool:
+    source = node.input_value(1).get_node()
+    while source.get_type_name() in {"Convert", "Multiply", "Reshape", "Subtract", "Transpose"}:
+        source = source.input_value(0).get_node()
+    return source.get_type_name() == "Constant" and source.get_element_type().to_string() in {"i8", "u8"}
 
 
 def _is_weight(node: Any) -> bool:
