@@ -396,8 +396,8 @@ class Batch:
     Attributes:
         ns: Nanoseconds of each iteration (of ``inner_loops`` calls, already divided).
         cpu_ns: Process CPU time over the batch; with one thread cpu_ns / wall_ns near 1 means undisturbed.
-        queued_ns: Time that threads of the process were ready to run and had no CPU, summed over them; ``None`` where
-            the kernel does not tell.
+        queued_ns: Time that the thread that calls the runtime was ready to run and had no CPU; ``None`` where the
+            kernel does not tell.
     """
 
     round: int
@@ -438,7 +438,7 @@ class Noise:
     thermal: int | None = None  # times that the measured CPUs were slowed for their heat
     loop_ns: tuple[float, float] | None = None
     small_ns: tuple[float, float] | None = None
-    queued: float | None = None  # share of the launch's time that its threads waited for a CPU
+    queued: float | None = None  # share of the launch's time that its calling thread waited for a CPU
     usual_spread: float | None = None  # of the rate, from probe to probe
     usual_drift: float | None = None  # of the ratio of two probes around a launch-set
 

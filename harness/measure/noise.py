@@ -130,7 +130,7 @@ def assess(
         host.thermal,
         loop_ns=_both(before.loop_ns, after.loop_ns),
         small_ns=_both(before.small_ns, after.small_ns),
-        queued=_queued(batches, threads),
+        queued=_queued(batches),
         usual_spread=usual.spread if usual else None,
         usual_drift=usual.drift if usual else None,
     )
@@ -199,12 +199,12 @@ def widened(name: str, deviation: float | None) -> Threshold:
     return replace(limit, ok=min(limit.ok, max(1 - own[0], far)), noisy=min(limit.noisy, max(1 - own[1], farthest)))
 
 
-def _queued(batches: Sequence[Batch], threads: int) -> float | None:
-    """Return the share of time that a launch's threads were ready and had no CPU; 0..1 for each of them."""
+def _queued(batches: Sequence[Batch]) -> float | None:
+    """Return the share of time that the thread that calls the runtime was ready and had no CPU."""
     waits = [batch.queued_ns for batch in batches if batch.queued_ns is not None]
     if not waits or len(waits) < len(batches):
         return None
-    return sum(waits) / max(1, sum(batch.wall_ns for batch in batches)) / max(1, threads)
+    return sum(waits) / max(1, sum(batch.wall_ns for batch in batches))
 
 
 def _switches_per_s(batches: Sequence[Batch], threads: int) -> float:
