@@ -78,7 +78,7 @@ def calibration_batches(inputs: Feed, samples: int, *, batch: int | None = None)
 
 
 def calibration_feeds(
-    model: Model, arrays: Feed, samples: int, run: Callable[[Feed], Feed] | None = None
+    model: Model, arrays: Feed, samples: int, opened: Callable[[], Callable[[Feed], Feed]] | None = None
 ) -> tuple[list[dict[str, NDArray[Any]]], int]:
     """Cut the first ``samples`` items of a split into feeds by the roles of a model's inputs.
 
@@ -90,7 +90,7 @@ def calibration_feeds(
         model: With the roles of its inputs.
         arrays: Of the calibration split: items first.
         samples: How many to use at most.
-        run: One call of the model, where states are due; ONNX Runtime's of the model's file where it is not given.
+        opened: Gives what runs the model once, asked only where states are due; ONNX Runtime runs its file without.
 
     Returns:
         The feeds, and how many different items are in them.
@@ -108,7 +108,8 @@ def calibration_feeds(
         feeds.append(feed(specs, arrays, chosen))
     if not states:
         return feeds, count
-    return _with_states(run or _named_runner(model.path), feeds, states), count
+    run = opened() if opened is not None else _named_runner(model.path)
+    return _with_states(run, feeds, states), count
 
 
 def _named_runner(path: Path) -> Callable[[Feed], Feed]:

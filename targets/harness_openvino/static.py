@@ -10,7 +10,6 @@ from harness_openvino.operations import MULTIPLIERS, bound_inputs, ignored_scope
 from harness_openvino.placing import calibrated, centre_transposed, quantized_layers, set_ranges
 from harness_openvino.probe import import_nncf
 from harness_openvino.session import plain_session
-from harness_openvino.vectors import ranges_of_vectors
 
 if TYPE_CHECKING:
     from harness_openvino.params import Params
@@ -37,8 +36,8 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
     nncf = import_nncf()
     _refuse_nothing(graph)
     # Ranges are over all axes, so batches give the same ones and far fewer runs.
-    run = plain_session(graph).run
-    feeds, items = calibration_feeds(model, job.data.split("calibration").inputs, calibration.samples, run)
+    arrays = job.data.split("calibration").inputs
+    feeds, items = calibration_feeds(model, arrays, calibration.samples, lambda: plain_session(graph).run)
     feeds = _cast(graph, feeds)
     if not feeds:
         raise Unsupported("static int8 needs calibration items and there are none")
@@ -60,7 +59,6 @@ def quantize_statically(graph: Any, model: Model, params: Params, job: Job) -> t
     )
     if not quantized_layers(quantized):
         raise Unsupported(_NOTHING)
-    ranges_of_vectors(quantized)
     preset = "performance" if wanted.activations_symmetric else "mixed"
     centre_transposed(quantized)
     free = set_ranges(quantized, seen, bound, symmetric=bool(wanted.activations_symmetric))
@@ -89,7 +87,7 @@ def _refuse_nothing(graph: Any) -> None:
 def what_is_lost(exact: Any, quantized: Any, model: Model, job: Job) -> Loss | None:
     """Compare a float graph and what was made of it on a few calibration items."""
     session = plain_session(exact)
-    feeds, _count = calibration_feeds(model, job.data.split("calibration").inputs, _COMPARED, session.run)
+    feeds, _count = calibration_feeds(model, job.data.split("calibration").inputs, _COMPARED, lambda: session.run)
     return loss(session, plain_session(quantized), feeds)
 
 

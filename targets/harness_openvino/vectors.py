@@ -16,20 +16,6 @@ def vectors_as_rows(graph: Any) -> None:
     graph.validate_nodes_and_infer_types()
 
 
-def ranges_of_vectors(graph: Any) -> None:
-    """Give quantizers of vectors, in place, ranges without dimensions: NNCF's have two, and the vector would grow."""
-    from openvino import opset13 as ops
-
-    for node in graph.get_ordered_ops():
-        if node.get_type_name() != "FakeQuantize" or len(node.input_value(0).get_partial_shape()) != 1:
-            continue
-        for place in range(1, 5):
-            bound = node.input_value(place).get_node()
-            if len(bound.get_output_partial_shape(0)) > 1 and bound.data.size == 1:
-                node.input(place).replace_source_output(ops.constant(bound.data.reshape(1)).output(0))
-    graph.validate_nodes_and_infer_types()
-
-
 def _rewrite(node: Any) -> None:
     import numpy as np
     from openvino import opset13 as ops

@@ -230,8 +230,8 @@ def batches(path: Path, model: Model, split: Split, samples: int) -> list[dict[s
 
     details = Interpreter(model_path=str(path)).get_signature_runner().get_input_details()
     declared = with_roles({name: _spec(item) for name, item in details.items()}, model.inputs)
-    run = plain_session(path, 1).run
-    return calibration_feeds(dataclasses.replace(model, inputs=declared), split.inputs, samples, run)[0]
+    model = dataclasses.replace(model, inputs=declared)
+    return calibration_feeds(model, split.inputs, samples, lambda: plain_session(path, 1).run)[0]
 
 
 def _spec(item: Mapping[str, Any]) -> TensorSpec:
